@@ -1,0 +1,44 @@
+# Everything a developer runs; `make` alone lists it. One profile, release: docs/decisions/0005-one-cargo-profile.md.
+SHELL := /bin/bash
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup setup-tests build test demo lint fmt deny clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Find libtorch (LIBTORCH=DIR) or install it into the cache that all clones share, and link .libtorch to it
+	@scripts/setup-libtorch.sh
+
+setup-tests: ## Make .venv with the Python packages that the tests read back with
+	@scripts/setup-tests.sh
+
+build: setup ## Build spinectl and spinectl-rank (the first time about 7 minutes, for libtorch's bindings)
+	$(CARGO) build --release --workspace
+
+# The workspace is built first: the tests run the two binaries. Unit and integration tests alone in either runner, as nextest has no doc tests.
+test: setup setup-tests lint build ## Check formatting and lints, build, and run every test
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --release --workspace; \
+	else \
+		$(CARGO) test --release --workspace --lib --bins --tests; \
+	fi
+
+demo: setup build ## Train a small pipeline on a phantom with two CPU ranks, predict, and show the metrics
+	@scripts/demo.sh
+
+lint: setup ## Check formatting (rustfmt) and lints (clippy); changes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+deny: ## Check licences, advisories and sources of the dependencies (deny.toml)
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 3; }
+	$(CARGO) deny check
+
+clean: ## Remove what was built, .venv and demo/ (the libtorch in the cache stays)
+	$(CARGO) clean
+	rm -rf .venv demo

@@ -1,0 +1,199 @@
+//! What can go wrong with a checkpoint, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::find::Skipped;
+use crate::folder::free_bytes;
+
+/// Why a checkpoint was not written, found, read or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot write the checkpoint of step {step}: {}: {source}; it needs {}, {} free there. {remedy} \
+         The checkpoints already there are untouched",
+        path.display(), Bytes(*needed), Free(*free)
+    )]
+    Write {
+        step: u64,
+        /// The file or folder at which it failed.
+        path: PathBuf,
+        /// Bytes of the whole checkpoint.
+        needed: u64,
+        /// Bytes that this user may still write there, where the system says so.
+        free: Option<u64>,
+        remedy: &'static str,
+        source: io::Error,
+    },
+    #[error(
+        "another process is writing checkpoints in {}: wait for it or stop it, then try again",
+        root.display()
+    )]
+    Busy { root: PathBuf },
+    #[error(
+        "tensor `{name}` cannot be saved: {reason}; this is a fault of the program that made it"
+    )]
+    InvalidTensor { name: String, reason: String },
+    #[error(
+        "trainer.json would be {}, more than the {} that are read back: keep less state in it",
+        Bytes(*bytes), Bytes(*limit)
+    )]
+    TrainerTooLarge { bytes: u64, limit: u64 },
+    #[error(
+        "checkpoint {} is not valid: {fault}. Restore this folder or resume from an older checkpoint",
+        path.display()
+    )]
+    Damaged { path: PathBuf, fault: Fault },
+    #[error("{}", NoneValid { root, skipped })]
+    NoneValid {
+        root: PathBuf,
+        skipped: Vec<Skipped>,
+    },
+    #[error(
+        "checkpoint {} belongs to plan {found}, and this run has plan {expected}: the recipe or the data has \
+         changed since. Launch with the recipe that the run directory keeps, or begin anew in another run directory",
+        path.display()
+    )]
+    PlanMismatch {
+        path: PathBuf,
+        found: String,
+        expected: String,
+    },
+    #[error("{} is not a safetensors file that can be read: {reason}; make or fetch it again", path.display())]
+    TensorFile { path: PathBuf, reason: String },
+    #[error("cannot {doing} {}: {source}; check that it exists and that this user may do so", path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// A failure at `path` while the checkpoint of `step`, of `needed` bytes, was being written
+    /// below `root`.
+    pub(crate) fn write(
+        step: u64,
+        root: &Path,
+        path: &Path,
+        needed: u64,
+        source: io::Error,
+    ) -> Self {
+        Error::Write {
+            step,
+            path: path.to_owned(),
+            needed,
+            free: free_bytes(root),
+            remedy: remedy(&source),
+            source,
+        }
+    }
+
+    pub(crate) fn io<'a>(
+        doing: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Error::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// In what way a folder is not the checkpoint that was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("{file} is missing")]
+    Missing { file: String },
+    #[error("{file} has {found} bytes, the manifest says {expected}")]
+    Size {
+        file: String,
+        expected: u64,
+        found: u64,
+    },
+    #[error(
+        "{file} has changed since it was written: its SHA-256 is {found}, the manifest says {expected}"
+    )]
+    Hash {
+        file: String,
+        expected: String,
+        found: String,
+    },
+    #[error("{file} cannot be read: {reason}")]
+    Unreadable { file: String, reason: String },
+    #[error("manifest.json is of format {found}, this program reads format {supported}")]
+    Version { found: u64, supported: u32 },
+    #[error("the folder is named for step {folder}, its manifest is of step {manifest}")]
+    Step { folder: u64, manifest: u64 },
+}
+
+/// What helps against an I/O error in writing.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC) => {
+            "Free space (or inodes: `df -i`) on that disk or keep fewer checkpoints, then launch again to go on."
+        }
+        Some(libc::EDQUOT) => {
+            "Your quota is used up: delete what you can or have it raised, then launch again to go on."
+        }
+        Some(libc::EFBIG) => {
+            "A limit on the size of files is in force (`ulimit -f`): raise it, then launch again to go on."
+        }
+        Some(libc::EIO) => {
+            "The storage itself reports a fault: check it (`dmesg`) before launching again."
+        }
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "Make that folder writable for this user, then launch again to go on."
+        }
+        _ => "Mend the cause, then launch again to go on.",
+    }
+}
+
+/// A number of bytes for people: `3 B`, `1.5 MB`.
+pub(crate) struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["B", "kB", "MB", "GB"] {
+            if value < 1000.0 {
+                let decimals = usize::from(unit != "B");
+                return write!(f, "{value:.decimals$} {unit}");
+            }
+            value /= 1000.0;
+        }
+        write!(f, "{value:.1} TB")
+    }
+}
+
+struct Free(Option<u64>);
+
+impl fmt::Display for Free {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => write!(f, "{} are", Bytes(bytes)),
+            None => f.write_str("an unknown amount is"),
+        }
+    }
+}
+
+struct NoneValid<'a> {
+    root: &'a Path,
+    skipped: &'a [Skipped],
+}
+
+impl fmt::Display for NoneValid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "none of the checkpoints in {} is valid:",
+            self.root.display()
+        )?;
+        for skipped in self.skipped {
+            write!(f, " {skipped};")?;
+        }
+        f.write_str(" restore one of them, or launch with `--resume never` to begin at step 0")
+    }
+}

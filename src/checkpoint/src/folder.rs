@@ -1,0 +1,129 @@
+//! The folder of a job's checkpoints: names in it, its lock, its durability, its free space.
+
+use std::ffi::CString;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+const STEP: &str = "step-";
+const TEMPORARY: &str = ".tmp-";
+
+/// `step-<8 digits>` (more digits where a step needs them).
+pub(crate) fn step_name(step: u64) -> String {
+    format!("{STEP}{step:08}")
+}
+
+/// The step that a folder is named for; none where the name is not exactly one that [`step_name`]
+/// makes.
+pub(crate) fn parse_step(folder: &Path) -> Option<u64> {
+    let name = folder.file_name()?.to_str()?;
+    let step = name.strip_prefix(STEP)?.parse().ok()?;
+    (step_name(step) == name).then_some(step)
+}
+
+/// A folder, made by whoever asks for its name, that vanishes when this is dropped: nothing half
+/// made stays behind.
+pub(crate) struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    /// The name for `purpose` and `step`; nothing is made yet.
+    pub(crate) fn at(root: &Path, purpose: &str, step: u64) -> Self {
+        let name = format!(
+            "{TEMPORARY}{purpose}{}-{}",
+            step_name(step),
+            std::process::id()
+        );
+        Temporary {
+            path: root.join(name),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed before the next write.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes what writers that were killed have left. Only for the holder of the lock.
+pub(crate) fn remove_stale(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
+            // What will not go is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// The right to change the folder, held until dropped; none where another process has it.
+///
+/// The lock is on the folder itself, so it leaves no file and ends with its process. File systems
+/// that cannot lock a folder (NFS) go without: there the launcher's own lock on the run directory
+/// has to do.
+pub(crate) fn lock(root: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(root)?;
+    match folder.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(folder)),
+    }
+}
+
+/// Makes the names in `folder` durable.
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some network file systems have no such call and need none.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
+    }
+}
+
+/// Bytes that an unprivileged user may still write to the disk that holds `path`; none where it
+/// does not say.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: statvfs is plain integers, for which all zeros is a value.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in a zero byte and `disk` is writable; both outlive the call.
+    let status = unsafe { libc::statvfs(path.as_ptr(), &mut disk) };
+    // A file system without blocks (some in user space) knows nothing of its size.
+    (status == 0 && disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_read_only_from_the_name_it_is_given() {
+        for step in [0, 200, 99_999_999, 123_456_789] {
+            assert_eq!(
+                parse_step(&Path::new("/run").join(step_name(step))),
+                Some(step)
+            );
+        }
+        for name in [
+            "step-200",
+            "step-000000200",
+            "step-0000020x",
+            "step-+0000200",
+            ".tmp-step-00000200-7",
+            "step-",
+        ] {
+            assert_eq!(parse_step(Path::new(name)), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Checkpoints of a job: written so that a crash at any moment leaves the older ones whole, and
+//! read only where every byte is the one that was written.
+//!
+//! ```text
+//! JOB/checkpoints/step-<8 digits>/   model.safetensors optimizer.safetensors trainer.json manifest.json
+//! ```
+//!
+//! [`write`] fills `.tmp-step-<8 digits>-<pid>`, syncs every file, writes the manifest last and
+//! renames the folder: a `step-` folder is complete from the moment that it can be seen, and
+//! durable when [`write`] returns. [`newest_valid`] finds what to resume from, [`read`] loads it,
+//! [`diff`] compares it with the model that shall take it, [`retain`] deletes what is no longer
+//! wanted.
+//!
+//! One writer at a time per folder: a lock on it refuses a second one, and is gone with its
+//! process.
+
+mod error;
+mod find;
+mod folder;
+mod hashing;
+mod keys;
+mod manifest;
+mod read;
+mod retain;
+mod tensor;
+mod tensor_file;
+mod write;
+
+pub use error::{Error, Fault};
+pub use find::{Entry, Found, Skipped, State, list, newest_valid};
+pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
+pub use manifest::{FileRecord, Manifest, verify};
+pub use read::read;
+pub use retain::retain;
+pub use tensor::{Dtype, TensorData};
+pub use tensor_file::{load_safetensors, save_safetensors};
+pub use write::{Written, write};
+
+/// All that a job needs to go on as if it had never stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Updates of the weights done so far.
+    pub step: u64,
+    /// The model's parameters and buffers, under the names that PIPELINE.md fixes.
+    pub model: Vec<TensorData>,
+    /// The optimizer's moments.
+    pub optimizer: Vec<TensorData>,
+    /// The trainer's other state: scaler, schedule, generators, sampler position, best so far.
+    /// Finite `f64` values survive exactly; JSON has no NaN and no infinity.
+    pub trainer: serde_json::Value,
+    pub meta: Meta,
+}
+
+/// Where a checkpoint comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Hash of the plan that the job belongs to.
+    pub plan_hash: String,
+    /// The job's identifier.
+    pub job: String,
+    /// The ranks that trained it.
+    pub world_size: usize,
+}

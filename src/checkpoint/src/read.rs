@@ -1,0 +1,57 @@
+//! A checkpoint from its folder, hashed while it is read.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::manifest::{MODEL, OPTIMIZER, TRAINER, read_checked, survey};
+use crate::tensor_file::read_from;
+use crate::{Checkpoint, Error, Fault, Manifest, Meta};
+
+/// The largest trainer.json that is read, and so the largest that is written.
+pub(crate) const MAX_TRAINER: u64 = 64 << 20;
+
+/// Reads and verifies, in one pass, the checkpoint in the folder `path`; tensors come in the order
+/// of their names.
+///
+/// Where `plan_hash` is given, a checkpoint of another plan is refused before its tensors are read.
+pub fn read(path: &Path, plan_hash: Option<&str>) -> Result<Checkpoint, Error> {
+    let damaged = |fault| Error::Damaged {
+        path: path.to_owned(),
+        fault,
+    };
+    let manifest = survey(path).map_err(damaged)?;
+    if let Some(expected) = plan_hash.filter(|&expected| expected != manifest.plan_hash) {
+        return Err(Error::PlanMismatch {
+            path: path.to_owned(),
+            found: manifest.plan_hash,
+            expected: expected.to_owned(),
+        });
+    }
+    read_contents(path, manifest).map_err(damaged)
+}
+
+fn read_contents(path: &Path, manifest: Manifest) -> Result<Checkpoint, Fault> {
+    let trainer = read_checked(path, &manifest, TRAINER, |reader, size| {
+        if size > MAX_TRAINER {
+            return Err(format!(
+                "it has {size} bytes, more than the {MAX_TRAINER} allowed"
+            ));
+        }
+        let mut text = Vec::new();
+        reader
+            .read_to_end(&mut text)
+            .map_err(|error| error.to_string())?;
+        serde_json::from_slice(&text).map_err(|error| error.to_string())
+    })?;
+    Ok(Checkpoint {
+        step: manifest.step,
+        model: read_checked(path, &manifest, MODEL, read_from)?,
+        optimizer: read_checked(path, &manifest, OPTIMIZER, read_from)?,
+        trainer,
+        meta: Meta {
+            plan_hash: manifest.plan_hash,
+            job: manifest.job,
+            world_size: manifest.world_size,
+        },
+    })
+}

@@ -1,0 +1,2 @@
+// Stand-in for gloo's header, which the libtorch packages do not ship: see gloo/context.h.
+#pragma once

@@ -1,0 +1,206 @@
+//! What can go wrong with the data: which file, which field, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error in the data set, or in reading or writing it.
+///
+/// Messages name files, fields and study UIDs; they never carry other contents of a patient's files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was being done: "read", "create", "list".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+
+    /// A study UID from a file, a table or a folder name is not a DICOM UID.
+    #[error(
+        "{value:?} is not a StudyInstanceUID: expected digits and single dots, at most 64 characters; \
+         name the study by the UID in its DICOM files"
+    )]
+    InvalidStudyUid {
+        /// The beginning of what was found.
+        value: String,
+    },
+
+    /// The folder of a study is not there.
+    #[error(
+        "study folder {path} does not exist; each study of train.csv needs train_images/<StudyInstanceUID>/<n>.dcm: \
+         complete the download or take the study out of the table"
+    )]
+    StudyMissing {
+        /// The folder that was looked for.
+        path: PathBuf,
+    },
+
+    /// A study folder without a usable series.
+    #[error("study folder {path} {problem}; {remedy}")]
+    Study {
+        /// The study's folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// Two slices of a study contradict each other.
+    #[error(
+        "{first} and {second} do not belong to one volume: {attribute} is {first_value} in one and {second_value} in the \
+         other; keep one series a folder"
+    )]
+    MixedSlices {
+        /// The first slice's file.
+        first: PathBuf,
+        /// The file that differs from it.
+        second: PathBuf,
+        /// The DICOM attribute, by keyword.
+        attribute: &'static str,
+        /// Its value in the first file.
+        first_value: String,
+        /// Its value in the second file.
+        second_value: String,
+    },
+
+    /// A DICOM attribute is missing or has a value that cannot be used.
+    #[error("cannot read slice {path}: {attribute} {problem}; {remedy}")]
+    Dicom {
+        /// The DICOM file.
+        path: PathBuf,
+        /// The attribute, by keyword, or the part of the file.
+        attribute: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// A NIfTI file is damaged or of a kind that is not read.
+    #[error("cannot read volume {path}: {field} {problem}; {remedy}")]
+    Nifti {
+        /// The NIfTI file.
+        path: PathBuf,
+        /// The header field, or the part of the file.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// A segmentation has another number of voxels than the study that it belongs to.
+    #[error(
+        "segmentation {path} has {found:?} voxels where its study has {expected:?} (slices, rows, columns); \
+         it was made for another series: remove it or export it again"
+    )]
+    SegmentationShape {
+        /// The segmentation.
+        path: PathBuf,
+        /// Its shape, in the study's axes.
+        found: [usize; 3],
+        /// The study's shape.
+        expected: [usize; 3],
+    },
+
+    /// A segmentation lies elsewhere in space than the study that it belongs to.
+    #[error(
+        "segmentation {path} does not lie on its study's grid: {problem}; \
+         it was made for another series: remove it or resample it to the slices"
+    )]
+    SegmentationGrid {
+        /// The segmentation.
+        path: PathBuf,
+        /// How the two grids differ.
+        problem: String,
+    },
+
+    /// Data handed to a writer does not have the shape that its geometry says.
+    #[error("cannot write {path}: {found} voxels were given where the geometry has {expected}")]
+    VoxelCount {
+        /// The file to be written.
+        path: PathBuf,
+        /// Voxels given.
+        found: usize,
+        /// Voxels by the geometry.
+        expected: usize,
+    },
+
+    /// A table lacks a column.
+    #[error("table {path} has no column {column}; its header is \"{header}\": add the column or name the right file")]
+    TableColumn {
+        /// The CSV file.
+        path: PathBuf,
+        /// The missing column.
+        column: String,
+        /// The columns that are there.
+        header: String,
+    },
+
+    /// A cell of a table cannot be used.
+    #[error("table {path}, line {line}, column {column}: {found:?} is not {expected}; correct the line")]
+    TableValue {
+        /// The CSV file.
+        path: PathBuf,
+        /// The line, from 1, the header included.
+        line: u64,
+        /// The column's name.
+        column: String,
+        /// The beginning of what was found.
+        found: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+
+    /// Two rows of a table say something of the same thing.
+    #[error("table {path}, line {line}: {key} was already on line {first_line}; delete one of the two")]
+    TableDuplicate {
+        /// The CSV file.
+        path: PathBuf,
+        /// The second line.
+        line: u64,
+        /// The first line.
+        first_line: u64,
+        /// What both name.
+        key: String,
+    },
+
+    /// A table is not CSV: a row with too few or too many fields, or text that is not UTF-8.
+    #[error("table {path} is not well-formed CSV: {problem}; write it again with one field for each column")]
+    TableSyntax {
+        /// The CSV file.
+        path: PathBuf,
+        /// What the parser met, with its line.
+        problem: String,
+    },
+}
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, DataError>;
+
+impl DataError {
+    /// For `map_err`: an I/O error while doing `action` to `path`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// The first characters of an unusable value: enough to recognise it, too little to spill a file into a log.
+pub(crate) fn excerpt(value: &str) -> String {
+    const SHOWN: usize = 64;
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
+}

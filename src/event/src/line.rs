@@ -1,0 +1,78 @@
+//! An event as a line of `events.jsonl`, and back.
+
+use crate::RunEvent;
+
+/// A line that is not an event, or an event that JSON cannot hold.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    #[error("cannot write an event as JSON: {0}")]
+    Encode(#[source] serde_json::Error),
+    #[error("this line is not a run event ({source}): {line:.120}")]
+    Decode {
+        line: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The event as one line of JSON, newline included.
+pub fn to_line(event: &RunEvent) -> Result<String, EventError> {
+    let mut line = serde_json::to_string(event).map_err(EventError::Encode)?;
+    line.push('\n');
+    Ok(line)
+}
+
+/// Reads a line that [`to_line`] wrote.
+pub fn parse_line(line: &str) -> Result<RunEvent, EventError> {
+    serde_json::from_str(line).map_err(|source| EventError::Decode {
+        line: line.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{EventKind, FailureClass, FailureReport, Phase, StepRecord};
+
+    #[test]
+    fn every_shape_of_event_survives_the_round_trip() {
+        let kinds = [
+            EventKind::JobStarted { world_size: 2 },
+            EventKind::Heartbeat {
+                phase: Phase::AllReduce,
+                step: 3,
+                sequence: 17,
+            },
+            EventKind::Step(StepRecord {
+                step: 7,
+                total_steps: 90,
+                loss: 0.1 + 0.2,
+                phases: BTreeMap::from([(Phase::DataWait, 0.001)]),
+                ..StepRecord::default()
+            }),
+            EventKind::RankFailed(FailureReport {
+                failed_at: 1.5,
+                class: FailureClass::Data,
+                message: "bad \"file\"\nwith two lines".into(),
+                phase: Some(Phase::DataWait),
+                step: None,
+                exit: Some("exit 4".into()),
+            }),
+        ];
+        for kind in kinds {
+            let event = RunEvent::job("stage2-resnest14d-fold0-seed0", 1, kind);
+            let line = to_line(&event).unwrap();
+            assert_eq!(line.matches('\n').count(), 1, "one event is one line");
+            assert_eq!(parse_line(&line).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn a_torn_line_is_refused_with_its_text() {
+        let error = parse_line("{\"time\":1.0,\"eve").unwrap_err();
+        assert!(error.to_string().contains("{\"time\":1.0,\"eve"));
+    }
+}

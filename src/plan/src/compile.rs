@@ -1,0 +1,307 @@
+//! Recipe -> plan: which jobs there are and what each waits for.
+
+use recipe::{Recipe, Training};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{Fold, JobId, JobKind, JobSpec, Plan, TrainStage};
+
+/// A recipe that is valid in itself but makes no graph.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(
+        "stage {stage} needs the tables of stage {needs}, which this recipe does not run: \
+         add stage {needs} to `stages`; in a run directory that has them already they are not run again"
+    )]
+    MissingStage {
+        stage: &'static str,
+        needs: &'static str,
+    },
+    #[error("`{0}` cannot be part of a job's name: write the architecture's name as timm does")]
+    Name(String),
+    #[error(
+        "stage3.training.arch is {stage3}, but no stage 2 model of that architecture is trained \
+         (stage2.training.arch is {stage2}): stage 3 takes over stage 2's CNN, so write the same"
+    )]
+    FeatureArch { stage3: String, stage2: String },
+    #[error("cannot hash job {job}: {source}")]
+    Hash {
+        job: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Compiles a recipe into its graph of jobs, in an order in which they can run.
+pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
+    let mut graph = Graph {
+        recipe,
+        jobs: Vec::new(),
+    };
+    let every_fold: Vec<u64> = (0..recipe.data.folds).collect();
+    let runs = |stage: &str| recipe.stages.iter().any(|chosen| chosen == stage);
+
+    let labels = graph.add("labels", &[], JobKind::Labels)?;
+
+    let mut boxes = None;
+    if let Some(stage) = recipe.stage1a.as_ref().filter(|_| runs("1a")) {
+        let of = |_, _| {
+            Ok(TrainStage::Stage1a {
+                box_loss: stage.box_loss,
+            })
+        };
+        let models = graph.train(&stage.training, &every_fold, &[labels.clone()], of)?;
+        boxes = Some(graph.add("study-boxes", &models, JobKind::StudyBoxes)?);
+    }
+
+    let mut ratios = None;
+    if let Some(stage) = recipe.stage1b.as_ref().filter(|_| runs("1b")) {
+        let needs = needed(&boxes, "1b", "1a")?;
+        let of = |_, _| {
+            Ok(TrainStage::Stage1b {
+                sequence: stage.sequence.clone(),
+                crop: stage.crop,
+            })
+        };
+        let models = graph.train(&stage.training, &every_fold, &[needs], of)?;
+        ratios = Some(graph.add("slice-labels", &models, JobKind::SliceLabels)?);
+    }
+
+    let mut features = None;
+    if let Some(stage) = recipe.stage2.as_ref().filter(|_| runs("2")) {
+        let needs = needed(&ratios, "2", "1b")?;
+        let of = |_, _| {
+            Ok(TrainStage::Stage2 {
+                sequence: stage.sequence.clone(),
+            })
+        };
+        graph.train(&stage.training, &recipe.folds, &[needs], of)?;
+        features = Some(stage);
+    }
+
+    if let Some(stage) = recipe.stage3.as_ref().filter(|_| runs("3")) {
+        let Some(stage2) = features else {
+            return Err(PlanError::MissingStage {
+                stage: "3",
+                needs: "2",
+            });
+        };
+        if stage.training.arch != stage2.training.arch {
+            return Err(PlanError::FeatureArch {
+                stage3: stage.training.arch.clone(),
+                stage2: stage2.training.arch.clone(),
+            });
+        }
+        // One study model for each stage-2 model: its seeds are stage 2's.
+        let training = Training {
+            seeds: stage2.training.seeds.clone(),
+            ..stage.training.clone()
+        };
+        let of = |fold, seed| {
+            let features = train_id("stage2", &stage2.training.arch, fold, seed)?;
+            Ok(TrainStage::Stage3 {
+                study: stage.study.clone(),
+                features,
+            })
+        };
+        let models = graph.train(&training, &recipe.folds, &[], of)?;
+        graph.add("predictions", &models, JobKind::Predictions)?;
+    }
+
+    let jobs = graph.jobs;
+    let hash = digest(jobs.iter().map(|job| job.hash.as_bytes()));
+    Ok(Plan {
+        name: recipe.name.clone(),
+        hash,
+        data: recipe.data.clone(),
+        checkpoint: recipe.checkpoint.clone(),
+        seed: recipe.seed,
+        retries: recipe.retries,
+        stall_timeout: recipe.stall_timeout,
+        jobs,
+    })
+}
+
+fn needed(
+    job: &Option<JobId>,
+    stage: &'static str,
+    needs: &'static str,
+) -> Result<JobId, PlanError> {
+    job.clone().ok_or(PlanError::MissingStage { stage, needs })
+}
+
+fn train_id(stage: &str, arch: &str, fold: u64, seed: u64) -> Result<JobId, PlanError> {
+    JobId::new(&format!("{stage}-{arch}-fold{fold}-seed{seed}"))
+        .ok_or_else(|| PlanError::Name(arch.to_owned()))
+}
+
+struct Graph<'a> {
+    recipe: &'a Recipe,
+    jobs: Vec<JobSpec>,
+}
+
+impl Graph<'_> {
+    fn add(&mut self, id: &str, needs: &[JobId], kind: JobKind) -> Result<JobId, PlanError> {
+        let id = JobId::new(id).ok_or_else(|| PlanError::Name(id.to_owned()))?;
+        let hash = self.hash(&id, needs, &kind)?;
+        self.jobs.push(JobSpec {
+            id: id.clone(),
+            hash,
+            needs: needs.to_vec(),
+            kind,
+        });
+        Ok(id)
+    }
+
+    /// One job for each fold and seed; stage 3 also needs the model that it takes its CNN from.
+    fn train(
+        &mut self,
+        training: &Training,
+        folds: &[u64],
+        needs: &[JobId],
+        stage: impl Fn(u64, u64) -> Result<TrainStage, PlanError>,
+    ) -> Result<Vec<JobId>, PlanError> {
+        let mut ids = Vec::new();
+        for &fold in folds {
+            for &seed in &training.seeds {
+                let stage = stage(fold, seed)?;
+                let id = train_id(stage.name(), &training.arch, fold, seed)?;
+                let mut needs = needs.to_vec();
+                if let TrainStage::Stage3 { features, .. } = &stage {
+                    needs.push(features.clone());
+                }
+                let kind = JobKind::Train {
+                    stage,
+                    fold: Fold(fold),
+                    seed,
+                    training: training.clone(),
+                };
+                ids.push(self.add(id.as_str(), &needs, kind)?);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// What a job's outcome depends on: its settings, the data settings, the seed, its inputs.
+    fn hash(&self, id: &JobId, needs: &[JobId], kind: &JobKind) -> Result<String, PlanError> {
+        #[derive(Serialize)]
+        struct Content<'a> {
+            kind: &'a JobKind,
+            data: &'a recipe::Data,
+            seed: u64,
+            inputs: Vec<&'a str>,
+        }
+        // Worker threads change the speed, not the outcome.
+        let data = recipe::Data {
+            workers: 0,
+            ..self.recipe.data.clone()
+        };
+        let content = Content {
+            kind,
+            data: &data,
+            seed: self.recipe.seed,
+            inputs: self
+                .jobs
+                .iter()
+                .filter(|job| needs.contains(&job.id))
+                .map(|job| job.hash.as_str())
+                .collect(),
+        };
+        let json = serde_json::to_vec(&content).map_err(|source| PlanError::Hash {
+            job: id.to_string(),
+            source,
+        })?;
+        Ok(digest([json.as_slice()]))
+    }
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use recipe::{Source, parse};
+
+    fn plan(set: &[&str]) -> Result<Plan, PlanError> {
+        let text = "data: {root: d, folds: 2}\nstage1a: {training: {arch: resnest14d}}\nstage1b: {training: {arch: resnest14d}}\nstage2: {training: {arch: resnest14d, seeds: [0, 1]}}\nstage3: {training: {arch: resnest14d}}\n";
+        let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+        compile(
+            &parse(
+                &Source {
+                    name: "r".into(),
+                    text: text.into(),
+                },
+                &set,
+            )
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn each_job_comes_after_what_it_needs() {
+        let plan = plan(&[]).unwrap();
+        for (i, job) in plan.jobs.iter().enumerate() {
+            for need in &job.needs {
+                assert!(
+                    plan.jobs[..i].iter().any(|earlier| earlier.id == *need),
+                    "{}",
+                    job.id
+                );
+            }
+        }
+        // labels, 2 x 1a, boxes, 2 x 1b, labels, 4 x 2, 4 x 3, predictions
+        assert_eq!(plan.jobs.len(), 1 + 2 + 1 + 2 + 1 + 4 + 4 + 1);
+    }
+
+    #[test]
+    fn a_study_model_takes_the_cnn_of_its_own_fold_and_seed() {
+        let plan = plan(&[]).unwrap();
+        let job = plan.job("stage3-resnest14d-fold1-seed1").unwrap();
+        assert_eq!(job.needs.len(), 1);
+        assert_eq!(job.needs[0].as_str(), "stage2-resnest14d-fold1-seed1");
+    }
+
+    #[test]
+    fn a_changed_setting_changes_the_hashes_of_its_descendants_only() {
+        let (before, after) = (
+            plan(&[]).unwrap(),
+            plan(&["stage2.training.epochs=9"]).unwrap(),
+        );
+        for (a, b) in before.jobs.iter().zip(&after.jobs) {
+            let descends = ["stage2", "stage3", "predictions"]
+                .iter()
+                .any(|prefix| a.id.as_str().starts_with(prefix));
+            assert_eq!(a.hash != b.hash, descends, "{}", a.id);
+        }
+        assert_ne!(before.hash, after.hash);
+    }
+
+    #[test]
+    fn workers_do_not_change_the_plan() {
+        assert_eq!(
+            plan(&[]).unwrap().hash,
+            plan(&["data.workers=7"]).unwrap().hash
+        );
+    }
+
+    #[test]
+    fn a_stage_without_its_input_is_refused() {
+        let error = plan(&["stages=['2']"]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("stage 2 needs the tables of stage 1b"),
+            "{error}"
+        );
+    }
+}

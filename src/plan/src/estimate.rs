@@ -1,0 +1,58 @@
+//! What a job costs, from its architecture and settings alone: FLOPs, and bytes of a checkpoint.
+
+use crate::{JobKind, TrainStage, Training};
+
+/// A job's size before it has run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Multiply-adds (x 2) of one image forward; a training step does about three times that.
+    pub forward_flops_per_image: f64,
+    /// Bytes of one checkpoint: weights and the optimizer's two moments in f32.
+    pub checkpoint_bytes: u64,
+}
+
+/// Parameters, multiply-adds at 224 x 224 pixels, and features of a backbone, as timm's published
+/// table gives them (`results/benchmark-infer-*`, and the models' own parameter counts).
+fn backbone(arch: &str) -> Option<(f64, f64, u64)> {
+    Some(match arch {
+        "resnest14d" => (10.6e6, 2.76e9, 2048),
+        "resnest26d" => (17.1e6, 3.64e9, 2048),
+        "resnest50d" => (27.5e6, 5.40e9, 2048),
+        "seresnext50_32x4d" => (27.6e6, 4.26e9, 2048),
+        "efficientnet_b1" => (7.8e6, 0.59e9, 1280),
+        "efficientnetv2_rw_m" => (53.2e6, 12.7e9, 2152),
+        _ => return None,
+    })
+}
+
+/// Parameters of a bidirectional LSTM layer: 4 gates, two biases, two directions.
+fn lstm(input: u64, hidden: u64) -> f64 {
+    (2 * 4 * hidden * (input + hidden + 2)) as f64
+}
+
+/// The cost of a job; none for table jobs and for architectures that are not in the table.
+pub fn cost(kind: &JobKind) -> Option<Cost> {
+    let JobKind::Train {
+        stage, training, ..
+    } = kind
+    else {
+        return None;
+    };
+    let Training {
+        arch, image_size, ..
+    } = training;
+    let (parameters, multiply_adds, features) = backbone(arch)?;
+    let side = *image_size as f64 / 224.0;
+    let trained = match stage {
+        TrainStage::Stage1a { .. } => parameters,
+        TrainStage::Stage1b { sequence, .. } | TrainStage::Stage2 { sequence } => {
+            let input = features + 16;
+            parameters + lstm(input, sequence.lstm_hidden.unwrap_or(input))
+        }
+        TrainStage::Stage3 { study, .. } => lstm(features, study.lstm_hidden),
+    };
+    Some(Cost {
+        forward_flops_per_image: 2.0 * multiply_adds * side * side,
+        checkpoint_bytes: (trained * 4.0 * 3.0) as u64,
+    })
+}

@@ -1,0 +1,112 @@
+//! What a job is: the part of the recipe that it needs, and the jobs that it waits for.
+
+use recipe::{BoxLoss, Checkpointing, Data, Sequence, StudyModel, Training};
+use serde::{Deserialize, Serialize};
+
+use crate::JobId;
+
+/// A run's jobs, each after the ones that it needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The recipe's name.
+    pub name: String,
+    /// SHA-256 over all jobs' hashes.
+    pub hash: String,
+    pub data: Data,
+    pub checkpoint: Checkpointing,
+    pub seed: u64,
+    pub retries: u64,
+    /// Seconds without a sign of life after which a collective or a rank counts as stuck.
+    pub stall_timeout: f64,
+    pub jobs: Vec<JobSpec>,
+}
+
+impl Plan {
+    pub fn job(&self, id: &str) -> Option<&JobSpec> {
+        self.jobs.iter().find(|job| job.id.as_str() == id)
+    }
+}
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    pub id: JobId,
+    /// SHA-256 over this job's settings and the hashes of the jobs that it needs.
+    pub hash: String,
+    /// Jobs that must have succeeded before.
+    pub needs: Vec<JobId>,
+    pub kind: JobKind,
+}
+
+/// The held-out part of the split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fold(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// Folds, and labels from the segmentations.
+    Labels,
+    /// Merges the localizers' out-of-fold boxes into `study_boxes`.
+    StudyBoxes,
+    /// Merges the out-of-fold ratios into `slice_labels`.
+    SliceLabels,
+    /// Merges the study models' out-of-fold probabilities and computes the summary.
+    Predictions,
+    /// Trains one model and predicts the studies that it did not see.
+    Train {
+        stage: TrainStage,
+        fold: Fold,
+        /// Of the recipe's seeds; mixed with the recipe's own seed.
+        seed: u64,
+        training: Training,
+    },
+}
+
+/// What is trained, with the settings that only this stage has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainStage {
+    Stage1a {
+        box_loss: BoxLoss,
+    },
+    Stage1b {
+        sequence: Sequence,
+        crop: bool,
+    },
+    Stage2 {
+        sequence: Sequence,
+    },
+    Stage3 {
+        study: StudyModel,
+        /// The job whose CNN is taken over, frozen.
+        features: JobId,
+    },
+}
+
+impl TrainStage {
+    /// The stage's name as it starts job names and summary keys.
+    pub fn name(&self) -> &'static str {
+        match self {
+            TrainStage::Stage1a { .. } => "stage1a",
+            TrainStage::Stage1b { .. } => "stage1b",
+            TrainStage::Stage2 { .. } => "stage2",
+            TrainStage::Stage3 { .. } => "stage3",
+        }
+    }
+}
+
+impl JobKind {
+    /// Whether it trains a model on all ranks; the others work on tables in one process.
+    pub fn is_training(&self) -> bool {
+        matches!(self, JobKind::Train { .. })
+    }
+
+    pub fn training(&self) -> Option<&Training> {
+        match self {
+            JobKind::Train { training, .. } => Some(training),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The plan: a recipe compiled into a graph of jobs, as plain data.
+//!
+//! ```text
+//! labels -> stage1a (fold x seed) -> study-boxes -> stage1b (fold x seed) -> slice-labels
+//!        -> stage2 (fold x seed) -> stage3 (fold x seed) -> predictions
+//! ```
+//! [`compile`] is pure: no file, no clock, no machine. The launcher schedules what it returns and
+//! ranks build their parts from one [`JobSpec`] of it; neither reads the recipe again.
+
+mod batch;
+mod compile;
+mod estimate;
+mod file;
+mod id;
+mod job;
+mod state;
+
+pub use batch::{BatchError, Split, accumulation};
+pub use compile::{PlanError, compile};
+pub use estimate::{Cost, cost};
+pub use file::{read, write};
+pub use id::JobId;
+pub use job::{Fold, JobKind, JobSpec, Plan, TrainStage};
+pub use state::{JobState, Progress, ready};
+
+// What a job spec is made of, so that readers of a plan need not name the recipe.
+pub use recipe::{
+    Augment, BoxLoss, Checkpointing, Data, Position, Sequence, StudyModel, Training, Window,
+};

@@ -1,0 +1,18 @@
+//! The recipe: everything that a user may say about a run, typed and validated.
+//!
+//! YAML text and `--set` overlays go in; a [`Recipe`] comes out, or every fault at once, each with
+//! its file, line, key path and what to write instead. Nothing here knows of plans, ranks or files
+//! on disk other than the recipe itself.
+
+mod fault;
+mod model;
+mod read;
+mod section;
+mod tree;
+
+pub use fault::{Fault, RecipeError};
+pub use model::{
+    Augment, BoxLoss, Checkpointing, Data, Device, Position, Recipe, Sequence, Stage1a, Stage1b,
+    Stage2, Stage3, StudyModel, Training, Window,
+};
+pub use read::{Source, load, parse, to_yaml};

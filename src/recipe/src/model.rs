@@ -1,0 +1,191 @@
+//! The recipe as types. Defaults are the published pipeline's numbers (see `read.rs`).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that a user may say about a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Shown in plans and progress.
+    pub name: String,
+    /// Splits, initial weights, sample order and augmentation all derive from it.
+    pub seed: u64,
+    pub device: Device,
+    /// Ranks on CPU; on GPUs, `gpus` says it.
+    pub ranks: u64,
+    /// GPUs to use; all that the machine has where absent.
+    pub gpus: Option<u64>,
+    /// Which stages to run; those that have a section, where absent.
+    pub stages: Vec<String>,
+    /// Which folds of stage 2 and 3 to train. Stage 1 always trains every fold: its tables need
+    /// every study.
+    pub folds: Vec<u64>,
+    /// How often a job that failed is started anew from its newest checkpoint.
+    pub retries: u64,
+    /// Seconds without a sign of life after which a collective or a rank counts as stuck.
+    pub stall_timeout: f64,
+    pub data: Data,
+    pub checkpoint: Checkpointing,
+    pub stage1a: Option<Stage1a>,
+    pub stage1b: Option<Stage1b>,
+    pub stage2: Option<Stage2>,
+    pub stage3: Option<Stage3>,
+}
+
+/// Where the studies are and how they are split and windowed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    /// Folder in Kaggle's layout: train_images/, segmentations/, train.csv.
+    pub root: PathBuf,
+    /// Number of folds of the split by patient.
+    pub folds: u64,
+    pub window: Window,
+    /// StudyInstanceUIDs to leave out.
+    pub exclude: Vec<String>,
+    /// Loader threads of a rank that decode studies ahead.
+    pub workers: u64,
+}
+
+/// How HU become 0..255: level 400, width 1800 HU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// Each slice's own minimum and maximum after the clip, as the reference does.
+    PerSlice,
+    /// The window's own ends.
+    Fixed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    Cuda,
+    Cpu,
+}
+
+/// When checkpoints are written and which are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpointing {
+    /// Updates between two checkpoints; one is always written at the end of a job.
+    pub every: u64,
+    /// How many of the newest are kept.
+    pub keep_last: u64,
+}
+
+/// What every trained model has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Backbone, by timm's name.
+    pub arch: String,
+    /// One model is trained for each seed.
+    pub seeds: Vec<u64>,
+    /// Side of the square input image in pixels.
+    pub image_size: u64,
+    pub epochs: u64,
+    /// Samples of one update over all ranks: slices (1a), sequences (1b, 2), studies (3).
+    pub batch: u64,
+    /// Samples that one rank takes through the model at once.
+    pub micro_batch: u64,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    /// Share of the updates over which the learning rate rises from 0; a cosine to 0 follows.
+    pub warmup: f64,
+    /// Gradients are scaled down to this L2 norm; not clipped where absent.
+    pub clip_norm: Option<f64>,
+    /// Epochs between two evaluations on the held-out studies; one always ends a job.
+    pub evaluate_every: u64,
+    pub augment: Augment,
+}
+
+/// Random changes of the input image, one set of parameters for a whole sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Augment {
+    /// Probability of a mirror image (left-right).
+    pub flip: f64,
+    /// Brightness and contrast change by up to this share.
+    pub contrast: f64,
+    /// Shift by up to this share of the side.
+    pub shift: f64,
+    /// Scale by up to this share.
+    pub scale: f64,
+    /// Rotation by up to so many degrees.
+    pub rotate: f64,
+    /// Probability of each of: contrast, the geometry (shift, scale, rotate), cut-out.
+    pub probability: f64,
+    /// Number of holes that are cut out, each up to 10 % of the side.
+    pub cutout: u64,
+}
+
+/// Stage 1a: boxes of the vertebrae in single slices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage1a {
+    pub training: Training,
+    pub box_loss: BoxLoss,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxLoss {
+    /// Root of the mean squared error, as the write-up says.
+    Rmse,
+    /// Mean absolute error, as the published code does.
+    L1,
+}
+
+/// The window of consecutive slices that one sample of stage 1b and 2 holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// Images of a sample; each holds 3 adjacent slices as its channels.
+    pub images: u64,
+    /// Windows start on every so-many-th slice (and at the first and last possible one).
+    pub grid: u64,
+    /// Hidden size of the LSTM in each direction; features + 16 where absent.
+    pub lstm_hidden: Option<u64>,
+    pub position: Position,
+}
+
+/// What the position embedding of an image encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// Where the slice stands in the study: the stated intent.
+    Study,
+    /// Where the image stands in the window: what the published code does.
+    Window,
+}
+
+/// Stage 1b: how much of each vertebra a slice shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage1b {
+    pub training: Training,
+    pub sequence: Sequence,
+    /// Whether images are cropped to the study's box of stage 1a.
+    pub crop: bool,
+}
+
+/// Stage 2: the large-batch slice model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage2 {
+    pub training: Training,
+    pub sequence: Sequence,
+}
+
+/// Stage 3: the study model over the frozen CNN of stage 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage3 {
+    pub training: Training,
+    pub study: StudyModel,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudyModel {
+    /// Longer sequences of images are resampled to this many.
+    pub max_images: u64,
+    /// Images that go through the frozen CNN at once.
+    pub chunk: u64,
+    /// Slices taken beyond the study's slice range on both sides.
+    pub margin: u64,
+    /// Hidden size of the LSTM in each direction.
+    pub lstm_hidden: u64,
+}

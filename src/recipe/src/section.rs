@@ -1,0 +1,332 @@
+//! Reads a section of the tree key by key: asks for typed values, collects faults instead of
+//! stopping at the first, and at the end names the keys that nobody asked for.
+
+use std::cell::RefCell;
+use std::ops::RangeInclusive;
+
+use crate::fault::Fault;
+use crate::tree::{Node, Place, Value};
+
+/// The document being read: its text for quotes, its name for places, the faults so far.
+pub(crate) struct Reader<'a> {
+    pub name: &'a str,
+    pub lines: Vec<&'a str>,
+    pub faults: RefCell<Vec<Fault>>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(name: &'a str, text: &'a str) -> Self {
+        Reader {
+            name,
+            lines: text.lines().collect(),
+            faults: RefCell::default(),
+        }
+    }
+
+    pub fn fault(&self, place: &Place, path: &str, message: String, help: String) {
+        let source_line = (place.set.is_none() && place.line > 0)
+            .then(|| self.lines.get(place.line as usize - 1))
+            .flatten()
+            .map(|text| (place.line, (*text).to_owned()));
+        let shown = match &place.set {
+            Some(argument) => format!("--set {argument}"),
+            None if place.line > 0 => format!("{}:{}:{}", self.name, place.line, place.column),
+            None => self.name.to_owned(),
+        };
+        self.faults.borrow_mut().push(Fault {
+            place: shown,
+            source_line,
+            column: place.column,
+            path: path.to_owned(),
+            message,
+            help,
+        });
+    }
+}
+
+/// One section (a YAML mapping) under a key path. An absent section reads as all defaults.
+pub(crate) struct Section<'r, 'a> {
+    reader: &'r Reader<'a>,
+    node: Option<&'r Node>,
+    path: String,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'r, 'a> Section<'r, 'a> {
+    pub fn root(reader: &'r Reader<'a>, node: &'r Node) -> Self {
+        Self::over(reader, Some(node), String::new())
+    }
+
+    fn over(reader: &'r Reader<'a>, node: Option<&'r Node>, path: String) -> Self {
+        if let Some(node) = node
+            && !matches!(node.value, Value::Map(_) | Value::Null)
+        {
+            reader.fault(
+                &node.place,
+                &path,
+                format!(
+                    "expected a section with keys, found {}",
+                    node.value.describe()
+                ),
+                "write the keys indented below it".into(),
+            );
+        }
+        Section {
+            reader,
+            node,
+            path,
+            asked: RefCell::default(),
+        }
+    }
+
+    fn entries(&self) -> &'r [(crate::tree::Key, Node)] {
+        match self.node.map(|node| &node.value) {
+            Some(Value::Map(entries)) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The node of a key, remembered as known; null counts as absent.
+    fn get(&self, key: &'static str) -> Option<&'r Node> {
+        self.asked.borrow_mut().push(key);
+        self.entries()
+            .iter()
+            .find(|(k, _)| k.name == key)
+            .map(|(_, node)| node)
+            .filter(|node| !matches!(node.value, Value::Null))
+    }
+
+    pub fn key_path(&self, key: &str) -> String {
+        match self.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        }
+    }
+
+    fn wrong_type(&self, node: &Node, key: &str, expected: &str, example: &str) {
+        self.reader.fault(
+            &node.place,
+            &self.key_path(key),
+            format!("expected {expected}, found {}", node.value.describe()),
+            format!("for example `{key}: {example}`"),
+        );
+    }
+
+    /// A fault at a key of this section, found after the values were read.
+    pub fn refuse(&self, key: &str, message: String, help: String) {
+        let place = self
+            .entries()
+            .iter()
+            .find(|(k, _)| k.name == key)
+            .map(|(k, _)| &k.place)
+            .or(self.node.map(|node| &node.place));
+        self.reader.fault(
+            place.unwrap_or(&Place::default()),
+            &self.key_path(key),
+            message,
+            help,
+        );
+    }
+
+    pub fn section(&self, key: &'static str) -> Section<'r, 'a> {
+        Self::over(self.reader, self.get(key), self.key_path(key))
+    }
+
+    /// Whether the section is written at all, even if empty.
+    pub fn is_present(&self) -> bool {
+        self.node.is_some()
+    }
+
+    pub fn integer(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let Some(node) = self.get(key) else {
+            return default;
+        };
+        let Value::Integer(value) = node.value else {
+            self.wrong_type(node, key, "a whole number", &default.to_string());
+            return default;
+        };
+        match u64::try_from(value) {
+            Ok(value) if range.contains(&value) => value,
+            _ => {
+                self.out_of_range(node, key, value, range.start(), range.end());
+                default
+            }
+        }
+    }
+
+    pub fn optional_integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let present = self.get(key).is_some();
+        let value = self.integer(key, *range.start(), range);
+        present.then_some(value)
+    }
+
+    pub fn number(&self, key: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
+        let Some(node) = self.get(key) else {
+            return default;
+        };
+        let value = match node.value {
+            Value::Float(x) => x,
+            Value::Integer(i) => i as f64,
+            _ => {
+                self.wrong_type(node, key, "a number", &default.to_string());
+                return default;
+            }
+        };
+        if !value.is_finite() || !range.contains(&value) {
+            self.out_of_range(node, key, value, range.start(), range.end());
+            return default;
+        }
+        value
+    }
+
+    pub fn optional_number(&self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let present = self.get(key).is_some();
+        let value = self.number(key, *range.start(), range);
+        present.then_some(value)
+    }
+
+    fn out_of_range<T: std::fmt::Display>(
+        &self,
+        node: &Node,
+        key: &str,
+        value: impl std::fmt::Display,
+        from: &T,
+        to: &T,
+    ) {
+        self.reader.fault(
+            &node.place,
+            &self.key_path(key),
+            format!("{value} is out of range"),
+            format!("write a value from {from} to {to}"),
+        );
+    }
+
+    pub fn text(&self, key: &'static str, default: &str) -> String {
+        match self.get(key).map(|node| (node, &node.value)) {
+            None => default.to_owned(),
+            Some((_, Value::Text(text))) => text.clone(),
+            Some((node, _)) => {
+                self.wrong_type(node, key, "a text", default);
+                default.to_owned()
+            }
+        }
+    }
+
+    pub fn switch(&self, key: &'static str, default: bool) -> bool {
+        match self.get(key).map(|node| (node, &node.value)) {
+            None => default,
+            Some((_, Value::Bool(value))) => *value,
+            Some((node, _)) => {
+                self.wrong_type(node, key, "true or false", &default.to_string());
+                default
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
+        let Some(node) = self.get(key) else {
+            return default;
+        };
+        let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        match &node.value {
+            Value::Text(text) => match words.iter().find(|(word, _)| word == text) {
+                Some((_, value)) => return *value,
+                None => {
+                    let near = nearest(text, &all)
+                        .map_or(String::new(), |word| format!("did you mean `{word}`? "));
+                    self.reader.fault(
+                        &node.place,
+                        &self.key_path(key),
+                        format!("`{text}` is not one of the known words"),
+                        format!("{near}write one of: {}", all.join(", ")),
+                    );
+                }
+            },
+            _ => self.wrong_type(node, key, "a word", all.first().unwrap_or(&"")),
+        }
+        default
+    }
+
+    /// A list of whole numbers without repetition.
+    pub fn integers(&self, key: &'static str, default: &[u64]) -> Vec<u64> {
+        let Some(node) = self.get(key) else {
+            return default.to_vec();
+        };
+        let Value::List(items) = &node.value else {
+            self.wrong_type(node, key, "a list of whole numbers", "[0, 1, 2]");
+            return default.to_vec();
+        };
+        let mut numbers = Vec::with_capacity(items.len());
+        for item in items {
+            match item.value {
+                Value::Integer(i) if i >= 0 && !numbers.contains(&(i as u64)) => {
+                    numbers.push(i as u64);
+                }
+                _ => {
+                    self.wrong_type(item, key, "different whole numbers", "[0, 1, 2]");
+                    return default.to_vec();
+                }
+            }
+        }
+        if numbers.is_empty() {
+            self.wrong_type(node, key, "at least one number", "[0]");
+            return default.to_vec();
+        }
+        numbers
+    }
+
+    pub fn texts(&self, key: &'static str, default: &[&str]) -> Vec<String> {
+        let owned = || default.iter().map(|s| (*s).to_owned()).collect();
+        let Some(node) = self.get(key) else {
+            return owned();
+        };
+        let Value::List(items) = &node.value else {
+            self.wrong_type(node, key, "a list of texts", "[\"a\", \"b\"]");
+            return owned();
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match &item.value {
+                Value::Text(text) => texts.push(text.clone()),
+                _ => self.wrong_type(item, key, "a text", "[\"a\", \"b\"]"),
+            }
+        }
+        texts
+    }
+
+    /// Ends the reading of this section: keys that were never asked for are faults.
+    pub fn finish(self) {
+        let asked = self.asked.borrow();
+        for (key, _) in self.entries() {
+            if asked.contains(&key.name.as_str()) {
+                continue;
+            }
+            let help = match nearest(&key.name, &asked) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => format!("known keys here: {}", asked.join(", ")),
+            };
+            self.reader.fault(
+                &key.place,
+                &self.key_path(&key.name),
+                "unknown key".into(),
+                help,
+            );
+        }
+    }
+}
+
+/// The known word that is close enough to be a misspelling of this one.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .map(|candidate| {
+            (
+                strsim::normalized_damerau_levenshtein(word, candidate),
+                *candidate,
+            )
+        })
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
