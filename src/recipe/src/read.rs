@@ -215,7 +215,7 @@ fn training(section: Section, default: &Defaults) -> Training {
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
         augment: augment(section.section("augment"), default.augment),
     };
-    if training.batch % training.micro_batch != 0 {
+    if !training.batch.is_multiple_of(training.micro_batch) {
         section.refuse(
             "micro_batch",
             format!(
