@@ -13,9 +13,10 @@ readonly SMALL_WHEELS="torch==$VERSION nvidia-cuda-runtime==13.0.96 nvidia-cuda-
 # The last two hold the headers that NCCL's own headers include; torch does not ask for them.
 readonly FULL_WHEELS="torch==$VERSION nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85"
 
+cache="${XDG_CACHE_HOME:-${HOME:?is not set, so XDG_CACHE_HOME has to name the folder of the cache}/.cache}/spinectl"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 partial='' # the install being made, in a folder of its own until it is whole
-readonly root link="$root/.libtorch" marker=spinectl-install.txt
+readonly cache root link="$root/.libtorch" marker=spinectl-install.txt
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { # CODE MESSAGE...
@@ -68,10 +69,19 @@ fault_of() { # DIR
   esac
 }
 
+install_of() { echo "$cache/libtorch-$VERSION-$1"; } # SET
+
 wanted_set() {
   case "${SPINECTL_LIBTORCH_SET:-}" in
   small | full) echo "$SPINECTL_LIBTORCH_SET" ;;
-  "") if [ -e /dev/nvidia0 ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then echo full; else echo small; fi ;;
+  "")
+    # Where machines share a home, what the one with the GPU has linked stays when the one without runs make.
+    if [ -e /dev/nvidia0 ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU' || [ "$(readlink "$link")" = "$(install_of full)/torch" ]; then
+      echo full
+    else
+      echo small
+    fi
+    ;;
   *) fail 2 "SPINECTL_LIBTORCH_SET is '$SPINECTL_LIBTORCH_SET': it is small or full" ;;
   esac
 }
@@ -93,10 +103,9 @@ is_complete() { # INSTALL WHEELS
 
 # Figures measured with torch 2.11.0; the peak counts the downloaded wheels twice, in pip's cache and beside the install.
 install_wheels() { # SET WHEELS INSTALL
-  local set=$1 wheels=$2 install=$3 size_mb=1200 peak_mb=2500 options=(--no-deps) free_mb cache fault
-  if [ "$set" = full ]; then size_mb=4700 peak_mb=10500 options=(); fi
+  local set=$1 wheels=$2 install=$3 size_mb=1200 peak_mb=2500 options=(--no-deps) free_mb fault
+  if [ "$set" = full ]; then size_mb=4800 peak_mb=10500 options=(); fi
   check_pip
-  cache=$(dirname "$install")
   partial="$cache/.partial-$(basename "$install")"
   mkdir -p "$cache"
 
@@ -105,14 +114,15 @@ install_wheels() { # SET WHEELS INSTALL
   if ! flock --nonblock 9; then
     say "another setup is installing it into $install; waiting for that one"
     flock 9
-    if is_complete "$install" "$wheels"; then return; fi
   fi
+  # Whoever held the lock a moment ago may have made it.
+  if is_complete "$install" "$wheels"; then return; fi
   if [ -e "$partial" ]; then
     say "removing what an interrupted setup left: $partial"
     rm -rf "$partial"
   fi
 
-  free_mb=$(df -Pk "$cache" | awk 'NR == 2 { print int($4 / 1000) }')
+  free_mb=$(df -Pk "$cache" | awk 'NR == 2 { print int($4 * 1024 / 1e6) }')
   [ "$free_mb" -ge "$peak_mb" ] ||
     fail 3 "installing libtorch ($set) takes $(gigabytes "$peak_mb") at its peak and $cache has $(gigabytes "$free_mb") free: make room, or set XDG_CACHE_HOME to a larger disk"
   say "installing libtorch $VERSION ($set, $(gigabytes "$size_mb") on disk) into $install"
@@ -139,7 +149,7 @@ main() {
   # Under cargo, LIBTORCH is the link itself (.cargo/config.toml): no choice of the user's.
   if [ "${LIBTORCH:-}" = "$link" ]; then unset LIBTORCH; fi
 
-  local fault set wheels cache install
+  local fault set wheels install
   if [ -n "${LIBTORCH:-}" ]; then
     fault=$(fault_of "$LIBTORCH")
     [ -z "$fault" ] || fail 2 "LIBTORCH=$LIBTORCH cannot be used: $fault. Name a libtorch $SERIES, or unset LIBTORCH and make setup installs one"
@@ -151,8 +161,7 @@ main() {
 
   set=$(wanted_set)
   if [ "$set" = full ]; then wheels=$FULL_WHEELS; else wheels=$SMALL_WHEELS; fi
-  cache="${XDG_CACHE_HOME:-$HOME/.cache}/spinectl"
-  install="$cache/libtorch-$VERSION-$set"
+  install=$(install_of "$set")
 
   # A libtorch of the user's, linked by an earlier run, stays until a set is asked for by name.
   if [ -L "$link" ] && [ -z "${SPINECTL_LIBTORCH_SET:-}" ] && [[ $(readlink "$link") != "$cache"/libtorch-* ]] && [ -z "$(fault_of "$link")" ]; then

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/setup-libtorch.sh");
 
-/// Counts its installs in pip.log. Where there is a fifo called `gate`, it stops half way until somebody writes to it.
+/// Counts its installs in pip.log. Where GATE names a fifo, it stops half way until somebody writes to that.
 const PYTHON: &str = r#"#!/bin/sh
 case "$*" in
 "-m pip install"*) ;;
@@ -22,7 +22,7 @@ echo "$*" >>"$HOME/pip.log"
 mkdir -p "$2/torch/lib" "$2/torch/include/torch/headeronly" "$2/torch/include/torch/csrc/distributed/c10d"
 : >"$2/torch/lib/libtorch_cpu.so"
 echo "pip is half way"
-[ ! -p "$HOME/gate" ] || read -r _ <"$HOME/gate"
+[ -z "$GATE" ] || read -r _ <"$GATE"
 : >"$2/torch/include/torch/csrc/distributed/c10d/ProcessGroupGloo.hpp"
 cat >"$2/torch/include/torch/headeronly/version.h" <<END
 #define TORCH_VERSION_MAJOR 2
@@ -90,13 +90,14 @@ impl Home {
         fs::read_to_string(self.path("pip.log")).map_or(0, |log| log.lines().count())
     }
 
-    /// From now on pip stops half way until a line is written to the gate.
-    fn close_gate(&self) {
-        let status = Command::new("mkfifo")
-            .arg(self.path("gate"))
-            .status()
-            .unwrap();
-        assert!(status.success());
+    /// A setup whose pip stops half way until a line is written to the gate.
+    fn gated_setup(&self, clone: &Path) -> Command {
+        let gate = self.path("gate");
+        let made = Command::new("mkfifo").arg(&gate).status().unwrap();
+        assert!(made.success());
+        let mut setup = self.setup(clone);
+        setup.env("GATE", gate);
+        setup
     }
 
     /// A folder like an unpacked libtorch of this version.
@@ -118,27 +119,44 @@ impl Home {
     }
 }
 
-/// Starts it and reads on until a line of its output contains `text`.
-fn start_until(command: &mut Command, text: &str) -> (Child, BufReader<ChildStdout>) {
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains(text) {
-        line.clear();
-        assert_ne!(
-            output.read_line(&mut line).unwrap(),
-            0,
-            "no line says {text:?}"
-        );
-    }
-    (child, output)
+/// A setup under way. Its whole process group is killed at the end, pip included.
+struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
 }
 
-fn kill_group(child: &mut Child) {
-    let group = libc::pid_t::try_from(child.id()).unwrap();
-    // SAFETY: a plain system call; the child leads a group of its own and is not yet reaped, so the id is its own.
-    assert_eq!(unsafe { libc::kill(-group, libc::SIGKILL) }, 0);
-    child.wait().unwrap();
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert_ne!(line, "", "the setup has ended");
+        line
+    }
+
+    fn read_until(&mut self, text: &str) {
+        while !self.next_line().contains(text) {}
+    }
+
+    fn succeeds(&mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let group = libc::pid_t::try_from(self.child.id()).unwrap();
+            // SAFETY: a plain system call; the child leads a group of its own and is not reaped yet, so the id is still its own.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+            let _ = self.child.wait();
+        }
+    }
 }
 
 #[track_caller]
@@ -176,13 +194,12 @@ fn the_second_run_finds_the_first_ones_install() {
 fn an_interrupted_install_is_never_taken_for_a_whole_one() {
     let home = Home::new();
     let clone = home.clone_of_repository("a");
-    home.close_gate();
-    let (mut child, _) = start_until(&mut home.setup(&clone), "half way");
-    kill_group(&mut child);
+    let mut interrupted = Running::start(&mut home.gated_setup(&clone));
+    interrupted.read_until("half way");
+    drop(interrupted);
     assert!(!home.install().exists());
     assert!(!clone.join(".libtorch").is_symlink());
 
-    fs::remove_file(home.path("gate")).unwrap();
     assert!(succeeds(home.setup(&clone)).contains("removing what an interrupted setup left"));
     assert_eq!(linked(&clone), home.install().join("torch"));
     assert_eq!(home.pip_runs(), 2);
@@ -201,13 +218,14 @@ fn an_interrupted_install_is_never_taken_for_a_whole_one() {
 fn two_clones_at_once_install_once() {
     let home = Home::new();
     let (first, second) = (home.clone_of_repository("a"), home.clone_of_repository("b"));
-    home.close_gate();
-    // The pipes stay open to the end: a setup that cannot write its last line would fail.
-    let (mut installs, _output) = start_until(&mut home.setup(&first), "half way");
-    let (mut waits, _other_output) = start_until(&mut home.setup(&second), "waiting for that one");
+    let mut installs = Running::start(&mut home.gated_setup(&first));
+    installs.read_until("half way");
+    let mut waits = Running::start(&mut home.setup(&second));
+    let line = waits.next_line();
+    assert!(line.contains("waiting for that one"), "{line}");
     fs::write(home.path("gate"), "open\n").unwrap();
-    assert!(installs.wait().unwrap().success());
-    assert!(waits.wait().unwrap().success());
+    installs.succeeds();
+    waits.succeeds();
     assert_eq!(home.pip_runs(), 1);
     for clone in [&first, &second] {
         assert_eq!(linked(clone), home.install().join("torch"));
@@ -267,6 +285,24 @@ fn a_libtorch_that_was_named_once_stays() {
     assert!(succeeds(setup).contains("already there"));
     assert_eq!(linked(&clone), mine);
     assert_eq!(home.pip_runs(), 0);
+}
+
+/// A login node without a GPU and a node with one may share a clone: the first must not take away what the second runs on.
+#[test]
+fn the_full_set_stays_on_a_machine_without_a_gpu() {
+    let home = Home::new();
+    let clone = home.clone_of_repository("a");
+    let mut setup = home.setup(&clone);
+    setup.env("SPINECTL_LIBTORCH_SET", "full");
+    succeeds(setup);
+    let full = linked(&clone);
+    assert!(full.ends_with("libtorch-2.11.0-full/torch"), "{full:?}");
+
+    let mut setup = home.setup(&clone);
+    setup.env_remove("SPINECTL_LIBTORCH_SET");
+    succeeds(setup);
+    assert_eq!(linked(&clone), full);
+    assert_eq!(home.pip_runs(), 1);
 }
 
 /// Cargo sets LIBTORCH to the link for what it runs: the link must not come to point at itself.

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::folder::parse_step;
-use crate::manifest::{survey, verify};
-use crate::{Error, Fault};
+use crate::manifest::{survey, verify_contents};
+use crate::{Error, Fault, Manifest};
 
 /// A checkpoint's folder as [`list`] sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// The manifest is whole and every file has its size.
-    Complete,
+    Complete(Manifest),
     Damaged(Fault),
 }
 
@@ -38,7 +38,7 @@ pub fn list(root: &Path) -> Result<Vec<Entry>, Error> {
     for folder in folders {
         let path = folder.map_err(Error::io("list", root))?.path();
         if let Some(step) = parse_step(&path) {
-            let state = survey(&path).map_or_else(State::Damaged, |_| State::Complete);
+            let state = survey(&path).map_or_else(State::Damaged, State::Complete);
             entries.push(Entry {
                 step,
                 bytes: bytes_in(&path),
@@ -116,9 +116,27 @@ impl fmt::Display for Skipped {
 /// Where there are checkpoints and none is valid this is an error: beginning anew is for the user
 /// to choose.
 pub fn newest_valid(root: &Path) -> Result<Option<Found>, Error> {
+    newest(root, |_| true)
+}
+
+/// As [`newest_valid`], among the checkpoints of one plan: those of another are as if they were not
+/// there.
+pub fn newest_valid_of(root: &Path, plan_hash: &str) -> Result<Option<Found>, Error> {
+    newest(root, |manifest| manifest.plan_hash == plan_hash)
+}
+
+fn newest(root: &Path, concerns: impl Fn(&Manifest) -> bool) -> Result<Option<Found>, Error> {
     let mut skipped = Vec::new();
-    for Entry { step, path, .. } in list(root)?.into_iter().rev() {
-        match verify(&path) {
+    for entry in list(root)?.into_iter().rev() {
+        let Entry {
+            step, path, state, ..
+        } = entry;
+        let state = match state {
+            State::Complete(manifest) if !concerns(&manifest) => continue,
+            State::Complete(_) => verify_contents(&path),
+            State::Damaged(fault) => Err(fault),
+        };
+        match state {
             Ok(_) => {
                 return Ok(Some(Found {
                     path,
@@ -126,10 +144,7 @@ pub fn newest_valid(root: &Path) -> Result<Option<Found>, Error> {
                     skipped,
                 }));
             }
-            Err(Error::Damaged { fault: reason, .. }) => {
-                skipped.push(Skipped { path, step, reason })
-            }
-            Err(error) => return Err(error),
+            Err(reason) => skipped.push(Skipped { path, step, reason }),
         }
     }
     if skipped.is_empty() {

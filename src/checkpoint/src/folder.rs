@@ -72,8 +72,7 @@ pub(crate) fn remove_stale(root: &Path) -> io::Result<()> {
 /// The right to change the folder, held until dropped; none where another process has it.
 ///
 /// The lock is on the folder itself, so it leaves no file and ends with its process. File systems
-/// that cannot lock a folder (NFS) go without: there the launcher's own lock on the run directory
-/// has to do.
+/// that cannot lock a folder (NFS) go without.
 pub(crate) fn lock(root: &Path) -> io::Result<Option<File>> {
     let folder = File::open(root)?;
     match folder.try_lock() {

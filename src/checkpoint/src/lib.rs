@@ -5,9 +5,9 @@
 //! JOB/checkpoints/step-<8 digits>/   model.safetensors optimizer.safetensors trainer.json manifest.json
 //! ```
 //!
-//! [`write`] fills `.tmp-step-<8 digits>-<pid>`, syncs every file, writes the manifest last and
+//! [`write`](fn@write) fills `.tmp-step-<8 digits>-<pid>`, syncs every file, writes the manifest last and
 //! renames the folder: a `step-` folder is complete from the moment that it can be seen, and
-//! durable when [`write`] returns. [`newest_valid`] finds what to resume from, [`read`] loads it,
+//! durable when [`write`](fn@write) returns. [`newest_valid`] finds what to resume from, [`read`] loads it,
 //! [`diff`] compares it with the model that shall take it, [`retain`] deletes what is no longer
 //! wanted.
 //!
@@ -27,7 +27,7 @@ mod tensor_file;
 mod write;
 
 pub use error::{Error, Fault};
-pub use find::{Entry, Found, Skipped, State, list, newest_valid};
+pub use find::{Entry, Found, Skipped, State, list, newest_valid, newest_valid_of};
 pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
 pub use read::read;

@@ -84,7 +84,8 @@ pub fn verify(path: &Path) -> Result<Manifest, Error> {
     })
 }
 
-fn verify_contents(path: &Path) -> Result<Manifest, Fault> {
+/// As [`verify`], with the fault alone as the error.
+pub(crate) fn verify_contents(path: &Path) -> Result<Manifest, Fault> {
     let manifest = survey(path)?;
     for name in FILES {
         read_checked(path, &manifest, name, |reader, _| {

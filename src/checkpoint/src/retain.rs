@@ -8,18 +8,24 @@ use crate::find::{State, list};
 use crate::folder::{Temporary, lock};
 use crate::manifest::verify;
 
-/// Keeps the newest `keep_last` checkpoints (at least one) and that of step `keep_best`; deletes
-/// the older ones, damaged ones among them, and returns the folders that went.
+/// Of the checkpoints of one plan, keeps the newest `keep_last` (at least one) and that of step
+/// `keep_best`; deletes the older ones, and damaged ones among them, and returns the folders that
+/// went. Those of another plan stay.
 ///
 /// Nothing goes before one that is kept has been verified in full: the last good checkpoint is
 /// never deleted in favour of a newer one that is broken. Damaged checkpoints newer than that stay,
 /// for whoever looks into the matter.
 pub fn retain(
     root: &Path,
+    plan_hash: &str,
     keep_last: usize,
     keep_best: Option<u64>,
 ) -> Result<Vec<PathBuf>, Error> {
-    let entries = list(root)?;
+    let mut entries = list(root)?;
+    entries.retain(|entry| match &entry.state {
+        State::Complete(manifest) => manifest.plan_hash == plan_hash,
+        State::Damaged(_) => true,
+    });
     let keep_last = keep_last.max(1);
     if entries.len() <= keep_last {
         return Ok(Vec::new());
@@ -29,7 +35,7 @@ pub fn retain(
     for entry in entries.into_iter().rev() {
         let sound = match kept {
             0 => verify(&entry.path).is_ok(),
-            _ => entry.state == State::Complete,
+            _ => matches!(entry.state, State::Complete(_)),
         };
         if sound && kept < keep_last {
             kept += 1;

@@ -34,8 +34,8 @@ pub struct Written {
 /// return.
 ///
 /// A valid checkpoint of the same plan and step is left as it is; a broken one, or one of another
-/// plan, is replaced. On an error nothing of this checkpoint stays on the disk and the others are
-/// untouched.
+/// plan, is replaced. On an error the others are untouched and nothing of this one stays on the disk,
+/// unless it was the very last sync that failed: then it is there, and whole.
 pub fn write(root: &Path, checkpoint: &Checkpoint) -> Result<Written, Error> {
     let contents = Contents::new(checkpoint)?;
     let needed = contents.bytes();

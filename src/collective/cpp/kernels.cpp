@@ -9,6 +9,20 @@ at::Tensor norm_of_norms(const std::vector<at::Tensor>& gradients) {
   return at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients, 2)));
 }
 
+// The fused kernels walk raw memory: the tensors of one parameter must lie in the same order. The stride of a dimension of
+// size one says nothing.
+bool same_layout(const at::Tensor& a, const at::Tensor& b) {
+  if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type() || a.device() != b.device()) {
+    return false;
+  }
+  for (int64_t d = 0; d < a.dim(); ++d) {
+    if (a.size(d) > 1 && a.stride(d) != b.stride(d)) {
+      return false;
+    }
+  }
+  return a.is_non_overlapping_and_dense();
+}
+
 } // namespace
 
 SpcStatus spc_fused_adamw(
@@ -17,12 +31,34 @@ SpcStatus spc_fused_adamw(
     char** message) {
   return spc::guarded(message, [&] {
     at::NoGradGuard no_grad;
+    const auto parameter_list = spc::tensors(parameters, count);
+    const auto gradient_list = spc::tensors(gradients, count);
+    const auto exp_avg_list = spc::tensors(exp_avg, count);
+    const auto exp_avg_sq_list = spc::tensors(exp_avg_sq, count);
     const auto step_list = spc::tensors(steps, count);
+    for (size_t i = 0; i < count; ++i) {
+      const auto& parameter = parameter_list[i];
+      for (const auto* other : {&parameter_list[0], &step_list[i]}) {
+        TORCH_CHECK(
+            other->device() == parameter.device(), "parameter ", i, " is on ", parameter.device(),
+            " but its step or the first parameter is on ", other->device());
+      }
+      TORCH_CHECK(
+          parameter.scalar_type() == parameter_list[0].scalar_type(), "parameter ", i, " is ", parameter.scalar_type(),
+          " but the first is ", parameter_list[0].scalar_type(), ": call once for each type");
+      TORCH_CHECK(
+          step_list[i].numel() == 1 && step_list[i].scalar_type() == at::kFloat, "the step of parameter ", i,
+          " must be one f32");
+      for (const auto* state : {&gradient_list[i], &exp_avg_list[i], &exp_avg_sq_list[i]}) {
+        TORCH_CHECK(
+            same_layout(*state, parameter), "a gradient or moment of parameter ", i, " differs from it in shape ",
+            parameter.sizes(), ", strides ", parameter.strides(), ", type or device: make moments with zeros_like");
+      }
+    }
     at::_foreach_add_(step_list, 1);
     at::_fused_adamw_(
-        spc::tensors(parameters, count), spc::tensors(gradients, count), spc::tensors(exp_avg, count),
-        spc::tensors(exp_avg_sq, count), /*max_exp_avg_sqs=*/{}, step_list, lr, beta1, beta2, weight_decay, eps,
-        /*amsgrad=*/false, /*maximize=*/false);
+        parameter_list, gradient_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list, lr, beta1, beta2,
+        weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
   });
 }
 

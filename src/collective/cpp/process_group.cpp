@@ -17,8 +17,8 @@ using std::chrono::milliseconds;
 
 // ProcessGroupGloo is laid out here with stand-ins for gloo's types and built by libtorch with the real ones. These are the
 // sizes that libtorch 2.11's own code allocates, so a stand-in that changes a layout does not compile.
-static_assert(sizeof(c10d::ProcessGroupGloo::Options) == SPC_SIZEOF_GLOO_OPTIONS);
-static_assert(sizeof(c10d::ProcessGroupGloo) == SPC_SIZEOF_GLOO_GROUP);
+static_assert(sizeof(c10d::ProcessGroupGloo::Options) == 176);
+static_assert(sizeof(c10d::ProcessGroupGloo) == 488);
 
 namespace {
 
@@ -230,14 +230,16 @@ SpcStatus spc_group_barrier(SpcGroup* group, char** message) {
   });
 }
 
-SpcStatus spc_group_sequence(SpcGroup* group, uint64_t* sequence, char** message) {
-  return spc::guarded(message, [&] {
-    uint64_t sum = 0;
+uint64_t spc_group_sequence(const SpcGroup* group) {
+  uint64_t sum = 0;
+  char* ignored = nullptr;
+  spc::guarded(&ignored, [&] {
     for (const auto& backend : group->backends) {
       sum += backend->getSequenceNumberForGroup();
     }
-    *sequence = sum;
   });
+  std::free(ignored);
+  return sum;
 }
 
 void spc_group_free(SpcGroup* group) {

@@ -34,6 +34,11 @@ SpcStatus spc_reducer_new(
     int32_t find_unused, int32_t gradient_as_bucket_view, SpcReducer** reducer, char** message) {
   return spc::guarded(message, [&] {
     const auto list = spc::tensors(parameters, count);
+    for (size_t i = 0; i < count; ++i) {
+      TORCH_CHECK(
+          list[i].defined() && list[i].requires_grad() && list[i].is_leaf(), "parameter ", i,
+          " is not a leaf tensor that requires a gradient: pass the trainable parameters only");
+    }
     c10d::verify_params_across_processes(group->group, list, {});
 
     const std::vector<bool> expect_sparse(count, false);

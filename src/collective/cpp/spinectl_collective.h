@@ -57,7 +57,8 @@ SpcStatus spc_group_all_gather(SpcGroup* group, SpcTensor tensor, SpcTensor* out
 // outputs: world_size handles at the root, not written elsewhere.
 SpcStatus spc_group_gather(SpcGroup* group, SpcTensor tensor, int32_t root, SpcTensor* outputs, char** message);
 SpcStatus spc_group_barrier(SpcGroup* group, char** message);
-SpcStatus spc_group_sequence(SpcGroup* group, uint64_t* sequence, char** message);
+// Collectives issued so far on all of the group's backends.
+uint64_t spc_group_sequence(const SpcGroup* group);
 void spc_group_free(SpcGroup* group);
 
 // --- reducer -------------------------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@
 //! say are the value. A slice without rescale attributes is refused rather than taken for HU. MONOCHROME1 tells a
 //! display to show low values bright; it does not change HU, so it is read like MONOCHROME2.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::dicom_attributes::{self as attributes, Attributes, COPY_AGAIN, DataSet, EXPORT_AGAIN};
 use crate::dicom_codec::{self, Encapsulated};
-use crate::dicom_elements::{Damage, Elements, Header, Tag};
-use crate::error::{DataError, Result, excerpt};
+use crate::error::{DataError, Result};
 use crate::geometry::dot;
 use crate::study::StudyUid;
 
@@ -21,7 +21,7 @@ use crate::study::StudyUid;
 pub struct SliceHeader {
     /// StudyInstanceUID.
     pub study: StudyUid,
-    /// SeriesInstanceUID.
+    /// SeriesInstanceUID; empty where the file has none.
     pub series: String,
     /// InstanceNumber, where there is one. Not to be used for order.
     pub instance_number: Option<i32>,
@@ -43,7 +43,7 @@ pub struct DicomSlice {
     /// Where it is.
     pub header: SliceHeader,
     /// Hounsfield units, (rows, columns), rounded to the nearest integer (half away from zero) and limited to i16.
-    /// CT stores integers, so rounding only acts where RescaleSlope is fractional.
+    /// CT stores integers, so rounding only acts where RescaleSlope or RescaleIntercept is fractional.
     pub hu: Vec<i16>,
 }
 
@@ -52,10 +52,7 @@ pub struct DicomSlice {
 /// # Errors
 /// [`DataError::Io`], and [`DataError::Dicom`] naming the attribute that is missing, damaged or not supported.
 pub fn read_slice(path: &Path) -> Result<DicomSlice> {
-    let bytes = read_up_to(path, LARGEST_FILE)?;
-    let file = DicomFile { path, bytes: &bytes };
-    file.refuse_if_over(LARGEST_FILE)?;
-    file.slice()
+    slice_from(path, &read_whole(path)?)
 }
 
 /// Reads only what precedes the pixels; the pixels may be damaged.
@@ -63,131 +60,286 @@ pub fn read_slice(path: &Path) -> Result<DicomSlice> {
 /// # Errors
 /// As [`read_slice`].
 pub fn read_slice_header(path: &Path) -> Result<SliceHeader> {
-    let bytes = read_up_to(path, HEADER_BYTES)?;
-    let whole_file = bytes.len() < HEADER_BYTES;
-    match (DicomFile { path, bytes: &bytes }).header() {
-        // A header longer than usual, or a deflated file, which is only readable in one piece.
-        Err(_) if !whole_file => {
-            let bytes = read_up_to(path, LARGEST_FILE)?;
-            let file = DicomFile { path, bytes: &bytes };
-            file.refuse_if_over(LARGEST_FILE)?;
-            file.header()
-        }
+    let beginning = read_up_to(path, HEADER_BYTES)?;
+    match header_from(path, &beginning) {
+        // A header longer than usual, or a deflated file, which only inflates as a whole.
+        Err(_) if beginning.len() == HEADER_BYTES => header_from(path, &read_whole(path)?),
         result => result,
     }
 }
 
-/// More than the largest single CT slice by far.
+/// More than any single CT slice, compressed or not.
 const LARGEST_FILE: usize = 256 << 20;
 /// Enough for the header of nearly every CT slice.
 const HEADER_BYTES: usize = 32 << 10;
-/// Detectors end at 2048 columns.
+/// Detectors end at 2048 columns; a side beyond this is a damaged header.
 const LARGEST_SIDE: u16 = 8192;
 
 fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let size = file.metadata().map_err(DataError::io("read", path))?.len();
-    let mut bytes = Vec::with_capacity((size as usize).min(limit));
-    file.take(limit as u64)
-        .read_to_end(&mut bytes)
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit as u64).read_to_end(&mut bytes))
         .map_err(DataError::io("read", path))?;
     Ok(bytes)
 }
 
-const COPY_AGAIN: &str = "copy the file again from its source";
-const EXPORT_AGAIN: &str = "export the study again as CT images, or leave it out";
-
-const IMPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
-const EXPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
-const DEFLATED_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1.99";
-
-const TRANSFER_SYNTAX_UID: Tag = 0x0002_0010;
-const STUDY_INSTANCE_UID: Tag = 0x0020_000D;
-const SERIES_INSTANCE_UID: Tag = 0x0020_000E;
-const INSTANCE_NUMBER: Tag = 0x0020_0013;
-const IMAGE_POSITION_PATIENT: Tag = 0x0020_0032;
-const IMAGE_ORIENTATION_PATIENT: Tag = 0x0020_0037;
-const SAMPLES_PER_PIXEL: Tag = 0x0028_0002;
-const PHOTOMETRIC_INTERPRETATION: Tag = 0x0028_0004;
-const NUMBER_OF_FRAMES: Tag = 0x0028_0008;
-const ROWS: Tag = 0x0028_0010;
-const COLUMNS: Tag = 0x0028_0011;
-const PIXEL_SPACING: Tag = 0x0028_0030;
-const BITS_ALLOCATED: Tag = 0x0028_0100;
-const BITS_STORED: Tag = 0x0028_0101;
-const HIGH_BIT: Tag = 0x0028_0102;
-const PIXEL_REPRESENTATION: Tag = 0x0028_0103;
-const RESCALE_INTERCEPT: Tag = 0x0028_1052;
-const RESCALE_SLOPE: Tag = 0x0028_1053;
-const MODALITY_LUT_SEQUENCE: Tag = 0x0028_3000;
-const PIXEL_DATA: Tag = 0x7FE0_0010;
-
-/// Keywords of the attributes above (DICOM PS3.6).
-fn keyword(tag: Tag) -> &'static str {
-    match tag {
-        TRANSFER_SYNTAX_UID => "TransferSyntaxUID",
-        STUDY_INSTANCE_UID => "StudyInstanceUID",
-        SERIES_INSTANCE_UID => "SeriesInstanceUID",
-        INSTANCE_NUMBER => "InstanceNumber",
-        IMAGE_POSITION_PATIENT => "ImagePositionPatient",
-        IMAGE_ORIENTATION_PATIENT => "ImageOrientationPatient",
-        SAMPLES_PER_PIXEL => "SamplesPerPixel",
-        PHOTOMETRIC_INTERPRETATION => "PhotometricInterpretation",
-        NUMBER_OF_FRAMES => "NumberOfFrames",
-        ROWS => "Rows",
-        COLUMNS => "Columns",
-        PIXEL_SPACING => "PixelSpacing",
-        BITS_ALLOCATED => "BitsAllocated",
-        BITS_STORED => "BitsStored",
-        HIGH_BIT => "HighBit",
-        PIXEL_REPRESENTATION => "PixelRepresentation",
-        RESCALE_INTERCEPT => "RescaleIntercept",
-        RESCALE_SLOPE => "RescaleSlope",
-        MODALITY_LUT_SEQUENCE => "ModalityLUTSequence",
-        PIXEL_DATA => "PixelData",
-        _ => "an attribute",
+fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let bytes = read_up_to(path, LARGEST_FILE + 1)?;
+    if bytes.len() > LARGEST_FILE {
+        let problem = format!("is larger than {} MiB", LARGEST_FILE >> 20);
+        return Err(attributes::fault(path, 0, problem, EXPORT_AGAIN));
     }
+    Ok(bytes)
 }
 
-/// The bytes of a file, or its first ones, and its name for messages.
-#[derive(Clone, Copy)]
-struct DicomFile<'a> {
-    path: &'a Path,
-    bytes: &'a [u8],
+fn header_from(path: &Path, file: &[u8]) -> Result<SliceHeader> {
+    let data_set = DataSet::open(path, file, LARGEST_FILE)?;
+    slice_header(&Attributes::read(path, &data_set)?)
 }
 
-/// How pixels are stored.
+fn slice_from(path: &Path, file: &[u8]) -> Result<DicomSlice> {
+    let data_set = DataSet::open(path, file, LARGEST_FILE)?;
+    let attributes = Attributes::read(path, &data_set)?;
+    let header = slice_header(&attributes)?;
+    let format = PixelFormat::read(&attributes)?;
+    let pixels = stored_pixels(path, &data_set, &attributes, format.bits_stored)?;
+    Ok(DicomSlice {
+        header,
+        hu: format.to_hu(&pixels),
+    })
+}
+
+fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
+    use crate::dicom_attributes as tag;
+
+    let study = StudyUid::new(attributes.text(tag::STUDY_INSTANCE_UID)?).map_err(|_| {
+        attributes.unusable(tag::STUDY_INSTANCE_UID, "digits and dots, at most 64 characters")
+    })?;
+    let series = match attributes.has(tag::SERIES_INSTANCE_UID) {
+        true => attributes.text(tag::SERIES_INSTANCE_UID)?.to_owned(),
+        false => String::new(),
+    };
+    let [rows, cols] = [tag::ROWS, tag::COLUMNS].map(|side| match attributes.number(side)? {
+        n @ 1..=LARGEST_SIDE => Ok(usize::from(n)),
+        n => Err(attributes.fault(
+            side,
+            format!("is {n}, not 1 to {LARGEST_SIDE}"),
+            EXPORT_AGAIN,
+        )),
+    });
+    let orientation = attributes.decimals(tag::IMAGE_ORIENTATION_PATIENT)?;
+    let [row, col] = directions(&orientation);
+    let crooked = [dot(row, row) - 1.0, dot(col, col) - 1.0, dot(row, col)];
+    if crooked.iter().any(|deviation| deviation.abs() > 0.01) {
+        return Err(attributes.unusable(
+            tag::IMAGE_ORIENTATION_PATIENT,
+            "two perpendicular unit vectors",
+        ));
+    }
+    let pixel_spacing: [f64; 2] = attributes.decimals(tag::PIXEL_SPACING)?;
+    if pixel_spacing.iter().any(|&mm| mm <= 0.0) {
+        return Err(attributes.unusable(tag::PIXEL_SPACING, "two positive lengths"));
+    }
+    Ok(SliceHeader {
+        study,
+        series,
+        instance_number: attributes.integer(tag::INSTANCE_NUMBER)?,
+        rows: rows?,
+        cols: cols?,
+        position: attributes.decimals(tag::IMAGE_POSITION_PATIENT)?,
+        orientation,
+        pixel_spacing,
+    })
+}
+
+/// The unit vectors along a row and along a column of ImageOrientationPatient.
+pub(crate) fn directions(orientation: &[f64; 6]) -> [[f64; 3]; 2] {
+    let [rx, ry, rz, cx, cy, cz] = *orientation;
+    [[rx, ry, rz], [cx, cy, cz]]
+}
+
+/// How Hounsfield units are stored in 16-bit words.
 struct PixelFormat {
+    /// Bits of a word that are the value, from the lowest: 1 to 16.
     bits_stored: u16,
     signed: bool,
     slope: f64,
     intercept: f64,
 }
 
-impl DicomFile<'_> {
-    fn header(self) -> Result<SliceHeader> {
-        self.with_data_set(|syntax, data| {
-            let (attributes, _) = self.attributes(syntax, data)?;
-            self.slice_header(&attributes)
+impl PixelFormat {
+    fn read(attributes: &Attributes<'_>) -> Result<Self> {
+        use crate::dicom_attributes as tag;
+
+        if attributes.has(tag::MODALITY_LUT_SEQUENCE) {
+            return Err(attributes.fault(
+                tag::MODALITY_LUT_SEQUENCE,
+                "is present, and HU by a look-up table are not read",
+                EXPORT_AGAIN,
+            ));
+        }
+        let kind = attributes.text(tag::PHOTOMETRIC_INTERPRETATION)?;
+        if !matches!(kind, "MONOCHROME1" | "MONOCHROME2") {
+            return Err(attributes.unusable(tag::PHOTOMETRIC_INTERPRETATION, "monochrome"));
+        }
+        if let Some(frames) = attributes.integer(tag::NUMBER_OF_FRAMES)?
+            && frames != 1
+        {
+            return Err(attributes.unusable(tag::NUMBER_OF_FRAMES, "1: one slice a file is read"));
+        }
+        let exactly = |tag, value: u16, expected: u16| match value == expected {
+            true => Ok(()),
+            false => Err(attributes.fault(
+                tag,
+                format!("is {value}, not {expected}"),
+                EXPORT_AGAIN,
+            )),
+        };
+        exactly(
+            tag::SAMPLES_PER_PIXEL,
+            attributes.number(tag::SAMPLES_PER_PIXEL)?,
+            1,
+        )?;
+        exactly(
+            tag::BITS_ALLOCATED,
+            attributes.number(tag::BITS_ALLOCATED)?,
+            16,
+        )?;
+        let bits_stored = attributes.number(tag::BITS_STORED)?;
+        if !(1..=16).contains(&bits_stored) {
+            return Err(attributes.fault(
+                tag::BITS_STORED,
+                format!("is {bits_stored}, not 1 to 16"),
+                EXPORT_AGAIN,
+            ));
+        }
+        exactly(
+            tag::HIGH_BIT,
+            attributes.number(tag::HIGH_BIT)?,
+            bits_stored - 1,
+        )?;
+        let representation = attributes.number(tag::PIXEL_REPRESENTATION)?;
+        if representation > 1 {
+            exactly(tag::PIXEL_REPRESENTATION, representation, 1)?;
+        }
+        let [slope] = attributes.decimals(tag::RESCALE_SLOPE)?;
+        let [intercept] = attributes.decimals(tag::RESCALE_INTERCEPT)?;
+        if slope == 0.0 {
+            return Err(attributes.unusable(tag::RESCALE_SLOPE, "a factor other than 0"));
+        }
+        Ok(Self {
+            bits_stored,
+            signed: representation == 1,
+            slope,
+            intercept,
         })
     }
 
-    fn slice(self) -> Result<DicomSlice> {
-        self.with_data_set(|syntax, data| {
-            let (attributes, rest) = self.attributes(syntax, data)?;
-            let header = self.slice_header(&attributes)?;
-            let format = self.pixel_format(&attributes)?;
-            let hu = match rest {
-                None => return Err(self.fault(PIXEL_DATA, "is missing", COPY_AGAIN)),
-                Some((PixelElement { length: Some(length), .. }, elements)) => {
-                    let pixels = self.native_pixels(elements.rest(), length, &header)?;
-                    format.to_hu(pixels)
-                }
-                Some((PixelElement { header: element }, elements)) => {
-                    todo!()
-                }
-            };
-            Ok(DicomSlice { header, hu })
-        })
+    /// Little-endian words to HU. Bits above the stored ones are ignored, or filled with the sign.
+    fn to_hu(&self, words: &[u8]) -> Vec<i16> {
+        let shift = 16 - u32::from(self.bits_stored);
+        let signed = self.signed;
+        let stored = words.chunks_exact(2).map(|word| {
+            let aligned = u16::from_le_bytes([word[0], word[1]]) << shift;
+            match signed {
+                true => i32::from(aligned as i16 >> shift),
+                false => i32::from(aligned >> shift),
+            }
+        });
+        let whole = self.intercept.round() == self.intercept && self.intercept.abs() <= 1e6;
+        if self.slope == 1.0 && whole {
+            let intercept = self.intercept as i32;
+            let limit = |hu: i32| hu.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+            stored.map(|value| limit(value + intercept)).collect()
+        } else {
+            // A cast from float limits to the range of the integer.
+            stored
+                .map(|value| (f64::from(value) * self.slope + self.intercept).round() as i16)
+                .collect()
+        }
+    }
+}
+
+/// The stored words of the slice, little endian, exactly rows * columns of them.
+fn stored_pixels<'a>(
+    path: &Path,
+    data_set: &DataSet<'_>,
+    attributes: &Attributes<'a>,
+    bits_stored: u16,
+) -> Result<Cow<'a, [u8]>> {
+    use crate::dicom_attributes as tag;
+
+    let fault = |problem: String, remedy| attributes.fault(tag::PIXEL_DATA, problem, remedy);
+    let damaged = |damage| attributes::damaged(path, damage);
+    let Some((element, mut rest)) = attributes.pixel_data.clone() else {
+        return Err(fault("is missing".into(), COPY_AGAIN));
+    };
+    let [rows, cols] = [attributes.number(tag::ROWS)?, attributes.number(tag::COLUMNS)?];
+    let expected = usize::from(rows) * usize::from(cols) * 2;
+
+    match element.length {
+        Some(length) if data_set.is_native() => {
+            let value = rest.take(tag::PIXEL_DATA, length).map_err(damaged)?;
+            value.get(..expected).map(Cow::Borrowed).ok_or_else(|| {
+                fault(
+                    format!("holds {length} of {expected} bytes"),
+                    COPY_AGAIN,
+                )
+            })
+        }
+        None if dicom_codec::can_decode(&data_set.transfer_syntax) => {
+            let fragments = rest.fragments(tag::PIXEL_DATA).map_err(damaged)?;
+            let codestream = fragments.get(1..).unwrap_or_default().concat();
+            dicom_codec::decode(&Encapsulated {
+                transfer_syntax: &data_set.transfer_syntax,
+                rows,
+                cols,
+                bits_stored,
+                codestream,
+            })
+            .map(Cow::Owned)
+            .map_err(|problem| fault(problem, COPY_AGAIN))
+        }
+        _ => Err(fault(
+            format!(
+                "is stored in a way that is not read (transfer syntax {})",
+                data_set.transfer_syntax
+            ),
+            "convert the study to explicit VR little endian",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(bits_stored: u16, signed: bool, slope: f64, intercept: f64) -> PixelFormat {
+        PixelFormat {
+            bits_stored,
+            signed,
+            slope,
+            intercept,
+        }
+    }
+
+    fn words(values: &[u16]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn only_the_stored_bits_are_the_value() {
+        // 0xF801 holds the 12-bit value 0x801, and something else above it.
+        assert_eq!(format(12, false, 1.0, -1024.0).to_hu(&words(&[0xF801])), [0x801 - 1024]);
+        assert_eq!(format(12, true, 1.0, 0.0).to_hu(&words(&[0xF801, 0x0801])), [-2047, -2047]);
+        assert_eq!(format(16, true, 1.0, 0.0).to_hu(&words(&[0x8000, 0x7FFF])), [i16::MIN, i16::MAX]);
+    }
+
+    #[test]
+    fn hu_are_rounded_and_limited() {
+        assert_eq!(format(16, true, 0.5, 0.25).to_hu(&words(&[1, 2, 0xFFFD])), [1, 1, -1]);
+        assert_eq!(format(16, false, 1.0, 0.0).to_hu(&words(&[60_000])), [i16::MAX]);
+        assert_eq!(format(16, true, 1000.0, 0.0).to_hu(&words(&[0x8000])), [i16::MIN]);
+        assert_eq!(format(16, true, 1.0, -1e300).to_hu(&words(&[5])), [i16::MIN]);
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::image::PixelBox;
+
 /// An error in the data set, or in reading or writing it.
 ///
 /// Messages name files, fields and study UIDs; they never carry other contents of a patient's files.
@@ -95,6 +97,13 @@ pub enum DataError {
         remedy: &'static str,
     },
 
+    /// A decoder or another part of a loader thread panicked.
+    #[error("loading sample {index} failed inside a decoder; the rank's log has the details: take the study out")]
+    LoaderPanic {
+        /// The sample's number in the data set.
+        index: usize,
+    },
+
     /// A segmentation has another number of voxels than the study that it belongs to.
     #[error(
         "segmentation {path} has {found:?} voxels where its study has {expected:?} (slices, rows, columns); \
@@ -130,6 +139,17 @@ pub enum DataError {
         found: usize,
         /// Voxels by the geometry.
         expected: usize,
+    },
+
+    /// A crop reaches outside the image, or its result has no room.
+    #[error("cannot crop {crop:?} out of an image of {rows} rows and {cols} columns; cut the box to the image first")]
+    CropOutside {
+        /// The box, in pixels.
+        crop: PixelBox,
+        /// Rows of the image.
+        rows: usize,
+        /// Columns of the image.
+        cols: usize,
     },
 
     /// A table lacks a column.
@@ -178,6 +198,37 @@ pub enum DataError {
         path: PathBuf,
         /// What the parser met, with its line.
         problem: String,
+    },
+
+    /// The studies cannot be shared out over folds as asked.
+    #[error("cannot make folds: {problem}; {remedy}")]
+    Folds {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// An option of the phantom generator is out of range.
+    #[error("cannot make a phantom data set with {option} = {found}: expected {expected}")]
+    PhantomOption {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// The range that it may have.
+        expected: &'static str,
+    },
+
+    /// A folder is not free for the phantom data set that was asked for.
+    #[error("cannot make a phantom data set in {path}: {problem}; {remedy}")]
+    PhantomFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is in the way.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
     },
 }
 

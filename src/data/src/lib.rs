@@ -1,9 +1,22 @@
 //! The data set on disk and in memory: DICOM studies, NIfTI volumes, tables, windows of slices. No torch.
 
+mod atomic_file;
+pub mod csv_table;
+pub mod dicom;
+mod dicom_attributes;
+mod dicom_codec;
+mod dicom_elements;
 pub mod dicom_write;
 pub mod error;
+pub mod folds;
 pub mod geometry;
+pub mod image;
+pub mod nifti;
+pub mod nifti_write;
+pub mod phantom;
 pub mod study;
+pub mod tables;
+pub mod volume;
 
 pub use error::{DataError, Result};
 pub use geometry::Geometry;

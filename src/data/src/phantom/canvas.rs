@@ -39,9 +39,9 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// A slice of air.
-    pub fn new(grid: Grid) -> Self {
-        Self { grid, hu: vec![super::tissue::AIR; grid.size * grid.size] }
+    /// A slice of one density.
+    pub fn new(grid: Grid, hu: f32) -> Self {
+        Self { grid, hu: vec![hu; grid.size * grid.size] }
     }
 
     /// Paints where `distance` is negative, blending pixels that the outline crosses.
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_disk_has_its_area_and_its_density() {
-        let mut canvas = Canvas::new(GRID);
+        let mut canvas = Canvas::new(GRID, -1000.0);
         let disk = Ellipse::new(0.5, 0.5, 5.0, 5.0);
         canvas.fill(Bounds::around(disk.centre, 5.0, 5.0), 100.0, |p| disk.distance(p));
         let area: f32 = canvas.hu.iter().map(|hu| (hu + 1000.0) / 1100.0).sum();

@@ -140,12 +140,11 @@ impl Frame {
     /// Bounds in the patient frame of what has these bounds in the spine's.
     pub fn outer(&self, bounds: Bounds) -> Bounds {
         let Bounds { min, max } = bounds;
-        let corners = [min, Point::new(max.x, min.y), Point::new(min.x, max.y), max];
-        let corners = corners.map(|corner| corner.rotated(self.turn) + self.origin);
-        corners.into_iter().fold(Bounds { min: corners[0], max: corners[0] }, |hull, p| Bounds {
-            min: Point::new(hull.min.x.min(p.x), hull.min.y.min(p.y)),
-            max: Point::new(hull.max.x.max(p.x), hull.max.y.max(p.y)),
-        })
+        let corner = |x, y| Point::new(x, y).rotated(self.turn) + self.origin;
+        let corners = [corner(max.x, min.y), corner(min.x, max.y), corner(max.x, max.y)];
+        let first = corner(min.x, min.y);
+        let first = Bounds { min: first, max: first };
+        corners.into_iter().fold(first, |hull, p| hull.hull(Bounds { min: p, max: p }))
     }
 }
 

@@ -21,6 +21,9 @@ const CARTILAGE: f32 = 190.0;
 const FOAM: f32 = -820.0;
 const SHELL: f32 = 150.0;
 
+/// The level at which the skull ends, just above C1.
+const BASE_OF_SKULL: f32 = 0.5;
+
 /// One patient's densities and build.
 pub(super) struct Tissue {
     muscle: f32,
@@ -65,8 +68,8 @@ impl Tissue {
         let frame = spine.frame_at(z);
         self.paint_table(canvas);
         self.paint_outline(canvas, level);
-        if level < 1.0 {
-            self.paint_skull(canvas, &frame, level);
+        if level < BASE_OF_SKULL {
+            self.paint_skull(canvas, &frame);
         } else {
             self.paint_muscles(canvas, &frame);
         }
@@ -125,7 +128,7 @@ impl Tissue {
     }
 
     /// The base of the skull with the condyles that C1 carries, and the brain above it.
-    fn paint_skull(&self, canvas: &mut Canvas, frame: &Frame, level: f32) {
+    fn paint_skull(&self, canvas: &mut Canvas, frame: &Frame) {
         let vault = Ellipse::new(0.0, 12.0, 60.0, 52.0);
         let bounds = Bounds::around(vault.centre, vault.half.x, vault.half.y);
         let bounds = frame.outer(bounds);
@@ -138,10 +141,7 @@ impl Tissue {
         let petrous = Ellipse::new(38.0, -4.0, 19.0, 9.0);
         let clivus = Ellipse::new(0.0, -17.0, 16.0, 7.0);
         for bone in [condyles, petrous, clivus] {
-            if bone.centre.x == condyles.centre.x && level < 0.1 {
-                continue;
-            }
-            let bounds = frame.outer(Bounds::around(bone.centre.left(), 60.0, bone.half.y));
+            let bounds = frame.outer(Bounds::around(Point::new(0.0, bone.centre.y), 60.0, bone.half.y));
             canvas.paint(bounds, |p| {
                 let distance = bone.distance(frame.local(p).left());
                 (distance, self.bone(distance))

@@ -1,0 +1,72 @@
+//! What can happen to a run, and what can be done about it: the words between deciding and doing.
+
+use event::{EventKind, FailureClass, FailureReport};
+use plan::{JobId, JobState};
+
+use crate::Outcome;
+use crate::attempt::Exit;
+
+/// What happened. Times of failures (`at`) are seconds since the Unix epoch, as in reports.
+#[derive(Debug)]
+pub(crate) enum Event<'e> {
+    Launched,
+    Said {
+        rank: usize,
+        kind: &'e EventKind,
+    },
+    Ended {
+        rank: usize,
+        exit: Exit,
+        at: f64,
+        last_words: String,
+    },
+    /// The ranks of the attempt could not be started; none is left.
+    NotStarted {
+        class: FailureClass,
+        message: String,
+    },
+    Signal(i32),
+    /// The [`Supervisor::deadline`](crate::decide::Supervisor::deadline) is over.
+    Tick {
+        at: f64,
+    },
+}
+
+/// What to do about it, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Make a transition durable before anything that follows from it is done.
+    Record {
+        job: JobId,
+        attempt: u32,
+        to: JobState,
+        why: String,
+    },
+    /// Make an attempt's end durable.
+    Close {
+        job: JobId,
+        attempt: u32,
+        outcome: &'static str,
+        class: Option<FailureClass>,
+        message: String,
+    },
+    Start {
+        job: JobId,
+        attempt: u32,
+        world_size: usize,
+    },
+    /// Write and tell a failure that the rank itself could not.
+    Report {
+        rank: usize,
+        report: FailureReport,
+    },
+    Tell {
+        about: Option<(JobId, u32)>,
+        kind: EventKind,
+    },
+    /// Ask all ranks to save and stop.
+    Terminate,
+    /// Kill all ranks and what they have started.
+    Kill,
+    Finish(Outcome),
+}

@@ -1,0 +1,109 @@
+//! Why a run could not be launched or supervised; a job that fails is an [`Outcome`](crate::Outcome) instead.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why there is no outcome: wrong use (exit code 2) or a machine that is not able (3).
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("a run needs at least one rank: write `--ranks 1` or more")]
+    NoRanks,
+    #[error("job {job}: {source}")]
+    Batch {
+        job: String,
+        #[source]
+        source: plan::BatchError,
+    },
+    #[error(
+        "{} holds a run already: go on with it by `--resume auto`, or take another --run-dir",
+        run_dir.display()
+    )]
+    HoldsRun { run_dir: PathBuf },
+    #[error(
+        "{} is no run directory ({missing} is not there): give the --run-dir of a launch",
+        run_dir.display()
+    )]
+    NotARun {
+        run_dir: PathBuf,
+        missing: &'static str,
+    },
+    #[error("cannot resume from {}: {reason}", path.display())]
+    Resume { path: PathBuf, reason: String },
+    #[error(
+        "{} is in use by {holder}: wait for it, end it with `spinectl stop {}`, or take another --run-dir",
+        run_dir.display(), run_dir.display()
+    )]
+    Locked { run_dir: PathBuf, holder: String },
+    #[error("{0}")]
+    Gpus(String),
+    #[error("{0}")]
+    RankProgram(String),
+    #[error("cannot {doing} {}: {source}{}", path.display(), advice(source))]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot {doing} in {}: {source}", path.display())]
+    Database {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error(
+        "{} was written by another version of spinectl (schema {found}, this one writes {expected}): \
+         use that version, or take another --run-dir",
+        path.display()
+    )]
+    Schema {
+        path: PathBuf,
+        found: i64,
+        expected: i64,
+    },
+    #[error("job {job} cannot go from {from} to {to}: the run's records disagree with its course")]
+    Transition {
+        job: String,
+        from: String,
+        to: String,
+    },
+}
+
+impl LaunchError {
+    /// 2 where the user asked for what cannot be, 3 where the machine is not able.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            LaunchError::NoRanks
+            | LaunchError::Batch { .. }
+            | LaunchError::HoldsRun { .. }
+            | LaunchError::NotARun { .. }
+            | LaunchError::Resume { .. } => 2,
+            LaunchError::Locked { .. }
+            | LaunchError::Gpus(_)
+            | LaunchError::RankProgram(_)
+            | LaunchError::Io { .. }
+            | LaunchError::Database { .. }
+            | LaunchError::Schema { .. }
+            | LaunchError::Transition { .. } => 3,
+        }
+    }
+
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| LaunchError::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => ": free some space, then launch again",
+        io::ErrorKind::PermissionDenied => ": check who owns the folder",
+        io::ErrorKind::ReadOnlyFilesystem => ": take a --run-dir that can be written",
+        _ => "",
+    }
+}

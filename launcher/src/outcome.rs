@@ -1,0 +1,32 @@
+//! How a run ended, and the exit code that says so.
+
+use event::FailureClass;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every job of the plan has succeeded.
+    Done,
+    /// A job failed for good: the first one that did. Jobs that do not need it have run.
+    Failed {
+        job: String,
+        class: FailureClass,
+        reason: String,
+    },
+    /// Stopped on request, with everything saved: launch again to go on.
+    Stopped,
+    /// Ended by this signal before everything was saved; older checkpoints are whole.
+    Interrupted { signal: i32 },
+}
+
+impl Outcome {
+    /// The exit code of DESIGN.md: 0, 1 (3 and 4 by the failure's class), 75, 128 + signal.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Outcome::Done => 0,
+            Outcome::Failed { class, .. } => class.exit_code(),
+            Outcome::Stopped => 75,
+            Outcome::Interrupted { signal } => 128 + signal,
+        }
+    }
+}

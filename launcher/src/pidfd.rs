@@ -1,0 +1,41 @@
+//! The end of a process as something to await, instead of polling or SIGCHLD.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A child that has not been reaped yet.
+#[derive(Debug)]
+pub(crate) struct Pidfd(AsyncFd<Pollable>);
+
+#[derive(Debug)]
+struct Pollable(OwnedFd);
+
+impl AsRawFd for Pollable {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Pidfd {
+    /// `pid` must be a child that is not reaped while this opens, so that it is no other process.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        // SAFETY: the call takes no pointers; it returns a new descriptor or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = RawFd::try_from(fd).unwrap_or(-1);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and nobody else owns it; the kernel made it close-on-exec.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        AsyncFd::with_interest(Pollable(fd), Interest::READABLE).map(Pidfd)
+    }
+
+    /// Returns when the process has ended (or cannot be watched any longer).
+    pub async fn ended(&self) {
+        // The readiness is never cleared: a process ends once.
+        let _ = self.0.readable().await;
+    }
+}

@@ -1,0 +1,6 @@
+// Stand-in for NVIDIA's cusparse.h: libtorch's headers only pass these types through. Last on the include path, so the real header is
+// taken where it is installed.
+#pragma once
+
+typedef struct cusparseContext* cusparseHandle_t;
+enum cusparseStatus_t : int;

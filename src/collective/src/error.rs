@@ -1,0 +1,95 @@
+//! What can go wrong, in words that name the rank, the operation, the peer and the next thing to do.
+
+use std::time::Duration;
+
+use crate::ffi::{Failure, FailureKind};
+use crate::peer::Peer;
+
+pub type Result<T> = std::result::Result<T, CollectiveError>;
+
+/// Why a rendezvous, a collective or a kernel did not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CollectiveError {
+    /// The caller asked for something that has no meaning; nothing was sent.
+    #[error("{operation}: {reason}")]
+    Invalid { operation: String, reason: String },
+
+    /// Ranks that the world size counts did not come to the store in time.
+    #[error(
+        "rank {rank}: rendezvous at {address}: {} did not arrive within {timeout:?}; see whether {} started and can reach {address}",
+        ranks(missing), if missing.len() == 1 { "it" } else { "they" }
+    )]
+    RanksMissing { rank: usize, address: String, missing: Vec<usize>, timeout: Duration },
+
+    /// The store cannot be served, reached or used.
+    #[error("rank {rank}: {operation} at {address}: {detail}; see that rank 0 runs and that MASTER_ADDR and MASTER_PORT are right")]
+    Rendezvous { rank: usize, operation: String, address: String, detail: String },
+
+    /// A peer went away. The process group is dead: drop it, and build another or end this rank.
+    #[error("rank {rank}: {operation}: the connection to {peer} was closed ({detail}); that rank's log says why it ended")]
+    PeerLost { rank: usize, operation: String, peer: Peer, detail: String },
+
+    /// A peer did not take part in time. The process group is dead: drop it, and build another or end this rank.
+    #[error("rank {rank}: {operation}: no answer from {peer} within {timeout:?} ({detail}); see what that rank is doing")]
+    Timeout { rank: usize, operation: String, peer: Peer, timeout: Duration, detail: String },
+
+    /// The backward pass of a synchronised step gave some parameters no gradient, so other ranks may wait for them.
+    #[error(
+        "rank {rank}: backward gave no gradient to the parameters at {indices:?}; \
+         freeze them, use them in the loss, or turn find_unused on"
+    )]
+    UnusedParameters { rank: usize, indices: Vec<usize> },
+
+    /// A library that is opened at run time is not there or does not load.
+    #[error("{library} cannot be loaded: {detail}; {remedy}")]
+    Library { library: String, detail: String, remedy: String },
+
+    /// The device, or the host, has no memory left.
+    #[error("{operation}: out of memory ({detail}); use a smaller micro-batch with more accumulation")]
+    OutOfMemory { operation: String, detail: String },
+
+    /// libtorch refused for another reason.
+    #[error("{operation}: {detail}")]
+    Torch { operation: String, detail: String },
+}
+
+impl CollectiveError {
+    /// A failure that no peer has part in.
+    pub(crate) fn local(operation: &str, failure: Failure) -> Self {
+        let Failure { kind, text: detail } = failure;
+        match kind {
+            FailureKind::OutOfMemory => Self::OutOfMemory { operation: operation.to_owned(), detail },
+            _ => Self::Torch { operation: operation.to_owned(), detail },
+        }
+    }
+
+    pub(crate) fn invalid(operation: &str, reason: impl Into<String>) -> Self {
+        Self::Invalid { operation: operation.to_owned(), reason: reason.into() }
+    }
+}
+
+fn ranks(list: &[usize]) -> String {
+    let numbers: Vec<String> = list.iter().map(usize::to_string).collect();
+    format!("rank{} {}", if list.len() == 1 { "" } else { "s" }, numbers.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_ranks_read_as_a_sentence() {
+        let error = CollectiveError::RanksMissing {
+            rank: 0,
+            address: "127.0.0.1:29500".to_owned(),
+            missing: vec![1, 3],
+            timeout: Duration::from_secs(2),
+        };
+        assert_eq!(
+            error.to_string(),
+            "rank 0: rendezvous at 127.0.0.1:29500: ranks 1, 3 did not arrive within 2s; see whether they started and can \
+             reach 127.0.0.1:29500"
+        );
+    }
+}

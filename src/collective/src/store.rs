@@ -1,0 +1,386 @@
+//! The rendezvous: c10d's key-value store, which ranks meet over before they have a process group.
+
+use std::cell::Cell;
+use std::ffi::{CString, c_int};
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use crate::error::{CollectiveError, Result};
+use crate::ffi::{self, Failure, call};
+
+/// Where and how the ranks of a job meet.
+#[derive(Clone, Debug)]
+pub struct Rendezvous {
+    pub rank: usize,
+    pub world_size: usize,
+    /// The machine of rank 0, by name or address.
+    pub master_addr: String,
+    pub master_port: u16,
+    /// A socket that already listens at `master_port`, for rank 0 to serve on. [`Store::connect`] takes it over.
+    pub listen_fd: Option<RawFd>,
+    /// For all ranks to arrive, and for every later wait on the store.
+    pub timeout: Duration,
+}
+
+/// A connection to the store; rank 0's also serves it, so rank 0 should be the last to drop its own.
+///
+/// Process groups keep the store alive for as long as they need it.
+pub struct Store {
+    handle: NonNull<ffi::Store>,
+    rendezvous: Rendezvous,
+    /// The address of this machine on the way to rank 0: Gloo listens there and nowhere else.
+    local_address: IpAddr,
+    /// How many process groups were built over this store, which every rank counts alike.
+    groups: Cell<u64>,
+}
+
+// SAFETY: c10d's stores are not bound to a thread.
+unsafe impl Send for Store {}
+
+impl Store {
+    /// Meets the other ranks: rank 0 serves, the others connect, and all wait until every rank has arrived.
+    ///
+    /// Rank 0 listens on `listen_fd` where it is given, else at `master_addr` (at all addresses only if that name is not one
+    /// of this machine's). A world of one rank without a `listen_fd` needs no socket and opens none.
+    ///
+    /// # Errors
+    /// `RanksMissing` names who did not arrive; `Rendezvous` says why the store cannot be served or reached; `Invalid` covers
+    /// a rank outside the world, a socket that does not listen at `master_port`, and two processes with one rank.
+    pub fn connect(rendezvous: &Rendezvous) -> Result<Self> {
+        rendezvous.check()?;
+        if rendezvous.world_size == 1 && rendezvous.listen_fd.is_none() {
+            let mut handle = std::ptr::null_mut();
+            // SAFETY: the outputs live across the call.
+            call(|message| unsafe {
+                ffi::spc_store_in_process(milliseconds(rendezvous.timeout), &raw mut handle, message)
+            })
+            .map_err(|failure| rendezvous.error("store", failure))?;
+            return Self::new(handle, rendezvous, Ipv4Addr::LOCALHOST.into());
+        }
+        let mut rendezvous = rendezvous.clone();
+        let listening = if rendezvous.rank == 0 { Some(rendezvous.listen()?) } else { None };
+        let store = Self::tcp(&rendezvous, listening)?;
+        store.meet()?;
+        Ok(store)
+    }
+
+    /// Meets the other ranks over a store that another program serves at `master_addr:master_port`, under `prefix`: torchrun's
+    /// agent does so (`TORCHELASTIC_USE_AGENT_STORE`), and a prefix for each attempt keeps attempts apart.
+    ///
+    /// # Errors
+    /// As [`Store::connect`].
+    pub fn join(rendezvous: &Rendezvous, prefix: &str) -> Result<Self> {
+        rendezvous.check()?;
+        if rendezvous.listen_fd.is_some() {
+            return Err(CollectiveError::invalid("rendezvous", "listen_fd was given, but the store is served elsewhere"));
+        }
+        let served = Self::tcp(rendezvous, None)?;
+        let store = served.prefixed(prefix)?;
+        store.meet()?;
+        Ok(store)
+    }
+
+    fn new(handle: *mut ffi::Store, rendezvous: &Rendezvous, local_address: IpAddr) -> Result<Self> {
+        let handle = NonNull::new(handle)
+            .ok_or_else(|| CollectiveError::invalid("store", "libtorch made none and reported no error"))?;
+        Ok(Self { handle, rendezvous: rendezvous.clone(), local_address, groups: Cell::new(0) })
+    }
+
+    fn tcp(rendezvous: &Rendezvous, listening: Option<RawFd>) -> Result<Self> {
+        let error = |failure| rendezvous.error("store", failure);
+        let host = ffi::c_string(&rendezvous.master_addr, "master address").map_err(error)?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `host` and the outputs live across the call; the socket is open and handed over.
+        call(|message| unsafe {
+            ffi::spc_store_tcp(
+                host.as_ptr(),
+                rendezvous.master_port,
+                listening.unwrap_or(-1),
+                milliseconds(rendezvous.timeout),
+                &raw mut handle,
+                message,
+            )
+        })
+        .map_err(|failure| match (listening, failure.kind) {
+            (None, ffi::FailureKind::Timeout) => rendezvous.missing(vec![0]),
+            _ => error(failure),
+        })?;
+        let local_address = rendezvous.local_address()?;
+        Self::new(handle, rendezvous, local_address)
+    }
+
+    /// The same store under a prefix of the keys.
+    pub(crate) fn prefixed(&self, prefix: &str) -> Result<Self> {
+        let error = |failure| self.rendezvous.error("store", failure);
+        let c_prefix = ffi::c_string(prefix, "prefix").map_err(error)?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the handle is live, and the text and the outputs live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_prefixed(self.handle.as_ptr(), c_prefix.as_ptr(), &raw mut handle, message)
+        })
+        .map_err(error)?;
+        Self::new(handle, &self.rendezvous, self.local_address)
+    }
+
+    fn meet(&self) -> Result<()> {
+        let Rendezvous { rank, world_size, timeout, .. } = self.rendezvous;
+        if self.add(&arrival(rank), 1)? != 1 {
+            let reason = format!("another process has arrived as rank {rank}; give each process a RANK of its own");
+            return Err(CollectiveError::invalid(&format!("rendezvous at {}", self.address()), reason));
+        }
+        let deadline = Instant::now() + timeout;
+        for other in 0..world_size {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            if let Err(failure) = self.wait(&arrival(other), left) {
+                let missing: Vec<usize> =
+                    (0..world_size).filter(|rank| matches!(self.has(&arrival(*rank)), Ok(false))).collect();
+                // None is missing when the store itself is gone.
+                return Err(if missing.is_empty() {
+                    self.rendezvous.error("rendezvous", failure)
+                } else {
+                    self.rendezvous.missing(missing)
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Rendezvous`: the store cannot be reached.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let operation = || format!("store: set {key:?}");
+        let c_key = self.key(key)?;
+        // SAFETY: the handle is live, and the key and value live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_set(self.handle.as_ptr(), c_key.as_ptr(), value.as_ptr(), value.len(), message)
+        })
+        .map_err(|failure| self.rendezvous.error(&operation(), failure))
+    }
+
+    /// Waits until the key is set, for the rendezvous' timeout.
+    ///
+    /// # Errors
+    /// `Rendezvous`: it was not set in time, or the store cannot be reached.
+    pub fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let c_key = self.key(key)?;
+        let mut value = std::ptr::null_mut();
+        let mut length = 0;
+        // SAFETY: the handle is live, and the key and outputs live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_get(self.handle.as_ptr(), c_key.as_ptr(), &raw mut value, &raw mut length, message)
+        })
+        .map_err(|failure| self.rendezvous.error(&format!("store: get {key:?}"), failure))?;
+        // SAFETY: a call that succeeds leaves `length` bytes at `value`, which are ours to free.
+        unsafe {
+            let bytes = std::slice::from_raw_parts(value, length).to_vec();
+            ffi::spc_free(value.cast());
+            Ok(bytes)
+        }
+    }
+
+    /// Adds to the integer at the key (0 where there is none) and returns the sum.
+    ///
+    /// # Errors
+    /// `Rendezvous`: the store cannot be reached, or the key holds no integer.
+    pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
+        let c_key = self.key(key)?;
+        let mut sum = 0;
+        // SAFETY: the handle is live, and the key and output live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_add(self.handle.as_ptr(), c_key.as_ptr(), amount, &raw mut sum, message)
+        })
+        .map_err(|failure| self.rendezvous.error(&format!("store: add to {key:?}"), failure))?;
+        Ok(sum)
+    }
+
+    fn wait(&self, key: &str, timeout: Duration) -> std::result::Result<(), Failure> {
+        let c_key = ffi::c_string(key, "key")?;
+        // SAFETY: the handle is live, and the key lives across the call.
+        call(|message| unsafe {
+            ffi::spc_store_wait(self.handle.as_ptr(), c_key.as_ptr(), milliseconds(timeout), message)
+        })
+    }
+
+    fn has(&self, key: &str) -> std::result::Result<bool, Failure> {
+        let c_key = ffi::c_string(key, "key")?;
+        let mut present = 0;
+        // SAFETY: the handle is live, and the key and output live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_has(self.handle.as_ptr(), c_key.as_ptr(), &raw mut present, message)
+        })?;
+        Ok(present != 0)
+    }
+
+    fn key(&self, key: &str) -> Result<CString> {
+        ffi::c_string(key, "key").map_err(|failure| self.rendezvous.error("store", failure))
+    }
+
+    pub fn rank(&self) -> usize {
+        self.rendezvous.rank
+    }
+
+    pub fn world_size(&self) -> usize {
+        self.rendezvous.world_size
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.rendezvous.address()
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.rendezvous.timeout
+    }
+
+    pub(crate) fn local_address(&self) -> IpAddr {
+        self.local_address
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const ffi::Store {
+        self.handle.as_ptr()
+    }
+
+    /// The number of the next process group, from 0.
+    pub(crate) fn next_group(&self) -> u64 {
+        self.groups.replace(self.groups.get() + 1)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: the handle is live and not used again.
+        unsafe { ffi::spc_store_free(self.handle.as_ptr()) }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("rendezvous", &self.rendezvous).finish_non_exhaustive()
+    }
+}
+
+impl Rendezvous {
+    fn check(&self) -> Result<()> {
+        let invalid = |reason: String| Err(CollectiveError::invalid("rendezvous", reason));
+        if self.world_size == 0 || i32::try_from(self.world_size).is_err() {
+            return invalid(format!("a world of {} ranks; WORLD_SIZE is at least 1", self.world_size));
+        }
+        if self.rank >= self.world_size {
+            return invalid(format!("rank {} is outside a world of {} ranks", self.rank, self.world_size));
+        }
+        if self.rank != 0 && self.listen_fd.is_some() {
+            return invalid(format!("rank {} was given a listening socket, but rank 0 serves", self.rank));
+        }
+        if milliseconds(self.timeout) == 0 {
+            return invalid(format!("a timeout of {:?}; give at least a millisecond", self.timeout));
+        }
+        if self.master_port == 0 && self.world_size > 1 {
+            return invalid("MASTER_PORT is 0, where nobody can be found".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Rank 0's socket, and the port it really has.
+    fn listen(&mut self) -> Result<RawFd> {
+        match self.listen_fd {
+            Some(fd) => {
+                let port = listening_port(fd).map_err(|error| {
+                    let reason = format!("listen_fd {fd} is not a socket that listens: {error}");
+                    CollectiveError::invalid("rendezvous", reason)
+                })?;
+                if self.master_port != 0 && self.master_port != port {
+                    let reason = format!("listen_fd {fd} listens at port {port}, but MASTER_PORT is {}", self.master_port);
+                    return Err(CollectiveError::invalid("rendezvous", reason));
+                }
+                self.master_port = port;
+                Ok(fd)
+            }
+            None => {
+                let bound = TcpListener::bind((self.master_addr.as_str(), self.master_port)).or_else(|error| {
+                    // A name that leads here by way of a proxy, such as a Kubernetes service.
+                    match error.kind() {
+                        io::ErrorKind::AddrNotAvailable => {
+                            TcpListener::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.master_port))
+                                .or_else(|_| TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.master_port)))
+                        }
+                        _ => Err(error),
+                    }
+                });
+                match bound {
+                    Ok(listener) => Ok(listener.into_raw_fd()),
+                    Err(error) => Err(self.failed("listen", error.to_string())),
+                }
+            }
+        }
+    }
+
+    /// The address that this machine has on the way to rank 0. No packet is sent.
+    fn local_address(&self) -> Result<IpAddr> {
+        let towards = |target: SocketAddr| -> io::Result<IpAddr> {
+            let any: IpAddr =
+                if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let probe = UdpSocket::bind((any, 0))?;
+            probe.connect(target)?;
+            Ok(probe.local_addr()?.ip())
+        };
+        let targets = (self.master_addr.as_str(), self.master_port.max(1))
+            .to_socket_addrs()
+            .map_err(|error| self.failed("resolve", error.to_string()))?;
+        let mut last = "the name has no address".to_owned();
+        for target in targets {
+            match towards(target) {
+                Ok(ip) => return Ok(ip),
+                Err(error) => last = format!("no route to {target}: {error}"),
+            }
+        }
+        Err(self.failed("resolve", last))
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.master_addr, self.master_port)
+    }
+
+    fn missing(&self, missing: Vec<usize>) -> CollectiveError {
+        CollectiveError::RanksMissing { rank: self.rank, address: self.address(), missing, timeout: self.timeout }
+    }
+
+    fn failed(&self, operation: &str, detail: String) -> CollectiveError {
+        CollectiveError::Rendezvous { rank: self.rank, operation: operation.to_owned(), address: self.address(), detail }
+    }
+
+    fn error(&self, operation: &str, failure: Failure) -> CollectiveError {
+        self.failed(operation, failure.text)
+    }
+}
+
+fn arrival(rank: usize) -> String {
+    format!("arrived/{rank}")
+}
+
+pub(crate) fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The port of a TCP socket that listens; other descriptors are refused. The descriptor is kept from later child processes.
+fn listening_port(fd: RawFd) -> io::Result<u16> {
+    let mut listens: c_int = 0;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the outputs live across the calls, and the kernel checks the descriptor.
+    let failed = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast(), &raw mut length) != 0
+            || libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) != 0
+    };
+    if failed {
+        return Err(io::Error::last_os_error());
+    }
+    if listens == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
+    }
+    // SAFETY: the descriptor is an open socket, which this borrow does not close.
+    let listener = ManuallyDrop::new(unsafe { TcpListener::from_raw_fd(fd) });
+    Ok(listener.local_addr()?.port())
+}

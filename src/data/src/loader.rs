@@ -1,0 +1,204 @@
+//! Worker threads that load samples ahead of the training loop and hand them over in its order.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::error::{DataError, Result};
+
+/// Samples that can be loaded by number, from any thread.
+pub trait Dataset: Send + Sync + 'static {
+    type Sample: Send + 'static;
+
+    /// How many samples an epoch has.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Loads sample `index` as epoch `epoch` sees it: a function of the two (and the data set) alone.
+    fn load(&self, index: usize, epoch: u64) -> Result<Self::Sample>;
+}
+
+/// One sample of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub index: usize,
+    pub epoch: u64,
+}
+
+/// Loads `requests` ahead; [`Loader::next`] returns the samples in that order.
+pub struct Loader<S> {
+    shared: Arc<Shared<S>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared<S> {
+    state: Mutex<State<S>>,
+    /// Signalled when a sample is there, or room for another.
+    changed: Condvar,
+    ahead: usize,
+}
+
+struct State<S> {
+    requests: Box<dyn Iterator<Item = Request> + Send>,
+    /// Number of the next request to hand to a worker, and of the next sample to hand out.
+    issued: usize,
+    delivered: usize,
+    exhausted: bool,
+    loaded: BTreeMap<usize, Result<S>>,
+    closed: bool,
+}
+
+impl<S: Send + 'static> Loader<S> {
+    /// At most `ahead` samples are held or being loaded at any time.
+    pub fn new<D: Dataset<Sample = S>>(
+        dataset: &Arc<D>,
+        requests: impl Iterator<Item = Request> + Send + 'static,
+        workers: usize,
+        ahead: usize,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                requests: Box::new(requests),
+                issued: 0,
+                delivered: 0,
+                exhausted: false,
+                loaded: BTreeMap::new(),
+                closed: false,
+            }),
+            changed: Condvar::new(),
+            ahead: ahead.max(1),
+        });
+        let workers = (0..workers.max(1))
+            .map(|_| {
+                let (shared, dataset) = (Arc::clone(&shared), Arc::clone(dataset));
+                std::thread::spawn(move || shared.work(&*dataset))
+            })
+            .collect();
+        Loader { shared, workers }
+    }
+
+    /// The next sample, waiting for it; none after the last request.
+    pub fn next(&mut self) -> Option<Result<S>> {
+        let mut state = self.shared.lock();
+        loop {
+            let number = state.delivered;
+            if let Some(sample) = state.loaded.remove(&number) {
+                state.delivered += 1;
+                self.shared.changed.notify_all();
+                return Some(sample);
+            }
+            if state.exhausted && number >= state.issued {
+                return None;
+            }
+            state = self.shared.wait(state);
+        }
+    }
+}
+
+impl<S> Drop for Loader<S> {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of a load; it has nothing else to say.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State<S>>) -> MutexGuard<'a, State<S>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work<D: Dataset<Sample = S>>(&self, dataset: &D) {
+        while let Some((number, request)) = self.take() {
+            let sample = catch_unwind(AssertUnwindSafe(|| dataset.load(request.index, request.epoch)))
+                .unwrap_or(Err(DataError::LoaderPanic { index: request.index }));
+            self.lock().loaded.insert(number, sample);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The next request, once there is room for its sample.
+    fn take(&self) -> Option<(usize, Request)> {
+        let mut state = self.lock();
+        while !state.closed && state.issued >= state.delivered + self.ahead {
+            state = self.wait(state);
+        }
+        if state.closed || state.exhausted {
+            return None;
+        }
+        match state.requests.next() {
+            Some(request) => {
+                state.issued += 1;
+                Some((state.issued - 1, request))
+            }
+            None => {
+                state.exhausted = true;
+                self.changed.notify_all();
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Squares;
+
+    impl Dataset for Squares {
+        type Sample = (usize, u64);
+
+        fn len(&self) -> usize {
+            100
+        }
+
+        fn load(&self, index: usize, epoch: u64) -> Result<(usize, u64)> {
+            match index {
+                13 => Err(DataError::InvalidStudyUid { value: "13".into() }),
+                14 => panic!("fourteen"),
+                _ => Ok((index * index, epoch)),
+            }
+        }
+    }
+
+    fn requests(indices: impl Iterator<Item = usize>) -> impl Iterator<Item = Request> {
+        indices.map(|index| Request { index, epoch: 7 })
+    }
+
+    #[test]
+    fn samples_come_in_the_order_of_the_requests() {
+        let mut loader = Loader::new(&Arc::new(Squares), requests((20..60).rev()), 4, 6);
+        for index in (20..60).rev() {
+            assert_eq!(loader.next().unwrap().unwrap(), (index * index, 7));
+        }
+        assert!(loader.next().is_none() && loader.next().is_none());
+    }
+
+    #[test]
+    fn a_fault_or_a_panic_reaches_the_reader_at_its_place() {
+        let mut loader = Loader::new(&Arc::new(Squares), requests(12..16), 2, 2);
+        assert!(loader.next().unwrap().is_ok());
+        assert!(matches!(loader.next().unwrap(), Err(DataError::InvalidStudyUid { .. })));
+        assert!(matches!(loader.next().unwrap(), Err(DataError::LoaderPanic { index: 14 })));
+        assert!(loader.next().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_reader_that_leaves_early_leaves_no_thread_waiting() {
+        let mut loader = Loader::new(&Arc::new(Squares), requests((0..).map(|i| i % 10)), 3, 2);
+        assert!(loader.next().unwrap().is_ok());
+        drop(loader);
+    }
+}

@@ -1,0 +1,271 @@
+//! One event file: scalars, texts and restarts, buffered.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prost::Message;
+
+use super::Error;
+use super::message::{
+    DATA_CLASS_TENSOR, DT_STRING, Event, PluginData, SESSION_START, SessionLog, Summary,
+    SummaryMetadata, SummaryValue, TensorDim, TensorProto, TensorShape, Value, What,
+};
+use super::record;
+
+const FILE_VERSION: &str = "brain.Event:2";
+const NAME_PREFIX: &str = "events.out.tfevents.";
+const BUFFER: usize = 1 << 16;
+
+/// Files that this process has begun: part of their names.
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Writes one event file. After an error, which is reported once, it is silent: what it is given it
+/// drops, and every call succeeds.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    /// None after an error.
+    file: Option<BufWriter<File>>,
+    /// Kept to be used again.
+    record: Vec<u8>,
+}
+
+impl Writer {
+    /// Begins a new file in `directory`, which is made if need be; `wall_time` (seconds since the
+    /// Unix epoch) goes into its name, which sorts behind those of all files there.
+    pub fn create(directory: &Path, wall_time: f64) -> Result<Self, Error> {
+        let (path, file) = create_file(directory, wall_time).map_err(|source| Error::Write {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let mut writer = Writer {
+            path,
+            file: Some(BufWriter::with_capacity(BUFFER, file)),
+            record: Vec::new(),
+        };
+        writer.event(0, wall_time, What::FileVersion(FILE_VERSION.to_owned()))?;
+        writer.flush()?;
+        Ok(writer)
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One value; TensorBoard keeps it as an `f32`.
+    pub fn scalar(
+        &mut self,
+        tag: &str,
+        step: u64,
+        value: f64,
+        wall_time: f64,
+    ) -> Result<(), Error> {
+        self.scalars(step, wall_time, [(tag, value)])
+    }
+
+    /// Several values of one step, as one record.
+    pub fn scalars<T: Into<String>>(
+        &mut self,
+        step: u64,
+        wall_time: f64,
+        values: impl IntoIterator<Item = (T, f64)>,
+    ) -> Result<(), Error> {
+        let value = values
+            .into_iter()
+            .map(|(tag, value)| SummaryValue {
+                tag: tag.into(),
+                metadata: None,
+                value: Some(Value::SimpleValue(value as f32)),
+            })
+            .collect();
+        self.event(step, wall_time, What::Summary(Summary { value }))
+    }
+
+    /// A text, which TensorBoard shows as Markdown.
+    pub fn text(&mut self, tag: &str, step: u64, text: &str, wall_time: f64) -> Result<(), Error> {
+        let plugin_data = PluginData {
+            plugin_name: "text".to_owned(),
+        };
+        let tensor = TensorProto {
+            dtype: DT_STRING,
+            tensor_shape: Some(TensorShape {
+                dim: vec![TensorDim { size: 1 }],
+            }),
+            string_val: vec![text.as_bytes().to_vec()],
+        };
+        let value = SummaryValue {
+            tag: tag.to_owned(),
+            metadata: Some(SummaryMetadata {
+                plugin_data: Some(plugin_data),
+                data_class: DATA_CLASS_TENSOR,
+            }),
+            value: Some(Value::Tensor(tensor)),
+        };
+        let value = vec![value];
+        self.event(step, wall_time, What::Summary(Summary { value }))
+    }
+
+    /// Says that steps are counted anew from `first_step`: TensorBoard forgets what this and earlier
+    /// files of the directory hold for it and for later steps. After a resume from the checkpoint of
+    /// step n, that is n + 1: the record of step n itself still stands.
+    pub fn restart(&mut self, first_step: u64, wall_time: f64) -> Result<(), Error> {
+        let status = SESSION_START;
+        self.event(
+            first_step,
+            wall_time,
+            What::SessionLog(SessionLog { status }),
+        )
+    }
+
+    /// Hands what is buffered to the operating system, so that TensorBoard sees it.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.attempt(|file, _| file.flush())
+    }
+
+    fn event(&mut self, step: u64, wall_time: f64, what: What) -> Result<(), Error> {
+        let event = Event {
+            wall_time,
+            step: i64::try_from(step).unwrap_or(i64::MAX),
+            what: Some(what),
+        };
+        self.attempt(|file, record| {
+            record.clear();
+            record::append(record, &event.encode_to_vec());
+            file.write_all(record)
+        })
+    }
+
+    fn attempt(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<File>, &mut Vec<u8>) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        match write(&mut file, &mut self.record) {
+            Ok(()) => {
+                self.file = Some(file);
+                Ok(())
+            }
+            Err(source) => {
+                // Without its buffer: half a record may be written, nothing can follow it.
+                drop(file.into_parts());
+                let path = self.path.clone();
+                Err(Error::Write { path, source })
+            }
+        }
+    }
+}
+
+/// `events.out.tfevents.<seconds>.<host>.<pid>.<counter>`, which no other writer has.
+fn create_file(directory: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> {
+    fs::create_dir_all(directory)?;
+    // Readers take the files by name: a new one sorts last, also where the clock has been set back.
+    let mut seconds = wall_time as u64;
+    for entry in fs::read_dir(directory)? {
+        if let Some(earlier) = seconds_of(&entry?.file_name().to_string_lossy()) {
+            seconds = seconds.max(earlier.saturating_add(1));
+        }
+    }
+    let (host, process) = (host_name(), std::process::id());
+    let counter = FILES.fetch_add(1, Ordering::Relaxed);
+    let path = directory.join(format!(
+        "{NAME_PREFIX}{seconds:010}.{host}.{process}.{counter}"
+    ));
+    let file = File::create_new(&path)?;
+    Ok((path, file))
+}
+
+fn seconds_of(file_name: &str) -> Option<u64> {
+    let (seconds, _) = file_name.strip_prefix(NAME_PREFIX)?.split_once('.')?;
+    seconds.parse().ok()
+}
+
+/// The machine's name without its domain, such as it can stand in a file's name.
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_sorts_behind_the_others_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut names = Vec::new();
+        for wall_time in [
+            1_700_000_000.9,
+            1_700_000_000.2,
+            1_600_000_000.0,
+            f64::NAN,
+            1_700_000_100.0,
+        ] {
+            let writer = Writer::create(folder.path(), wall_time).unwrap();
+            names.push(
+                writer
+                    .path()
+                    .file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            );
+        }
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert_eq!(names, sorted);
+        let seconds: Vec<_> = names.iter().map(|name| seconds_of(name).unwrap()).collect();
+        assert_eq!(
+            seconds,
+            [
+                1_700_000_000,
+                1_700_000_001,
+                1_700_000_002,
+                1_700_000_003,
+                1_700_000_100
+            ]
+        );
+    }
+
+    #[test]
+    fn an_error_is_told_once_and_then_the_writer_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(folder.path(), 1.0).unwrap();
+        writer.file = Some(BufWriter::new(
+            File::options().write(true).open("/dev/full").unwrap(),
+        ));
+
+        writer.scalar("train/loss", 1, 0.5, 1.0).unwrap();
+        let error = writer.flush().unwrap_err().to_string();
+        assert!(
+            error.contains("training goes on") && error.contains("No space left"),
+            "{error}"
+        );
+        for step in 2..10_000 {
+            writer.scalar("train/loss", step, 0.5, 1.0).unwrap();
+        }
+        writer.flush().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let error = Writer::create(Path::new("/dev/null/tensorboard"), 1.0).unwrap_err();
+        assert!(
+            error.to_string().contains("/dev/null/tensorboard"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! The board without TensorBoard: when files are made, flushed, and given up.
+
+use std::fs;
+use std::path::Path;
+
+use event::{EventKind, RunEvent, StepRecord};
+use telemetry::tensorboard::{Board, Error};
+
+fn step(job: &str, time: f64, step: u64) -> RunEvent {
+    RunEvent {
+        time,
+        job: Some(job.to_owned()),
+        attempt: Some(1),
+        rank: Some(0),
+        kind: EventKind::Step(StepRecord {
+            step,
+            ..StepRecord::default()
+        }),
+    }
+}
+
+fn bytes(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).unwrap();
+    files
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum()
+}
+
+#[test]
+fn a_job_without_records_has_no_directory() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    board
+        .record(&RunEvent::job(
+            "stage1a-labels",
+            1,
+            EventKind::JobStarted { world_size: 1 },
+        ))
+        .unwrap();
+    board
+        .record(&RunEvent::run(EventKind::Warning {
+            message: "low disk".into(),
+        }))
+        .unwrap();
+    board.flush().unwrap();
+    assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn records_reach_the_file_every_few_seconds_and_at_the_end() {
+    let run = tempfile::tempdir().unwrap();
+    let directory = run.path().join("tensorboard/job");
+    let mut board = Board::new(run.path());
+    board.record(&step("job", 100.0, 1)).unwrap();
+    let begun = bytes(&directory);
+    board.record(&step("job", 104.0, 2)).unwrap();
+    assert_eq!(bytes(&directory), begun, "still in the buffer");
+    board.record(&step("job", 105.0, 3)).unwrap();
+    let flushed = bytes(&directory);
+    assert!(flushed > begun);
+    board.record(&step("job", 106.0, 4)).unwrap();
+    assert_eq!(bytes(&directory), flushed);
+    let stopped = EventKind::JobStopped { step: Some(4) };
+    board
+        .record(&RunEvent {
+            kind: stopped,
+            ..step("job", 107.0, 4)
+        })
+        .unwrap();
+    assert!(bytes(&directory) > flushed);
+}
+
+#[test]
+fn a_job_that_cannot_be_written_is_told_once_and_the_others_go_on() {
+    let run = tempfile::tempdir().unwrap();
+    fs::create_dir(run.path().join("tensorboard")).unwrap();
+    fs::write(
+        run.path().join("tensorboard/blocked"),
+        "a file where a folder should be",
+    )
+    .unwrap();
+    let mut board = Board::new(run.path());
+    let error = board.record(&step("blocked", 1.0, 1)).unwrap_err();
+    assert!(error.to_string().contains("tensorboard/blocked"), "{error}");
+    board.record(&step("blocked", 2.0, 2)).unwrap();
+    board.record(&step("other", 2.0, 1)).unwrap();
+    board.flush().unwrap();
+    assert!(bytes(&run.path().join("tensorboard/other")) > 0);
+}
+
+#[test]
+fn a_name_that_is_a_path_is_refused_once() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    for job in ["../../outside", "/tmp/outside", "", ".", "..", "a b", "a/b"] {
+        let error = board.record(&step(job, 1.0, 1)).unwrap_err();
+        assert!(matches!(error, Error::JobName { .. }), "{error}");
+        board.record(&step(job, 2.0, 2)).unwrap();
+    }
+    assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);
+}

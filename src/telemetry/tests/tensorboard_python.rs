@@ -1,0 +1,235 @@
+//! What TensorBoard itself reads from the event files, through its own Python reader.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use event::{EventKind, RunEvent, StepRecord};
+use serde_json::{Value, json};
+use telemetry::tensorboard::{Board, Writer};
+
+const JOB: &str = "stage2-resnest14d-fold0-seed0";
+
+/// What `tests/python/read_tensorboard.py` prints of `directory`.
+fn read(directory: &Path) -> Value {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = std::env::var_os("SPINECTL_PYTHON")
+        .map_or_else(|| here.join("../../.venv/bin/python"), PathBuf::from);
+    let output = Command::new(&python)
+        .arg(here.join("tests/python/read_tensorboard.py"))
+        .arg(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}: run `make setup-tests`", python.display()));
+    assert!(
+        output.status.success(),
+        "{}\n(is tensorboard installed there? run `make setup-tests`)",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// An event of the job's `attempt`, `seconds` after the run began.
+fn event(attempt: u32, seconds: f64, kind: EventKind) -> RunEvent {
+    RunEvent {
+        time: 1_700_000_000.0 + seconds,
+        job: Some(JOB.to_owned()),
+        attempt: Some(attempt),
+        rank: None,
+        kind,
+    }
+}
+
+/// The values of step n are exact in an f32, and all different.
+fn step(n: u64) -> EventKind {
+    let n32 = n as f64;
+    EventKind::Step(StepRecord {
+        step: n,
+        loss: 1.0 / n32.exp2(),
+        losses: BTreeMap::from([("fracture".into(), n32 + 0.25), ("ratio".into(), n32 + 0.5)]),
+        learning_rate: n32 / 1024.0,
+        gradient_norm: 100.0 + n32,
+        samples: 48 * n,
+        images: 1536 * n,
+        seconds: 0.5,
+        ..StepRecord::default()
+    })
+}
+
+fn resumed(step: u64) -> EventKind {
+    EventKind::JobResumed {
+        step,
+        checkpoint: format!("checkpoints/step-{step:08}"),
+        skipped: Vec::new(),
+    }
+}
+
+fn record(board: &mut Board, events: impl IntoIterator<Item = RunEvent>) {
+    for event in events {
+        board.record(&event).unwrap();
+    }
+}
+
+/// `[[step, wall time], ...]` of a tag, as whole seconds after the run began.
+fn times(read: &Value, tag: &str) -> Vec<(u64, u64)> {
+    let series = read["scalars"][tag].as_array().unwrap();
+    let time = |point: &Value| (point[2].as_f64().unwrap() - 1_700_000_000.0) as u64;
+    series
+        .iter()
+        .map(|point| (point[0].as_u64().unwrap(), time(point)))
+        .collect()
+}
+
+#[test]
+fn every_tag_value_and_time_arrives() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    record(&mut board, (1..=3).map(|n| event(1, n as f64, step(n))));
+    let metrics = BTreeMap::from([
+        ("auc".to_owned(), 0.875),
+        ("fracture_mae".to_owned(), 0.125),
+    ]);
+    let set = "held_out".to_owned();
+    record(
+        &mut board,
+        [event(
+            1,
+            4.0,
+            EventKind::Evaluated {
+                step: 3,
+                set,
+                metrics,
+            },
+        )],
+    );
+    let reason = "rank 1 was killed".to_owned();
+    record(&mut board, [event(1, 5.0, EventKind::JobFailed { reason })]);
+    // Another rank's view of a step, and what belongs to no job, have no place here.
+    let mut other = event(1, 6.0, step(9));
+    other.rank = Some(1);
+    record(
+        &mut board,
+        [
+            other,
+            RunEvent {
+                job: None,
+                ..event(1, 6.0, step(9))
+            },
+        ],
+    );
+    board.flush().unwrap();
+
+    let t = |seconds: f64| 1_700_000_000.0 + seconds;
+    let series = |value: &dyn Fn(f64) -> f64| {
+        json!([1.0, 2.0, 3.0].map(|n: f64| json!([n as u64, value(n), t(n)])))
+    };
+    let read = read(&run.path().join("tensorboard").join(JOB));
+    let expected = json!({
+        "train/loss": series(&|n| 1.0 / n.exp2()),
+        "train/loss/fracture": series(&|n| n + 0.25),
+        "train/loss/ratio": series(&|n| n + 0.5),
+        "train/learning_rate": series(&|n| n / 1024.0),
+        "train/gradient_norm": series(&|n| n + 100.0),
+        "train/samples_per_second": series(&|n| n * 96.0),
+        "train/images_per_second": series(&|n| n * 3072.0),
+        "eval/held_out/auc": [[3, 0.875, t(4.0)]],
+        "eval/held_out/fracture_mae": [[3, 0.125, t(4.0)]],
+    });
+    assert_eq!(read["scalars"], expected);
+    assert_eq!(read["accumulated"], expected);
+    assert_eq!(
+        read["texts"],
+        json!({"job/failed": [[3, "rank 1 was killed", t(5.0)]]})
+    );
+    assert_eq!(read["versions"], json!(["brain.Event:2"]));
+}
+
+#[test]
+fn a_resume_in_the_same_launch_takes_back_what_lies_past_the_checkpoint() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    record(&mut board, (1..=6).map(|n| event(1, n as f64, step(n))));
+    let retried = EventKind::JobRetried {
+        reason: "rank 0 died".into(),
+        delay_seconds: 1.0,
+    };
+    record(
+        &mut board,
+        [event(1, 7.0, retried), event(2, 10.0, resumed(4))],
+    );
+    // This one comes late from the attempt that is over.
+    record(&mut board, [event(1, 10.0, step(7))]);
+    record(&mut board, [event(2, 15.0, step(5))]);
+    board.flush().unwrap();
+
+    let read = read(&run.path().join("tensorboard").join(JOB));
+    let expected = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 15)];
+    assert_eq!(times(&read, "train/loss"), expected);
+    assert_eq!(times(&read, "train/loss/ratio"), expected);
+    assert_eq!(read["accumulated"], read["scalars"]);
+    assert_eq!(read["files"].as_array().unwrap().len(), 1);
+    let texts = json!({"job/retried": [[4, "rank 0 died", 1_700_000_010.0]]});
+    assert_eq!(read["texts"], texts);
+}
+
+#[test]
+fn a_resume_by_a_new_launch_takes_back_what_earlier_files_hold() {
+    let run = tempfile::tempdir().unwrap();
+    record(
+        &mut Board::new(run.path()),
+        (1..=6).map(|n| event(1, n as f64, step(n))),
+    );
+    // In the same second, as far as the file's name can tell.
+    record(
+        &mut Board::new(run.path()),
+        [
+            event(2, 1.5, resumed(3)),
+            event(2, 20.0, step(4)),
+            event(2, 21.0, step(5)),
+        ],
+    );
+    let read = read(&run.path().join("tensorboard").join(JOB));
+    assert_eq!(
+        times(&read, "train/loss"),
+        [(1, 1), (2, 2), (3, 3), (4, 20), (5, 21)]
+    );
+    assert_eq!(read["accumulated"], read["scalars"]);
+    assert_eq!(read["versions"], json!(["brain.Event:2", "brain.Event:2"]));
+}
+
+#[test]
+fn an_attempt_from_the_start_takes_back_everything() {
+    let run = tempfile::tempdir().unwrap();
+    let directory = run.path().join("tensorboard").join(JOB);
+    let mut board = Board::new(run.path());
+    record(&mut board, (1..=6).map(|n| event(1, n as f64, step(n))));
+    record(
+        &mut board,
+        [event(2, 30.0, step(1)), event(2, 31.0, step(2))],
+    );
+    board.flush().unwrap();
+    assert_eq!(times(&read(&directory), "train/loss"), [(1, 30), (2, 31)]);
+
+    record(&mut Board::new(run.path()), [event(3, 40.0, step(1))]);
+    assert_eq!(times(&read(&directory), "train/loss"), [(1, 40)]);
+}
+
+#[test]
+fn a_file_cut_in_the_middle_of_a_record_is_read_up_to_there() {
+    let run = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(run.path(), 1_700_000_000.0).unwrap();
+    for n in 1..=4 {
+        writer
+            .scalar("train/loss", n, 0.5, 1_700_000_000.0 + n as f64)
+            .unwrap();
+    }
+    writer.flush().unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(writer.path())
+        .unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+    assert_eq!(
+        times(&read(run.path()), "train/loss"),
+        [(1, 1), (2, 2), (3, 3)]
+    );
+}
