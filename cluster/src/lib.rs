@@ -2,7 +2,7 @@
 //!
 //! Slurm on one node so far: [`slurm::render`] makes the batch script of a run.
 
-mod shell;
+pub mod shell;
 pub mod slurm;
 
 /// Why a plan cannot be rendered for a cluster.

@@ -3,7 +3,7 @@
 use crate::ClusterError;
 
 /// The command as one line that a shell reads back to exactly these words.
-pub(crate) fn quote_command(words: &[String]) -> Result<String, ClusterError> {
+pub fn quote_command(words: &[String]) -> Result<String, ClusterError> {
     if words.is_empty() {
         return Err(ClusterError::NoCommand);
     }

@@ -56,7 +56,10 @@ fn the_script_asks_for_the_machine_and_is_valid_bash() {
     // Slurm stops reading directives at the first command.
     let (head, _) = script.split_once("\n\n").unwrap();
     let (_, rest) = script.split_once("set -u").unwrap();
-    assert!(head.lines().all(|line| line.starts_with('#') || line == "set -u"));
+    assert!(
+        head.lines()
+            .all(|line| line.starts_with('#') || line == "set -u")
+    );
     assert!(!rest.contains("#SBATCH"));
 
     let mut bash = Command::new("bash")

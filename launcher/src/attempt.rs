@@ -121,10 +121,6 @@ impl Attempt {
         }
     }
 
-    pub fn world_size(&self) -> usize {
-        self.ranks.len()
-    }
-
     /// Takes note of what a rank says; true where it is the rank's failure.
     pub fn said(&mut self, rank: usize, kind: &EventKind, now: Duration) -> bool {
         let Some(rank) = self.ranks.get_mut(rank) else {
@@ -267,8 +263,7 @@ impl Attempt {
             .enumerate()
             .filter_map(|(index, rank)| Some((index, rank.report.as_ref()?)))
             .min_by(|(_, a), (_, b)| {
-                let collective =
-                    |report: &FailureReport| report.class == FailureClass::Collective;
+                let collective = |report: &FailureReport| report.class == FailureClass::Collective;
                 collective(a)
                     .cmp(&collective(b))
                     .then(a.failed_at.total_cmp(&b.failed_at))

@@ -197,7 +197,12 @@ impl Supervisor {
         match verdict {
             Verdict::Succeeded => {
                 self.close(&attempt, "succeeded", None, "");
-                self.record(job, number, JobState::Succeeded, "all ranks ended well".into());
+                self.record(
+                    job,
+                    number,
+                    JobState::Succeeded,
+                    "all ranks ended well".into(),
+                );
                 let kind = EventKind::JobFinished {
                     seconds: now.saturating_sub(attempt.started).as_secs_f64(),
                     metrics: attempt.metrics,

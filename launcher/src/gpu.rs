@@ -1,5 +1,9 @@
 //! Which NVIDIA GPUs a run may use, told from what the driver shows, without libtorch.
 
+use std::env;
+use std::fs;
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::LaunchError;
@@ -9,18 +13,171 @@ use crate::LaunchError;
 pub struct Gpus {
     /// How many a run may use.
     pub count: usize,
-    /// Models as the driver names them; empty where it does not.
+    /// Models of all that the driver names, by PCI address.
     pub models: Vec<String>,
-    /// What was found, one sentence each.
+    /// What was found and what was not, a phrase each.
     pub evidence: Vec<String>,
 }
 
-/// Looks for GPUs.
+/// Looks for GPUs: the driver's list, the device files, CUDA_VISIBLE_DEVICES.
 pub fn find() -> Gpus {
-    Gpus::default()
+    let visible = env::var_os("CUDA_VISIBLE_DEVICES");
+    let visible = visible.as_ref().map(|value| value.to_string_lossy());
+    find_in(Path::new("/"), visible.as_deref())
 }
 
 /// The GPUs, where there are at least `n`.
 pub fn require(n: usize) -> Result<Gpus, LaunchError> {
-    Err(LaunchError::Gpus(format!("{n}")))
+    enough(find(), n)
+}
+
+fn enough(gpus: Gpus, n: usize) -> Result<Gpus, LaunchError> {
+    if gpus.count >= n {
+        return Ok(gpus);
+    }
+    let instead = match gpus.count {
+        0 => String::new(),
+        found => format!("`spinectl launch ... --gpus {found}` or "),
+    };
+    Err(LaunchError::Gpus(format!(
+        "{n} {} asked for, and this machine offers {}: {}. \
+         Type {instead}`spinectl launch ... --device cpu --ranks 2` instead",
+        if n == 1 { "GPU is" } else { "GPUs are" },
+        gpus.count,
+        gpus.evidence.join("; "),
+    )))
+}
+
+fn find_in(root: &Path, visible: Option<&str>) -> Gpus {
+    let names = |folder: &str| -> Vec<String> {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten();
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    };
+    let addresses = names("proc/driver/nvidia/gpus");
+    let models: Vec<String> = addresses
+        .iter()
+        .filter_map(|address| {
+            let about = root
+                .join("proc/driver/nvidia/gpus")
+                .join(address)
+                .join("information");
+            let about = fs::read_to_string(about).ok()?;
+            let model = about.lines().find_map(|line| line.strip_prefix("Model:"))?;
+            Some(model.trim().to_owned())
+        })
+        .collect();
+    let files = names("dev")
+        .iter()
+        .filter(|name| {
+            let number = name.strip_prefix("nvidia").unwrap_or_default();
+            number.parse::<u32>().is_ok()
+        })
+        .count();
+
+    let mut evidence = vec![
+        match addresses.len() {
+            0 => "no GPU in /proc/driver/nvidia/gpus".to_owned(),
+            n if models.is_empty() => format!("{n} in /proc/driver/nvidia/gpus"),
+            n => format!("{n} in /proc/driver/nvidia/gpus ({})", models.join(", ")),
+        },
+        match files {
+            0 => "no /dev/nvidia<N>".to_owned(),
+            n => format!("{n} of /dev/nvidia<N>"),
+        },
+    ];
+    // In a container the driver lists the host's GPUs, and the device files are those lent to it.
+    let present = if files > 0 { files } else { addresses.len() };
+    let count = match visible {
+        None => present,
+        Some(list) => {
+            let count = present.min(visible_among(list, present));
+            evidence.push(format!("CUDA_VISIBLE_DEVICES=\"{list}\" leaves {count}"));
+            count
+        }
+    };
+    Gpus {
+        count,
+        models,
+        evidence,
+    }
+}
+
+/// How many devices CUDA takes from the list: up to the first entry that is none.
+fn visible_among(list: &str, present: usize) -> usize {
+    let is_device = |entry: &&str| {
+        let by_name = entry.starts_with("GPU-") || entry.starts_with("MIG-");
+        by_name || entry.parse::<usize>().is_ok_and(|index| index < present)
+    };
+    list.split(',').map(str::trim).take_while(is_device).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(listed: usize, files: usize) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for index in 0..listed {
+            let folder = root
+                .path()
+                .join(format!("proc/driver/nvidia/gpus/0000:0{index}:00.0"));
+            fs::create_dir_all(&folder).unwrap();
+            let text = format!("Model: \t\t NVIDIA H100\nDevice Minor: \t {index}\n");
+            fs::write(folder.join("information"), text).unwrap();
+        }
+        fs::create_dir_all(root.path().join("dev")).unwrap();
+        for index in 0..files {
+            fs::write(root.path().join(format!("dev/nvidia{index}")), "").unwrap();
+        }
+        for other in ["nvidiactl", "nvidia-uvm"] {
+            fs::write(root.path().join("dev").join(other), "").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn device_files_count_and_the_driver_names_them() {
+        let root = machine(8, 2);
+        let gpus = find_in(root.path(), None);
+        assert_eq!((gpus.count, gpus.models.len()), (2, 8));
+        assert_eq!(find_in(machine(4, 0).path(), None).count, 4);
+        assert_eq!(find_in(machine(0, 0).path(), None).count, 0);
+    }
+
+    #[test]
+    fn the_visible_list_is_read_as_cuda_reads_it() {
+        let root = machine(4, 4);
+        for (list, count) in [
+            ("", 0),
+            ("-1", 0),
+            ("0", 1),
+            ("2, 3", 2),
+            ("0,9,1", 1),
+            ("GPU-8f3a,MIG-11", 2),
+        ] {
+            assert_eq!(find_in(root.path(), Some(list)).count, count, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn too_few_are_refused_with_what_was_found_and_what_to_type() {
+        let some = find_in(machine(2, 2).path(), Some("1"));
+        let error = enough(some, 8).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        for part in ["8 GPUs", "H100", "CUDA_VISIBLE_DEVICES=\"1\"", "--gpus 1`"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let none = enough(find_in(machine(0, 0).path(), None), 1).unwrap_err();
+        assert!(!none.to_string().contains("--gpus"), "{none}");
+        assert!(
+            none.to_string().contains("--device cpu --ranks 2"),
+            "{none}"
+        );
+    }
 }

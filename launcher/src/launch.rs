@@ -1,13 +1,24 @@
 //! A launch from its options to its outcome.
 
-use std::path::PathBuf;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use event::RunEvent;
-use plan::Plan;
+use event::{EventKind, RunEvent};
+use plan::{JobId, JobState, Plan, Progress};
 use recipe::Device;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{LaunchError, Outcome};
+use crate::database::Database;
+use crate::decide::Supervisor;
+use crate::guardian::Guardian;
+use crate::journal::Journal;
+use crate::lock::Lock;
+use crate::ranks::device_argument;
+use crate::run_dir::{Provenance, RunDir};
+use crate::signals::StopSignals;
+use crate::supervise::Executor;
+use crate::{LaunchError, Outcome, gpu};
 
 /// What to run, where, and on how many ranks.
 #[derive(Clone, Debug)]
@@ -37,14 +48,138 @@ pub enum Resume {
 
 /// Runs the plan to its end.
 ///
-/// Every event goes to `RUN_DIR/events.jsonl` and then to `events`; nobody need listen.
+/// Every event goes to `RUN_DIR/events.jsonl` and then to `events`; nobody need listen. SIGINT,
+/// SIGTERM, SIGUSR1 and SIGHUP ask for a stop from then on, a second one ends all ranks at once.
 ///
 /// The future is not `Send`: ranks die with the thread that started them, so one thread drives it
-/// from its beginning to its end.
+/// from its beginning to its end, inside a Tokio runtime. Dropped half-way, it kills the ranks.
 pub async fn launch(
     options: LaunchOptions,
     events: UnboundedSender<RunEvent>,
 ) -> Result<Outcome, LaunchError> {
-    drop((options, events));
-    Err(LaunchError::NoRanks)
+    let began = Instant::now();
+    check(&options)?;
+    let models = match options.device {
+        Device::Cuda => gpu::require(options.ranks)?.models,
+        Device::Cpu => Vec::new(),
+    };
+    let dir = RunDir::create(&options.run_dir)?;
+    let lock = Lock::acquire(&dir)?;
+    if options.resume == Resume::Never && (dir.database().exists() || dir.plan().exists()) {
+        return Err(LaunchError::HoldsRun {
+            run_dir: options.run_dir,
+        });
+    }
+    let chosen = match &options.resume {
+        Resume::From(path) => Some((owner(path, &dir, &options.plan)?, path)),
+        Resume::Auto | Resume::Never => None,
+    };
+    let guardian = Guardian::start(Some(lock.file()))
+        .map_err(LaunchError::io("start a guardian for", dir.root()))?;
+    let signals =
+        StopSignals::listen().map_err(LaunchError::io("handle signals for", dir.root()))?;
+
+    let mut database = Database::open(&dir.database())?;
+    let (progress, void) = database.adopt(&options.plan, event::now())?;
+    let provenance = Provenance {
+        version: env!("CARGO_PKG_VERSION"),
+        launched: event::now(),
+        plan_hash: options.plan.hash.clone(),
+        device: options.device,
+        ranks: options.ranks,
+        gpus: models,
+    };
+    dir.write_plan(&options.plan, &options.recipe_yaml, &provenance)?;
+    let chosen = chosen
+        .map(|((job, checkpoint), path)| match is_done(&progress, &job) {
+            false => Ok((job, checkpoint.into_os_string())),
+            true => Err(LaunchError::Resume {
+                path: path.clone(),
+                reason: format!(
+                    "its job {job} has succeeded already; take another --run-dir to do it again"
+                ),
+            }),
+        })
+        .transpose()?;
+
+    let mut journal = Journal::open(&dir.events(), events)?;
+    journal.tell(RunEvent::run(EventKind::RunStarted {
+        plan_hash: options.plan.hash.clone(),
+        jobs: options.plan.jobs.len(),
+        done: progress
+            .iter()
+            .filter(|job| job.state == JobState::Succeeded)
+            .count(),
+        device: device_argument(options.device).to_owned(),
+        ranks: options.ranks,
+    }));
+    if !void.is_empty() {
+        let jobs: Vec<&str> = void.iter().map(JobId::as_str).collect();
+        journal.tell(RunEvent::run(EventKind::Warning {
+            message: format!(
+                "the plan has changed, so these jobs are done again from their beginning and \
+                 their checkpoints of the old plan are not used: {}",
+                jobs.join(", ")
+            ),
+        }));
+    }
+
+    let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks);
+    let executor = Executor {
+        running: None,
+        guardian,
+        database,
+        journal,
+        dir,
+        options,
+        chosen,
+        signals,
+        began,
+        one_thread: PhantomData,
+    };
+    executor.run(supervisor).await
+}
+
+fn check(options: &LaunchOptions) -> Result<(), LaunchError> {
+    if options.ranks == 0 {
+        return Err(LaunchError::NoRanks);
+    }
+    for job in &options.plan.jobs {
+        if let Some(training) = job.kind.training() {
+            plan::accumulation(training, options.ranks).map_err(|source| LaunchError::Batch {
+                job: job.id.to_string(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn is_done(progress: &[Progress], job: &JobId) -> bool {
+    let is_done = |known: &Progress| known.id == *job && known.state == JobState::Succeeded;
+    progress.iter().any(is_done)
+}
+
+/// The job of this run that a checkpoint belongs to, and the checkpoint's absolute path.
+fn owner(path: &Path, dir: &RunDir, plan: &Plan) -> Result<(JobId, PathBuf), LaunchError> {
+    let refuse = |reason: String| LaunchError::Resume {
+        path: path.to_owned(),
+        reason,
+    };
+    let checkpoint = path.canonicalize().map_err(|e| refuse(e.to_string()))?;
+    let folder = checkpoint.parent();
+    let job = plan
+        .jobs
+        .iter()
+        .map(|job| &job.id)
+        .find(|job| folder == Some(&dir.checkpoints(job)))
+        .ok_or_else(|| {
+            refuse(
+                "it is no checkpoint of a job of this run: give a folder \
+                 RUN_DIR/jobs/JOB/checkpoints/step-N (`spinectl checkpoint ls` lists them)"
+                    .to_owned(),
+            )
+        })?;
+    checkpoint::verify(&checkpoint).map_err(|error| refuse(error.to_string()))?;
+    Ok((job.clone(), checkpoint))
 }

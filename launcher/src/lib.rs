@@ -1,16 +1,33 @@
 //! Runs a plan's jobs on this machine: ranks as processes, supervised, resumable, without libtorch.
 //!
-//! What decides is apart from what does: [`decide`](mod@decide) turns events into actions and knows
+//! What decides is apart from what does: `decide` turns events into actions and knows
 //! neither processes nor clocks; everything else here is thin and carries out what it says.
 
+mod action;
+mod attempt;
+mod database;
 mod decide;
 mod error;
+mod events;
 pub mod gpu;
+mod guardian;
+mod journal;
 mod launch;
+mod lock;
+mod logs;
 mod outcome;
+mod pidfd;
 mod predict;
+mod process;
 mod program;
+mod ranks;
+mod rendezvous;
+mod run_dir;
+#[cfg(test)]
+mod sample;
+mod signals;
 mod status;
+mod supervise;
 
 pub use error::LaunchError;
 pub use launch::{LaunchOptions, Resume, launch};

@@ -1,23 +1,14 @@
 //! The end of a process as something to await, instead of polling or SIGCHLD.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A child that has not been reaped yet.
 #[derive(Debug)]
-pub(crate) struct Pidfd(AsyncFd<Pollable>);
-
-#[derive(Debug)]
-struct Pollable(OwnedFd);
-
-impl AsRawFd for Pollable {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
+pub(crate) struct Pidfd(AsyncFd<OwnedFd>);
 
 impl Pidfd {
     /// `pid` must be a child that is not reaped while this opens, so that it is no other process.
@@ -30,7 +21,9 @@ impl Pidfd {
         }
         // SAFETY: the descriptor is new and nobody else owns it; the kernel made it close-on-exec.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        AsyncFd::with_interest(Pollable(fd), Interest::READABLE).map(Pidfd)
+        // SAFETY: the descriptor is owned and never replaced, so it stays open until it is dropped.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        Ok(Pidfd(fd?))
     }
 
     /// Returns when the process has ended (or cannot be watched any longer).

@@ -42,7 +42,10 @@ mod tests {
         let error = check("/nowhere/spinectl-rank".into(), "w").unwrap_err();
         assert_eq!(error.exit_code(), 3);
         let text = error.to_string();
-        assert!(text.contains("/nowhere/spinectl-rank") && text.contains("make build"), "{text}");
+        assert!(
+            text.contains("/nowhere/spinectl-rank") && text.contains("make build"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -10,18 +10,32 @@ use std::process::Command;
 const LIBTORCH_RELEASE: &str = "2.11.";
 const NCCL_LIBRARY: &str = "libspinectl_nccl.so";
 /// What a compile against ProcessGroupNCCL.hpp cannot do without.
-const NVIDIA_HEADERS: [&str; 4] = ["nccl.h", "cuda_runtime_api.h", "crt/host_defines.h", "nv/target"];
+const NVIDIA_HEADERS: [&str; 4] = [
+    "nccl.h",
+    "cuda_runtime_api.h",
+    "crt/host_defines.h",
+    "nv/target",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=cpp");
-    let lib = PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch's lib folder is"));
-    let root = lib.parent().unwrap_or_else(|| stop(&format!("{} has no parent folder", lib.display())));
+    let lib = PathBuf::from(
+        env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch's lib folder is"),
+    );
+    let root = lib
+        .parent()
+        .unwrap_or_else(|| stop(&format!("{} has no parent folder", lib.display())));
     check_version(root);
 
     let mut shim = cc::Build::new();
     compiler_flags(&mut shim, root);
-    shim.files(["cpp/process_group.cpp", "cpp/reducer.cpp", "cpp/kernels.cpp"]).compile("spinectl_collective");
+    shim.files([
+        "cpp/process_group.cpp",
+        "cpp/reducer.cpp",
+        "cpp/kernels.cpp",
+    ])
+    .compile("spinectl_collective");
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=dylib=torch_cpu");
     println!("cargo:rustc-link-lib=dylib=c10");
@@ -39,8 +53,14 @@ fn stop(reason: &str) -> ! {
 fn check_version(root: &Path) {
     let found = ["version.py", "build-version"].iter().find_map(|name| {
         let text = fs::read_to_string(root.join(name)).ok()?;
-        let line = text.lines().find(|line| line.starts_with("__version__") || !text.contains("__version__"))?;
-        Some(line.trim_start_matches("__version__").trim_matches([' ', '=', '\'', '"']).to_owned())
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("__version__") || !text.contains("__version__"))?;
+        Some(
+            line.trim_start_matches("__version__")
+                .trim_matches([' ', '=', '\'', '"'])
+                .to_owned(),
+        )
     });
     match found {
         Some(version) if version.starts_with(LIBTORCH_RELEASE) => {}
@@ -57,7 +77,12 @@ fn check_version(root: &Path) {
 
 fn compiler_flags(build: &mut cc::Build, root: &Path) {
     let include = root.join("include");
-    build.cpp(true).pic(true).std("c++17").include("cpp").include("cpp/stub");
+    build
+        .cpp(true)
+        .pic(true)
+        .std("c++17")
+        .include("cpp")
+        .include("cpp/stub");
     for folder in [&include, &include.join("torch/csrc/api/include")] {
         build.flag("-isystem").flag(folder);
     }
@@ -69,15 +94,21 @@ fn compiler_flags(build: &mut cc::Build, root: &Path) {
 /// Without NVIDIA's headers there is nothing to build, and `Backend::Nccl` says so at run time.
 fn build_nccl(root: &Path, lib: &Path) {
     println!("cargo:rerun-if-env-changed=SPINECTL_NVIDIA_HEADERS");
-    let Some(beside_torch) = root.parent() else { return };
+    let Some(beside_torch) = root.parent() else {
+        return;
+    };
     let mut packages = vec![beside_torch.to_owned()];
     packages.extend(env::var_os("SPINECTL_NVIDIA_HEADERS").map(PathBuf::from));
     let includes = nvidia_includes(&packages);
-    if !NVIDIA_HEADERS.iter().all(|header| includes.iter().any(|folder| folder.join(header).is_file())) {
+    if !NVIDIA_HEADERS
+        .iter()
+        .all(|header| includes.iter().any(|folder| folder.join(header).is_file()))
+    {
         return;
     }
 
-    let library = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join(NCCL_LIBRARY);
+    let library =
+        PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join(NCCL_LIBRARY);
     let mut build = cc::Build::new();
     compiler_flags(&mut build, root);
     build.define("USE_C10D_NCCL", None);
@@ -86,12 +117,22 @@ fn build_nccl(root: &Path, lib: &Path) {
     }
     build.flag("-idirafter").flag("cpp/stub/cuda");
     let mut command: Command = build.get_compiler().to_command();
-    command.args(["-shared", "cpp/nccl.cpp", "-o"]).arg(&library);
-    command.arg("-L").arg(lib).args(["-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
+    command
+        .args(["-shared", "cpp/nccl.cpp", "-o"])
+        .arg(&library);
+    command
+        .arg("-L")
+        .arg(lib)
+        .args(["-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
     command.arg(format!("-Wl,-rpath,{}", lib.display()));
     match command.status() {
-        Ok(status) if status.success() => println!("cargo:rustc-env=SPINECTL_NCCL_LIBRARY={}", library.display()),
-        outcome => stop(&format!("{NCCL_LIBRARY} did not compile ({outcome:?}) with NVIDIA's headers in {includes:?}")),
+        Ok(status) if status.success() => println!(
+            "cargo:rustc-env=SPINECTL_NCCL_LIBRARY={}",
+            library.display()
+        ),
+        outcome => stop(&format!(
+            "{NCCL_LIBRARY} did not compile ({outcome:?}) with NVIDIA's headers in {includes:?}"
+        )),
     }
 }
 
@@ -99,7 +140,9 @@ fn build_nccl(root: &Path, lib: &Path) {
 fn nvidia_includes(packages: &[PathBuf]) -> Vec<PathBuf> {
     let mut includes = Vec::new();
     for package in packages {
-        let Ok(entries) = fs::read_dir(package.join("nvidia")) else { continue };
+        let Ok(entries) = fs::read_dir(package.join("nvidia")) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let include = entry.path().join("include");
             includes.push(include.join("cccl"));

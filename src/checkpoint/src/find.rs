@@ -19,7 +19,7 @@ pub struct Entry {
     pub state: State,
 }
 
-/// What a look at the manifest and the sizes tells; only [`verify`] reads the contents.
+/// What a look at the manifest and the sizes tells; only [`crate::verify`] reads the contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// The manifest is whole and every file has its size.

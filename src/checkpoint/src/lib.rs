@@ -5,10 +5,10 @@
 //! JOB/checkpoints/step-<8 digits>/   model.safetensors optimizer.safetensors trainer.json manifest.json
 //! ```
 //!
-//! [`write`](fn@write) fills `.tmp-step-<8 digits>-<pid>`, syncs every file, writes the manifest last and
-//! renames the folder: a `step-` folder is complete from the moment that it can be seen, and
-//! durable when [`write`](fn@write) returns. [`newest_valid`] finds what to resume from, [`read`] loads it,
-//! [`diff`] compares it with the model that shall take it, [`retain`] deletes what is no longer
+//! [`write`](fn@write) fills `.tmp-step-<8 digits>-<pid>`, syncs every file, writes the manifest
+//! last and renames the folder: a `step-` folder is complete from the moment that it can be seen,
+//! and durable when `write` returns. [`newest_valid_of`] finds what to resume from, [`read`] loads
+//! it, [`diff`] compares it with the model that shall take it, [`retain`] deletes what is no longer
 //! wanted.
 //!
 //! One writer at a time per folder: a lock on it refuses a second one, and is gone with its
@@ -41,7 +41,7 @@ pub use write::{Written, write};
 pub struct Checkpoint {
     /// Updates of the weights done so far.
     pub step: u64,
-    /// The model's parameters and buffers, under the names that PIPELINE.md fixes.
+    /// The model's parameters and buffers, under the names by which weights travel.
     pub model: Vec<TensorData>,
     /// The optimizer's moments.
     pub optimizer: Vec<TensorData>,

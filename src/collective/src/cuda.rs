@@ -44,7 +44,9 @@ pub(crate) fn nccl_backend() -> Result<ffi::NcclBackend> {
 }
 
 fn open_nccl() -> std::result::Result<ffi::NcclBackend, String> {
-    let beside_program = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(NCCL_LIBRARY)));
+    let beside_program = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join(NCCL_LIBRARY)));
     let where_built = option_env!("SPINECTL_NCCL_LIBRARY").map(PathBuf::from);
     let places: Vec<PathBuf> = beside_program.into_iter().chain(where_built).collect();
     let Some(library) = places.iter().find(|place| place.is_file()) else {
@@ -54,7 +56,10 @@ fn open_nccl() -> std::result::Result<ffi::NcclBackend, String> {
     // SAFETY: the handle is of a library that stays open, and the name is a C string.
     let symbol = unsafe { libc::dlsym(handle, c"spc_nccl_backend".as_ptr()) };
     if symbol.is_null() {
-        return Err(format!("{} has no spc_nccl_backend; it is of another build", library.display()));
+        return Err(format!(
+            "{} has no spc_nccl_backend; it is of another build",
+            library.display()
+        ));
     }
     // SAFETY: the library is built with this crate, from the header that declares the function so.
     Ok(unsafe { std::mem::transmute::<*mut c_void, ffi::NcclBackend>(symbol) })
@@ -63,7 +68,8 @@ fn open_nccl() -> std::result::Result<ffi::NcclBackend, String> {
 fn libtorch_folder() -> std::result::Result<PathBuf, String> {
     let mut folder = std::ptr::null_mut();
     // SAFETY: the output lives across the call.
-    call(|message| unsafe { ffi::spc_libtorch_folder(&raw mut folder, message) }).map_err(|failure| failure.text)?;
+    call(|message| unsafe { ffi::spc_libtorch_folder(&raw mut folder, message) })
+        .map_err(|failure| failure.text)?;
     // SAFETY: a call that succeeds leaves a text of its own making there.
     Ok(PathBuf::from(unsafe { ffi::take_text(folder) }))
 }

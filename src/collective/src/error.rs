@@ -20,19 +20,46 @@ pub enum CollectiveError {
         "rank {rank}: rendezvous at {address}: {} did not arrive within {timeout:?}; see whether {} started and can reach {address}",
         ranks(missing), if missing.len() == 1 { "it" } else { "they" }
     )]
-    RanksMissing { rank: usize, address: String, missing: Vec<usize>, timeout: Duration },
+    RanksMissing {
+        rank: usize,
+        address: String,
+        missing: Vec<usize>,
+        timeout: Duration,
+    },
 
     /// The store cannot be served, reached or used.
-    #[error("rank {rank}: {operation} at {address}: {detail}; see that rank 0 runs and that MASTER_ADDR and MASTER_PORT are right")]
-    Rendezvous { rank: usize, operation: String, address: String, detail: String },
+    #[error(
+        "rank {rank}: {operation} at {address}: {detail}; see that rank 0 runs and that MASTER_ADDR and MASTER_PORT are right"
+    )]
+    Rendezvous {
+        rank: usize,
+        operation: String,
+        address: String,
+        detail: String,
+    },
 
     /// A peer went away. The process group is dead: drop it, and build another or end this rank.
-    #[error("rank {rank}: {operation}: the connection to {peer} was closed ({detail}); that rank's log says why it ended")]
-    PeerLost { rank: usize, operation: String, peer: Peer, detail: String },
+    #[error(
+        "rank {rank}: {operation}: the connection to {peer} was closed ({detail}); that rank's log says why it ended"
+    )]
+    PeerLost {
+        rank: usize,
+        operation: String,
+        peer: Box<Peer>,
+        detail: String,
+    },
 
     /// A peer did not take part in time. The process group is dead: drop it, and build another or end this rank.
-    #[error("rank {rank}: {operation}: no answer from {peer} within {timeout:?} ({detail}); see what that rank is doing")]
-    Timeout { rank: usize, operation: String, peer: Peer, timeout: Duration, detail: String },
+    #[error(
+        "rank {rank}: {operation}: no answer from {peer} within {timeout:?} ({detail}); see what that rank is doing"
+    )]
+    Timeout {
+        rank: usize,
+        operation: String,
+        peer: Box<Peer>,
+        timeout: Duration,
+        detail: String,
+    },
 
     /// The backward pass of a synchronised step gave some parameters no gradient, so other ranks may wait for them.
     #[error(
@@ -43,10 +70,16 @@ pub enum CollectiveError {
 
     /// A library that is opened at run time is not there or does not load.
     #[error("{library} cannot be loaded: {detail}; {remedy}")]
-    Library { library: String, detail: String, remedy: String },
+    Library {
+        library: String,
+        detail: String,
+        remedy: String,
+    },
 
     /// The device, or the host, has no memory left.
-    #[error("{operation}: out of memory ({detail}); use a smaller micro-batch with more accumulation")]
+    #[error(
+        "{operation}: out of memory ({detail}); use a smaller micro-batch with more accumulation"
+    )]
     OutOfMemory { operation: String, detail: String },
 
     /// libtorch refused for another reason.
@@ -59,19 +92,32 @@ impl CollectiveError {
     pub(crate) fn local(operation: &str, failure: Failure) -> Self {
         let Failure { kind, text: detail } = failure;
         match kind {
-            FailureKind::OutOfMemory => Self::OutOfMemory { operation: operation.to_owned(), detail },
-            _ => Self::Torch { operation: operation.to_owned(), detail },
+            FailureKind::OutOfMemory => Self::OutOfMemory {
+                operation: operation.to_owned(),
+                detail,
+            },
+            _ => Self::Torch {
+                operation: operation.to_owned(),
+                detail,
+            },
         }
     }
 
     pub(crate) fn invalid(operation: &str, reason: impl Into<String>) -> Self {
-        Self::Invalid { operation: operation.to_owned(), reason: reason.into() }
+        Self::Invalid {
+            operation: operation.to_owned(),
+            reason: reason.into(),
+        }
     }
 }
 
 fn ranks(list: &[usize]) -> String {
     let numbers: Vec<String> = list.iter().map(usize::to_string).collect();
-    format!("rank{} {}", if list.len() == 1 { "" } else { "s" }, numbers.join(", "))
+    format!(
+        "rank{} {}",
+        if list.len() == 1 { "" } else { "s" },
+        numbers.join(", ")
+    )
 }
 
 #[cfg(test)]

@@ -21,13 +21,24 @@ pub(crate) struct Reducer {
 pub(crate) type Message = *mut *mut c_char;
 pub(crate) type Tensors = *const *mut C_tensor;
 /// The entry point of `libspinectl_nccl.so`.
-pub(crate) type NcclBackend =
-    unsafe extern "C" fn(*mut c_void, i32, i32, i64, *const c_char, *mut *mut c_void, Message) -> i32;
+pub(crate) type NcclBackend = unsafe extern "C" fn(
+    *mut c_void,
+    i32,
+    i32,
+    i64,
+    *const c_char,
+    *mut *mut c_void,
+    Message,
+) -> i32;
 
 unsafe extern "C" {
     pub(crate) fn spc_free(block: *mut c_void);
 
-    pub(crate) fn spc_store_in_process(timeout_ms: i64, store: *mut *mut Store, message: Message) -> i32;
+    pub(crate) fn spc_store_in_process(
+        timeout_ms: i64,
+        store: *mut *mut Store,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_store_tcp(
         host: *const c_char,
         port: u16,
@@ -63,8 +74,18 @@ unsafe extern "C" {
         sum: *mut i64,
         message: Message,
     ) -> i32;
-    pub(crate) fn spc_store_wait(store: *mut Store, key: *const c_char, timeout_ms: i64, message: Message) -> i32;
-    pub(crate) fn spc_store_has(store: *mut Store, key: *const c_char, present: *mut i32, message: Message) -> i32;
+    pub(crate) fn spc_store_wait(
+        store: *mut Store,
+        key: *const c_char,
+        timeout_ms: i64,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn spc_store_has(
+        store: *mut Store,
+        key: *const c_char,
+        present: *mut i32,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_store_free(store: *mut Store);
 
     pub(crate) fn spc_group_new(
@@ -78,7 +99,12 @@ unsafe extern "C" {
         group: *mut *mut Group,
         message: Message,
     ) -> i32;
-    pub(crate) fn spc_group_all_reduce(group: *mut Group, tensor: *mut C_tensor, op: i32, message: Message) -> i32;
+    pub(crate) fn spc_group_all_reduce(
+        group: *mut Group,
+        tensor: *mut C_tensor,
+        op: i32,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_group_broadcast(
         group: *mut Group,
         tensors: Tensors,
@@ -139,7 +165,12 @@ unsafe extern "C" {
         weight_decay: f64,
         message: Message,
     ) -> i32;
-    pub(crate) fn spc_grad_norm(gradients: Tensors, count: usize, norm: *mut *mut C_tensor, message: Message) -> i32;
+    pub(crate) fn spc_grad_norm(
+        gradients: Tensors,
+        count: usize,
+        norm: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_clip_grad_norm(
         gradients: Tensors,
         count: usize,
@@ -147,9 +178,18 @@ unsafe extern "C" {
         norm: *mut f64,
         message: Message,
     ) -> i32;
-    pub(crate) fn spc_foreach_mul(tensors: Tensors, count: usize, factor: f64, message: Message) -> i32;
+    pub(crate) fn spc_foreach_mul(
+        tensors: Tensors,
+        count: usize,
+        factor: f64,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_zero_grad(parameters: Tensors, count: usize, message: Message) -> i32;
-    pub(crate) fn spc_grad(parameter: *mut C_tensor, gradient: *mut *mut C_tensor, message: Message) -> i32;
+    pub(crate) fn spc_grad(
+        parameter: *mut C_tensor,
+        gradient: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_channels_last(parameters: Tensors, count: usize, message: Message) -> i32;
     pub(crate) fn spc_amp_unscale(
         gradients: Tensors,
@@ -198,7 +238,10 @@ pub(crate) fn call(body: impl FnOnce(Message) -> i32) -> Result<(), Failure> {
     };
     // SAFETY: a failed call leaves null or a text of its own making there.
     let text = unsafe { take_text(message) };
-    Err(Failure { kind, text: without_source_location(text.trim()).to_owned() })
+    Err(Failure {
+        kind,
+        text: without_source_location(text.trim()).to_owned(),
+    })
 }
 
 /// # Safety
@@ -217,15 +260,20 @@ pub(crate) unsafe fn take_text(text: *mut c_char) -> String {
 
 /// Gloo begins its messages with the place in its own source: `[/.../pair.cc:547] Connection closed by peer ...`.
 fn without_source_location(text: &str) -> &str {
-    match text.strip_prefix("[/").and_then(|rest| rest.split_once("] ")) {
+    match text
+        .strip_prefix("[/")
+        .and_then(|rest| rest.split_once("] "))
+    {
         Some((_, message)) => message,
         None => text,
     }
 }
 
 pub(crate) fn c_string(text: &str, what: &str) -> Result<CString, Failure> {
-    CString::new(text)
-        .map_err(|_| Failure { kind: FailureKind::Other, text: format!("the {what} holds a zero byte: {text:?}") })
+    CString::new(text).map_err(|_| Failure {
+        kind: FailureKind::Other,
+        text: format!("the {what} holds a zero byte: {text:?}"),
+    })
 }
 
 /// The handle of a tensor that libtorch is about to read or write. c10d and the kernels write through shared storage, so
@@ -242,5 +290,8 @@ pub(crate) fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
 /// Each pointer is a tensor handle that nobody else owns.
 pub(crate) unsafe fn adopt(handles: Vec<*mut C_tensor>) -> Vec<Tensor> {
     // SAFETY: as the caller promises.
-    handles.into_iter().map(|handle| unsafe { Tensor::from_ptr(handle) }).collect()
+    handles
+        .into_iter()
+        .map(|handle| unsafe { Tensor::from_ptr(handle) })
+        .collect()
 }

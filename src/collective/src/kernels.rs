@@ -19,7 +19,13 @@ pub struct AdamW {
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2 }
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-2,
+        }
     }
 }
 
@@ -35,7 +41,7 @@ impl Default for AdamW {
 /// `zeros_like`).
 ///
 /// # Errors
-/// `Invalid` for lists of different length; `Torch` names the parameter whose tensors do not fit. Nothing was changed then.
+/// `Invalid` for empty lists and lists of different length; `Torch` names the parameter whose tensors do not fit.
 pub fn fused_adamw(
     parameters: &[Tensor],
     gradients: &[Tensor],
@@ -44,8 +50,14 @@ pub fn fused_adamw(
     steps: &[Tensor],
     settings: &AdamW,
 ) -> Result<()> {
+    some("fused_adamw", parameters, "parameters")?;
     let count = parameters.len();
-    for (name, list) in [("gradients", gradients), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("steps", steps)] {
+    for (name, list) in [
+        ("gradients", gradients),
+        ("exp_avg", exp_avg),
+        ("exp_avg_sq", exp_avg_sq),
+        ("steps", steps),
+    ] {
         if list.len() != count {
             let reason = format!("{count} parameters but {} {name}", list.len());
             return Err(CollectiveError::invalid("fused_adamw", reason));
@@ -53,7 +65,13 @@ pub fn fused_adamw(
     }
     let lists = [parameters, gradients, exp_avg, exp_avg_sq, steps].map(ffi::handles);
     let [parameters, gradients, exp_avg, exp_avg_sq, steps] = &lists;
-    let AdamW { lr, beta1, beta2, eps, weight_decay } = *settings;
+    let AdamW {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+    } = *settings;
     // SAFETY: the tensors are live, and the lists have one length.
     run("fused_adamw", |message| unsafe {
         ffi::spc_fused_adamw(
@@ -78,7 +96,7 @@ pub fn fused_adamw(
 /// # Errors
 /// `Invalid` for no gradients.
 pub fn grad_norm(gradients: &[Tensor]) -> Result<Tensor> {
-    some("grad_norm", gradients)?;
+    some("grad_norm", gradients, "gradients")?;
     let list = ffi::handles(gradients);
     let mut norm = std::ptr::null_mut();
     // SAFETY: the tensors are live, and the output lives across the call.
@@ -95,9 +113,12 @@ pub fn grad_norm(gradients: &[Tensor]) -> Result<Tensor> {
 /// # Errors
 /// `Invalid` for no gradients or a `max_norm` that is not a positive number.
 pub fn clip_grad_norm(gradients: &[Tensor], max_norm: f64) -> Result<f64> {
-    some("clip_grad_norm", gradients)?;
+    some("clip_grad_norm", gradients, "gradients")?;
     if max_norm.is_nan() || max_norm <= 0.0 {
-        return Err(CollectiveError::invalid("clip_grad_norm", format!("max_norm is {max_norm}; give a positive number")));
+        return Err(CollectiveError::invalid(
+            "clip_grad_norm",
+            format!("max_norm is {max_norm}; give a positive number"),
+        ));
     }
     let list = ffi::handles(gradients);
     let mut norm = 0.0;
@@ -118,7 +139,9 @@ pub fn foreach_mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
     }
     let list = ffi::handles(tensors);
     // SAFETY: the tensors are live.
-    run("foreach_mul_", |message| unsafe { ffi::spc_foreach_mul(list.as_ptr(), list.len(), factor, message) })
+    run("foreach_mul_", |message| unsafe {
+        ffi::spc_foreach_mul(list.as_ptr(), list.len(), factor, message)
+    })
 }
 
 /// Sets to zero, in place, the gradients of the parameters that have one. Works on views of a reducer's buckets, where tch's
@@ -129,7 +152,9 @@ pub fn foreach_mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
 pub fn zero_grad(parameters: &[Tensor]) -> Result<()> {
     let list = ffi::handles(parameters);
     // SAFETY: the tensors are live.
-    run("zero_grad", |message| unsafe { ffi::spc_zero_grad(list.as_ptr(), list.len(), message) })
+    run("zero_grad", |message| unsafe {
+        ffi::spc_zero_grad(list.as_ptr(), list.len(), message)
+    })
 }
 
 /// The gradient of each parameter; they share memory with the parameters' own.
@@ -140,9 +165,12 @@ pub fn grads(parameters: &[Tensor]) -> Result<Vec<Tensor>> {
     let gradient = |(index, parameter): (usize, &Tensor)| {
         let mut gradient = std::ptr::null_mut();
         // SAFETY: the tensor is live, and the output lives across the call.
-        run("grads", |message| unsafe { ffi::spc_grad(ffi::handle(parameter), &raw mut gradient, message) })?;
+        run("grads", |message| unsafe {
+            ffi::spc_grad(ffi::handle(parameter), &raw mut gradient, message)
+        })?;
         if gradient.is_null() {
-            let reason = format!("parameter {index} has no gradient; freeze it or use it in the loss");
+            let reason =
+                format!("parameter {index} has no gradient; freeze it or use it in the loss");
             return Err(CollectiveError::invalid("grads", reason));
         }
         // SAFETY: a handle that is not null is new.
@@ -159,7 +187,9 @@ pub fn grads(parameters: &[Tensor]) -> Result<Vec<Tensor>> {
 pub fn channels_last(parameters: &[Tensor]) -> Result<()> {
     let list = ffi::handles(parameters);
     // SAFETY: the tensors are live.
-    run("channels_last", |message| unsafe { ffi::spc_channels_last(list.as_ptr(), list.len(), message) })
+    run("channels_last", |message| unsafe {
+        ffi::spc_channels_last(list.as_ptr(), list.len(), message)
+    })
 }
 
 /// Multiplies the gradients by `inverse_scale` and sets `found_inf` to 1 where one was not finite. Both are f32 tensors of one
@@ -171,7 +201,13 @@ pub fn amp_unscale(gradients: &[Tensor], found_inf: &Tensor, inverse_scale: &Ten
     let list = ffi::handles(gradients);
     // SAFETY: the tensors are live.
     run("amp_unscale", |message| unsafe {
-        ffi::spc_amp_unscale(list.as_ptr(), list.len(), ffi::handle(found_inf), ffi::handle(inverse_scale), message)
+        ffi::spc_amp_unscale(
+            list.as_ptr(),
+            list.len(),
+            ffi::handle(found_inf),
+            ffi::handle(inverse_scale),
+            message,
+        )
     })
 }
 
@@ -188,7 +224,11 @@ pub struct ScaleGrowth {
 
 impl Default for ScaleGrowth {
     fn default() -> Self {
-        Self { growth_factor: 2.0, backoff_factor: 0.5, interval: 2000 }
+        Self {
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            interval: 2000,
+        }
     }
 }
 
@@ -221,9 +261,12 @@ fn run(operation: &str, body: impl FnOnce(ffi::Message) -> i32) -> Result<()> {
     call(body).map_err(|failure| CollectiveError::local(operation, failure))
 }
 
-fn some(operation: &str, gradients: &[Tensor]) -> Result<()> {
-    if gradients.is_empty() {
-        return Err(CollectiveError::invalid(operation, "there are no gradients"));
+fn some(operation: &str, list: &[Tensor], what: &str) -> Result<()> {
+    if list.is_empty() {
+        return Err(CollectiveError::invalid(
+            operation,
+            format!("there are no {what}"),
+        ));
     }
     Ok(())
 }

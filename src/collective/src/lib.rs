@@ -11,10 +11,13 @@ pub mod kernels;
 mod peer;
 mod process_group;
 mod reducer;
+mod rendezvous;
+mod socket;
 mod store;
 
 pub use error::{CollectiveError, Result};
 pub use peer::Peer;
 pub use process_group::{Backend, ProcessGroup, ReduceOp};
 pub use reducer::{Reducer, ReducerOptions, backward};
-pub use store::{Rendezvous, Store};
+pub use rendezvous::Rendezvous;
+pub use store::Store;

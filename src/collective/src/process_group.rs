@@ -1,8 +1,7 @@
 //! Collectives: what all ranks of a group do together, in the same order.
 
-use std::ffi::c_void;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -12,7 +11,9 @@ use crate::cuda;
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, Failure, call};
 use crate::peer::Peers;
-use crate::store::{Store, milliseconds};
+use crate::rendezvous::milliseconds;
+use crate::socket;
+use crate::store::Store;
 
 /// Who moves the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,19 +61,24 @@ impl ProcessGroup {
     /// `Library` when NCCL is asked for and not there.
     pub fn new(store: &Store, backend: Backend, name: &str, timeout: Duration) -> Result<Self> {
         let operation = format!("process group {name:?}");
+        let site = format!("rank {}: {operation}", store.rank());
+        if milliseconds(timeout) == 0 {
+            let reason = format!("a timeout of {timeout:?}; give at least a millisecond");
+            return Err(CollectiveError::invalid(&site, reason));
+        }
         // A number in the prefix keeps a group that is built anew from the addresses of the one it replaces.
         let store = store.prefixed(&format!("group/{}/{name}", store.next_group()))?;
-        let mut peers =
-            Peers { rank: store.rank(), world_size: store.world_size(), timeout, records: Vec::new() };
-        let (rank, world_size) = match (i32::try_from(peers.rank), i32::try_from(peers.world_size)) {
-            (Ok(rank), Ok(world_size)) => (rank, world_size),
-            _ => return Err(CollectiveError::invalid(&operation, "the world is too large")),
+        let peers = Peers {
+            rank: store.rank(),
+            world_size: store.world_size(),
+            timeout,
+            addresses: Vec::new(),
         };
         let nccl = match backend {
             Backend::Gloo => None,
             Backend::Nccl => Some(cuda::nccl_backend()?),
         };
-        check_addresses(&store, &operation)?;
+        check_addresses(&store, &site)?;
 
         let error = |failure: Failure| peers.error(&operation, failure);
         let c_name = ffi::c_string(name, "name").map_err(error)?;
@@ -82,8 +88,9 @@ impl ProcessGroup {
         call(|message| unsafe {
             ffi::spc_group_new(
                 store.as_ptr(),
-                rank,
-                world_size,
+                // The rendezvous keeps both within an i32.
+                peers.rank as i32,
+                peers.world_size as i32,
                 c_name.as_ptr(),
                 host.as_ptr(),
                 milliseconds(timeout),
@@ -93,14 +100,15 @@ impl ProcessGroup {
             )
         })
         .map_err(error)?;
-        let handle = NonNull::new(handle)
-            .ok_or_else(|| CollectiveError::invalid(&operation, "libtorch made none and reported no error"))?;
-        let mut group = Self { handle, name: name.to_owned(), peers: Peers { records: Vec::new(), ..peers.clone() } };
-        for other in (0..peers.world_size).filter(|other| *other != peers.rank) {
-            // Gloo's own key: context 0, then the rank.
-            peers.records.push((other, store.get(&format!("gloo/0/{other}"))?));
-        }
-        group.peers = peers;
+        let handle = NonNull::new(handle).ok_or_else(|| {
+            CollectiveError::invalid(&site, "libtorch made none and reported no error")
+        })?;
+        let mut group = Self {
+            handle,
+            name: name.to_owned(),
+            peers,
+        };
+        group.peers.addresses = exchange_addresses(&store)?;
         Ok(group)
     }
 
@@ -152,12 +160,25 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// As [`ProcessGroup::broadcast`].
-    pub fn broadcast_all<T: std::borrow::Borrow<Tensor>>(&self, tensors: &[T], root: usize) -> Result<()> {
+    pub fn broadcast_all<T: std::borrow::Borrow<Tensor>>(
+        &self,
+        tensors: &[T],
+        root: usize,
+    ) -> Result<()> {
         let root = self.root("broadcast", root)?;
-        let handles: Vec<_> = tensors.iter().map(|tensor| ffi::handle(tensor.borrow())).collect();
+        let handles: Vec<_> = tensors
+            .iter()
+            .map(|tensor| ffi::handle(tensor.borrow()))
+            .collect();
         // SAFETY: the handles are live.
         self.collective("broadcast", |message| unsafe {
-            ffi::spc_group_broadcast(self.handle.as_ptr(), handles.as_ptr(), handles.len(), root, message)
+            ffi::spc_group_broadcast(
+                self.handle.as_ptr(),
+                handles.as_ptr(),
+                handles.len(),
+                root,
+                message,
+            )
         })
     }
 
@@ -169,7 +190,12 @@ impl ProcessGroup {
         let mut outputs = vec![std::ptr::null_mut(); self.world_size()];
         // SAFETY: the handles are live, and there is room for a handle for each rank.
         self.collective("all_gather", |message| unsafe {
-            ffi::spc_group_all_gather(self.handle.as_ptr(), ffi::handle(tensor), outputs.as_mut_ptr(), message)
+            ffi::spc_group_all_gather(
+                self.handle.as_ptr(),
+                ffi::handle(tensor),
+                outputs.as_mut_ptr(),
+                message,
+            )
         })?;
         // SAFETY: a call that succeeds fills in new handles.
         Ok(unsafe { ffi::adopt(outputs) })
@@ -184,7 +210,13 @@ impl ProcessGroup {
         let mut outputs = vec![std::ptr::null_mut(); self.world_size()];
         // SAFETY: the handles are live, and there is room for a handle for each rank.
         self.collective("gather", |message| unsafe {
-            ffi::spc_group_gather(self.handle.as_ptr(), ffi::handle(tensor), c_root, outputs.as_mut_ptr(), message)
+            ffi::spc_group_gather(
+                self.handle.as_ptr(),
+                ffi::handle(tensor),
+                c_root,
+                outputs.as_mut_ptr(),
+                message,
+            )
         })?;
         // SAFETY: at the root, a call that succeeds fills in new handles.
         Ok((self.rank() == root).then(|| unsafe { ffi::adopt(outputs) }))
@@ -196,7 +228,9 @@ impl ProcessGroup {
     /// As [`ProcessGroup::all_reduce`].
     pub fn barrier(&self) -> Result<()> {
         // SAFETY: the handle is live.
-        self.collective("barrier", |message| unsafe { ffi::spc_group_barrier(self.handle.as_ptr(), message) })
+        self.collective("barrier", |message| unsafe {
+            ffi::spc_group_barrier(self.handle.as_ptr(), message)
+        })
     }
 
     fn collective(&self, name: &str, body: impl FnOnce(ffi::Message) -> i32) -> Result<()> {
@@ -208,8 +242,14 @@ impl ProcessGroup {
         match i32::try_from(root) {
             Ok(rank) if root < self.world_size() => Ok(rank),
             _ => {
-                let reason = format!("root {root} is outside a world of {} ranks", self.world_size());
-                Err(CollectiveError::invalid(&format!("rank {}: {operation}", self.rank()), reason))
+                let reason = format!(
+                    "root {root} is outside a world of {} ranks",
+                    self.world_size()
+                );
+                Err(CollectiveError::invalid(
+                    &format!("rank {}: {operation}", self.rank()),
+                    reason,
+                ))
             }
         }
     }
@@ -242,7 +282,7 @@ impl fmt::Debug for ProcessGroup {
 
 /// Waits for all ranks and refuses a world in which some listen at loopback and others do not: the name of rank 0's machine
 /// often resolves to loopback on that machine itself, where nobody else would find it.
-fn check_addresses(store: &Store, operation: &str) -> Result<()> {
+fn check_addresses(store: &Store, site: &str) -> Result<()> {
     let key = |rank: usize| format!("address/{rank}");
     let own = store.local_address();
     store.set(&key(store.rank()), own.to_string().as_bytes())?;
@@ -255,8 +295,27 @@ fn check_addresses(store: &Store, operation: &str) -> Result<()> {
                  set MASTER_ADDR to the network address of rank 0's machine",
                 store.rank()
             );
-            return Err(CollectiveError::invalid(operation, reason));
+            return Err(CollectiveError::invalid(site, reason));
         }
     }
     Ok(())
+}
+
+/// Every rank's socket addresses, once all ranks are connected: a failure of Gloo's names no rank, but often an address.
+fn exchange_addresses(store: &Store) -> Result<Vec<Vec<SocketAddr>>> {
+    let key = |rank: usize| format!("sockets/{rank}");
+    let own: Vec<String> = socket::local_addresses()
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect();
+    store.set(&key(store.rank()), own.join(" ").as_bytes())?;
+    (0..store.world_size())
+        .map(|rank| {
+            let text = String::from_utf8_lossy(&store.get(&key(rank))?).into_owned();
+            Ok(text
+                .split_whitespace()
+                .filter_map(|address| address.parse().ok())
+                .collect())
+        })
+        .collect()
 }

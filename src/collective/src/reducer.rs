@@ -30,7 +30,12 @@ pub struct ReducerOptions {
 
 impl Default for ReducerOptions {
     fn default() -> Self {
-        Self { bucket_cap_mb: 25.0, first_bucket_mb: 1.0, find_unused: false, gradient_as_bucket_view: true }
+        Self {
+            bucket_cap_mb: 25.0,
+            first_bucket_mb: 1.0,
+            find_unused: false,
+            gradient_as_bucket_view: true,
+        }
     }
 }
 
@@ -53,17 +58,27 @@ impl Reducer {
     /// # Errors
     /// `Invalid` for options out of range and for no parameters; otherwise as a collective, since shapes are compared over
     /// the group.
-    pub fn new(parameters: &[Tensor], group: &ProcessGroup, options: ReducerOptions) -> Result<Self> {
+    pub fn new(
+        parameters: &[Tensor],
+        group: &ProcessGroup,
+        options: ReducerOptions,
+    ) -> Result<Self> {
         let operation = format!("rank {}: reducer", group.rank());
         if parameters.is_empty() {
-            return Err(CollectiveError::invalid(&operation, "there are no parameters to reduce the gradients of"));
+            return Err(CollectiveError::invalid(
+                &operation,
+                "there are no parameters to reduce the gradients of",
+            ));
         }
         let bytes = |mebibytes: f64, option: &str| {
             let size = mebibytes * 1024.0 * 1024.0;
             if (1.0..=i64::MAX as f64).contains(&size) {
                 Ok(size as i64)
             } else {
-                Err(CollectiveError::invalid(&operation, format!("{option} is {mebibytes}; give a size in MiB")))
+                Err(CollectiveError::invalid(
+                    &operation,
+                    format!("{option} is {mebibytes}; give a size in MiB"),
+                ))
             }
         };
         let bucket_bytes = bytes(options.bucket_cap_mb, "bucket_cap_mb")?;
@@ -85,9 +100,14 @@ impl Reducer {
             )
         })
         .map_err(|failure| group.peers().error("reducer", failure))?;
-        let handle = NonNull::new(handle)
-            .ok_or_else(|| CollectiveError::invalid(&operation, "libtorch made none and reported no error"))?;
-        Ok(Self { handle, find_unused: options.find_unused, peers: group.peers().clone() })
+        let handle = NonNull::new(handle).ok_or_else(|| {
+            CollectiveError::invalid(&operation, "libtorch made none and reported no error")
+        })?;
+        Ok(Self {
+            handle,
+            find_unused: options.find_unused,
+            peers: group.peers().clone(),
+        })
     }
 
     /// Before the forward pass of a synchronised step. After the first one it orders the buckets as the gradients came, which
@@ -97,8 +117,10 @@ impl Reducer {
     /// `UnusedParameters` when the last synchronised step was not finished; otherwise as a collective.
     pub fn prepare_for_forward(&self) -> Result<()> {
         // SAFETY: the handle is live.
-        call(|message| unsafe { ffi::spc_reducer_prepare_for_forward(self.handle.as_ptr(), message) })
-            .map_err(|failure| self.error("prepare_for_forward", failure))
+        call(|message| unsafe {
+            ffi::spc_reducer_prepare_for_forward(self.handle.as_ptr(), message)
+        })
+        .map_err(|failure| self.error("prepare_for_forward", failure))
     }
 
     /// Before the backward pass of a synchronised step: the next [`Reducer::backward`] communicates. `outputs` are those of
@@ -107,10 +129,19 @@ impl Reducer {
     /// # Errors
     /// As [`Reducer::prepare_for_forward`].
     pub fn prepare_for_backward(&self, outputs: &[Tensor]) -> Result<()> {
-        let handles = if self.find_unused { ffi::handles(outputs) } else { Vec::new() };
+        let handles = if self.find_unused {
+            ffi::handles(outputs)
+        } else {
+            Vec::new()
+        };
         // SAFETY: the handles are live.
         call(|message| unsafe {
-            ffi::spc_reducer_prepare_for_backward(self.handle.as_ptr(), handles.as_ptr(), handles.len(), message)
+            ffi::spc_reducer_prepare_for_backward(
+                self.handle.as_ptr(),
+                handles.as_ptr(),
+                handles.len(),
+                message,
+            )
         })
         .map_err(|failure| self.error("prepare_for_backward", failure))
     }
@@ -135,7 +166,10 @@ impl Reducer {
 
     fn error(&self, operation: &str, failure: Failure) -> CollectiveError {
         match unused_parameters(&failure.text) {
-            Some(indices) => CollectiveError::UnusedParameters { rank: self.peers.rank, indices },
+            Some(indices) => CollectiveError::UnusedParameters {
+                rank: self.peers.rank,
+                indices,
+            },
             None => self.peers.error(operation, failure),
         }
     }
@@ -150,7 +184,10 @@ impl Drop for Reducer {
 
 impl fmt::Debug for Reducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reducer").field("rank", &self.peers.rank).field("find_unused", &self.find_unused).finish_non_exhaustive()
+        f.debug_struct("Reducer")
+            .field("rank", &self.peers.rank)
+            .field("find_unused", &self.find_unused)
+            .finish_non_exhaustive()
     }
 }
 
@@ -169,8 +206,14 @@ fn run_backward(loss: &Tensor) -> std::result::Result<(), Failure> {
 
 /// The indices in the Reducer's text `Parameter indices which did not receive grad for rank 0: 2 3`.
 fn unused_parameters(text: &str) -> Option<Vec<usize>> {
-    let (_, list) = text.split_once("did not receive grad for rank ")?.1.split_once(": ")?;
-    let indices: Vec<usize> = list.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let (_, list) = text
+        .split_once("did not receive grad for rank ")?
+        .1
+        .split_once(": ")?;
+    let indices: Vec<usize> = list
+        .split_whitespace()
+        .map_while(|word| word.parse().ok())
+        .collect();
     (!indices.is_empty()).then_some(indices)
 }
 

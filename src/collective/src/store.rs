@@ -1,31 +1,16 @@
-//! The rendezvous: c10d's key-value store, which ranks meet over before they have a process group.
+//! c10d's key-value store, which ranks meet over before they have a process group.
 
 use std::cell::Cell;
-use std::ffi::{CString, c_int};
+use std::ffi::CString;
 use std::fmt;
-use std::io;
-use std::mem::ManuallyDrop;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
-use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, Failure, call};
-
-/// Where and how the ranks of a job meet.
-#[derive(Clone, Debug)]
-pub struct Rendezvous {
-    pub rank: usize,
-    pub world_size: usize,
-    /// The machine of rank 0, by name or address.
-    pub master_addr: String,
-    pub master_port: u16,
-    /// A socket that already listens at `master_port`, for rank 0 to serve on. [`Store::connect`] takes it over.
-    pub listen_fd: Option<RawFd>,
-    /// For all ranks to arrive, and for every later wait on the store.
-    pub timeout: Duration,
-}
+use crate::rendezvous::{Rendezvous, milliseconds};
 
 /// A connection to the store; rank 0's also serves it, so rank 0 should be the last to drop its own.
 ///
@@ -57,13 +42,21 @@ impl Store {
             let mut handle = std::ptr::null_mut();
             // SAFETY: the outputs live across the call.
             call(|message| unsafe {
-                ffi::spc_store_in_process(milliseconds(rendezvous.timeout), &raw mut handle, message)
+                ffi::spc_store_in_process(
+                    milliseconds(rendezvous.timeout),
+                    &raw mut handle,
+                    message,
+                )
             })
             .map_err(|failure| rendezvous.error("store", failure))?;
             return Self::new(handle, rendezvous, Ipv4Addr::LOCALHOST.into());
         }
         let mut rendezvous = rendezvous.clone();
-        let listening = if rendezvous.rank == 0 { Some(rendezvous.listen()?) } else { None };
+        let listening = if rendezvous.rank == 0 {
+            Some(rendezvous.listen()?)
+        } else {
+            None
+        };
         let store = Self::tcp(&rendezvous, listening)?;
         store.meet()?;
         Ok(store)
@@ -77,7 +70,10 @@ impl Store {
     pub fn join(rendezvous: &Rendezvous, prefix: &str) -> Result<Self> {
         rendezvous.check()?;
         if rendezvous.listen_fd.is_some() {
-            return Err(CollectiveError::invalid("rendezvous", "listen_fd was given, but the store is served elsewhere"));
+            return Err(CollectiveError::invalid(
+                "rendezvous",
+                "listen_fd was given, but the store is served elsewhere",
+            ));
         }
         let served = Self::tcp(rendezvous, None)?;
         let store = served.prefixed(prefix)?;
@@ -85,10 +81,20 @@ impl Store {
         Ok(store)
     }
 
-    fn new(handle: *mut ffi::Store, rendezvous: &Rendezvous, local_address: IpAddr) -> Result<Self> {
-        let handle = NonNull::new(handle)
-            .ok_or_else(|| CollectiveError::invalid("store", "libtorch made none and reported no error"))?;
-        Ok(Self { handle, rendezvous: rendezvous.clone(), local_address, groups: Cell::new(0) })
+    fn new(
+        handle: *mut ffi::Store,
+        rendezvous: &Rendezvous,
+        local_address: IpAddr,
+    ) -> Result<Self> {
+        let handle = NonNull::new(handle).ok_or_else(|| {
+            CollectiveError::invalid("store", "libtorch made none and reported no error")
+        })?;
+        Ok(Self {
+            handle,
+            rendezvous: rendezvous.clone(),
+            local_address,
+            groups: Cell::new(0),
+        })
     }
 
     fn tcp(rendezvous: &Rendezvous, listening: Option<RawFd>) -> Result<Self> {
@@ -121,24 +127,38 @@ impl Store {
         let mut handle = std::ptr::null_mut();
         // SAFETY: the handle is live, and the text and the outputs live across the call.
         call(|message| unsafe {
-            ffi::spc_store_prefixed(self.handle.as_ptr(), c_prefix.as_ptr(), &raw mut handle, message)
+            ffi::spc_store_prefixed(
+                self.handle.as_ptr(),
+                c_prefix.as_ptr(),
+                &raw mut handle,
+                message,
+            )
         })
         .map_err(error)?;
         Self::new(handle, &self.rendezvous, self.local_address)
     }
 
     fn meet(&self) -> Result<()> {
-        let Rendezvous { rank, world_size, timeout, .. } = self.rendezvous;
+        let (rank, world_size) = (self.rank(), self.world_size());
         if self.add(&arrival(rank), 1)? != 1 {
-            let reason = format!("another process has arrived as rank {rank}; give each process a RANK of its own");
-            return Err(CollectiveError::invalid(&format!("rendezvous at {}", self.address()), reason));
+            let reason = format!(
+                "another process has arrived as rank {rank}; give each process a RANK of its own"
+            );
+            return Err(CollectiveError::invalid(
+                &format!("rendezvous at {}", self.rendezvous.address()),
+                reason,
+            ));
         }
+        let timeout = Duration::from_millis(milliseconds(self.rendezvous.timeout).unsigned_abs());
         let deadline = Instant::now() + timeout;
         for other in 0..world_size {
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1));
             if let Err(failure) = self.wait(&arrival(other), left) {
-                let missing: Vec<usize> =
-                    (0..world_size).filter(|rank| matches!(self.has(&arrival(*rank)), Ok(false))).collect();
+                let missing: Vec<usize> = (0..world_size)
+                    .filter(|rank| matches!(self.has(&arrival(*rank)), Ok(false)))
+                    .collect();
                 // None is missing when the store itself is gone.
                 return Err(if missing.is_empty() {
                     self.rendezvous.error("rendezvous", failure)
@@ -153,13 +173,21 @@ impl Store {
     /// # Errors
     /// `Rendezvous`: the store cannot be reached.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
-        let operation = || format!("store: set {key:?}");
         let c_key = self.key(key)?;
         // SAFETY: the handle is live, and the key and value live across the call.
         call(|message| unsafe {
-            ffi::spc_store_set(self.handle.as_ptr(), c_key.as_ptr(), value.as_ptr(), value.len(), message)
+            ffi::spc_store_set(
+                self.handle.as_ptr(),
+                c_key.as_ptr(),
+                value.as_ptr(),
+                value.len(),
+                message,
+            )
         })
-        .map_err(|failure| self.rendezvous.error(&operation(), failure))
+        .map_err(|failure| {
+            self.rendezvous
+                .error(&format!("store: set {key:?}"), failure)
+        })
     }
 
     /// Waits until the key is set, for the rendezvous' timeout.
@@ -172,9 +200,18 @@ impl Store {
         let mut length = 0;
         // SAFETY: the handle is live, and the key and outputs live across the call.
         call(|message| unsafe {
-            ffi::spc_store_get(self.handle.as_ptr(), c_key.as_ptr(), &raw mut value, &raw mut length, message)
+            ffi::spc_store_get(
+                self.handle.as_ptr(),
+                c_key.as_ptr(),
+                &raw mut value,
+                &raw mut length,
+                message,
+            )
         })
-        .map_err(|failure| self.rendezvous.error(&format!("store: get {key:?}"), failure))?;
+        .map_err(|failure| {
+            self.rendezvous
+                .error(&format!("store: get {key:?}"), failure)
+        })?;
         // SAFETY: a call that succeeds leaves `length` bytes at `value`, which are ours to free.
         unsafe {
             let bytes = std::slice::from_raw_parts(value, length).to_vec();
@@ -192,9 +229,18 @@ impl Store {
         let mut sum = 0;
         // SAFETY: the handle is live, and the key and output live across the call.
         call(|message| unsafe {
-            ffi::spc_store_add(self.handle.as_ptr(), c_key.as_ptr(), amount, &raw mut sum, message)
+            ffi::spc_store_add(
+                self.handle.as_ptr(),
+                c_key.as_ptr(),
+                amount,
+                &raw mut sum,
+                message,
+            )
         })
-        .map_err(|failure| self.rendezvous.error(&format!("store: add to {key:?}"), failure))?;
+        .map_err(|failure| {
+            self.rendezvous
+                .error(&format!("store: add to {key:?}"), failure)
+        })?;
         Ok(sum)
     }
 
@@ -202,7 +248,12 @@ impl Store {
         let c_key = ffi::c_string(key, "key")?;
         // SAFETY: the handle is live, and the key lives across the call.
         call(|message| unsafe {
-            ffi::spc_store_wait(self.handle.as_ptr(), c_key.as_ptr(), milliseconds(timeout), message)
+            ffi::spc_store_wait(
+                self.handle.as_ptr(),
+                c_key.as_ptr(),
+                milliseconds(timeout),
+                message,
+            )
         })
     }
 
@@ -211,7 +262,12 @@ impl Store {
         let mut present = 0;
         // SAFETY: the handle is live, and the key and output live across the call.
         call(|message| unsafe {
-            ffi::spc_store_has(self.handle.as_ptr(), c_key.as_ptr(), &raw mut present, message)
+            ffi::spc_store_has(
+                self.handle.as_ptr(),
+                c_key.as_ptr(),
+                &raw mut present,
+                message,
+            )
         })?;
         Ok(present != 0)
     }
@@ -226,14 +282,6 @@ impl Store {
 
     pub fn world_size(&self) -> usize {
         self.rendezvous.world_size
-    }
-
-    pub(crate) fn address(&self) -> String {
-        self.rendezvous.address()
-    }
-
-    pub(crate) fn timeout(&self) -> Duration {
-        self.rendezvous.timeout
     }
 
     pub(crate) fn local_address(&self) -> IpAddr {
@@ -259,128 +307,12 @@ impl Drop for Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("rendezvous", &self.rendezvous).finish_non_exhaustive()
-    }
-}
-
-impl Rendezvous {
-    fn check(&self) -> Result<()> {
-        let invalid = |reason: String| Err(CollectiveError::invalid("rendezvous", reason));
-        if self.world_size == 0 || i32::try_from(self.world_size).is_err() {
-            return invalid(format!("a world of {} ranks; WORLD_SIZE is at least 1", self.world_size));
-        }
-        if self.rank >= self.world_size {
-            return invalid(format!("rank {} is outside a world of {} ranks", self.rank, self.world_size));
-        }
-        if self.rank != 0 && self.listen_fd.is_some() {
-            return invalid(format!("rank {} was given a listening socket, but rank 0 serves", self.rank));
-        }
-        if milliseconds(self.timeout) == 0 {
-            return invalid(format!("a timeout of {:?}; give at least a millisecond", self.timeout));
-        }
-        if self.master_port == 0 && self.world_size > 1 {
-            return invalid("MASTER_PORT is 0, where nobody can be found".to_owned());
-        }
-        Ok(())
-    }
-
-    /// Rank 0's socket, and the port it really has.
-    fn listen(&mut self) -> Result<RawFd> {
-        match self.listen_fd {
-            Some(fd) => {
-                let port = listening_port(fd).map_err(|error| {
-                    let reason = format!("listen_fd {fd} is not a socket that listens: {error}");
-                    CollectiveError::invalid("rendezvous", reason)
-                })?;
-                if self.master_port != 0 && self.master_port != port {
-                    let reason = format!("listen_fd {fd} listens at port {port}, but MASTER_PORT is {}", self.master_port);
-                    return Err(CollectiveError::invalid("rendezvous", reason));
-                }
-                self.master_port = port;
-                Ok(fd)
-            }
-            None => {
-                let bound = TcpListener::bind((self.master_addr.as_str(), self.master_port)).or_else(|error| {
-                    // A name that leads here by way of a proxy, such as a Kubernetes service.
-                    match error.kind() {
-                        io::ErrorKind::AddrNotAvailable => {
-                            TcpListener::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.master_port))
-                                .or_else(|_| TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.master_port)))
-                        }
-                        _ => Err(error),
-                    }
-                });
-                match bound {
-                    Ok(listener) => Ok(listener.into_raw_fd()),
-                    Err(error) => Err(self.failed("listen", error.to_string())),
-                }
-            }
-        }
-    }
-
-    /// The address that this machine has on the way to rank 0. No packet is sent.
-    fn local_address(&self) -> Result<IpAddr> {
-        let towards = |target: SocketAddr| -> io::Result<IpAddr> {
-            let any: IpAddr =
-                if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            let probe = UdpSocket::bind((any, 0))?;
-            probe.connect(target)?;
-            Ok(probe.local_addr()?.ip())
-        };
-        let targets = (self.master_addr.as_str(), self.master_port.max(1))
-            .to_socket_addrs()
-            .map_err(|error| self.failed("resolve", error.to_string()))?;
-        let mut last = "the name has no address".to_owned();
-        for target in targets {
-            match towards(target) {
-                Ok(ip) => return Ok(ip),
-                Err(error) => last = format!("no route to {target}: {error}"),
-            }
-        }
-        Err(self.failed("resolve", last))
-    }
-
-    fn address(&self) -> String {
-        format!("{}:{}", self.master_addr, self.master_port)
-    }
-
-    fn missing(&self, missing: Vec<usize>) -> CollectiveError {
-        CollectiveError::RanksMissing { rank: self.rank, address: self.address(), missing, timeout: self.timeout }
-    }
-
-    fn failed(&self, operation: &str, detail: String) -> CollectiveError {
-        CollectiveError::Rendezvous { rank: self.rank, operation: operation.to_owned(), address: self.address(), detail }
-    }
-
-    fn error(&self, operation: &str, failure: Failure) -> CollectiveError {
-        self.failed(operation, failure.text)
+        f.debug_struct("Store")
+            .field("rendezvous", &self.rendezvous)
+            .finish_non_exhaustive()
     }
 }
 
 fn arrival(rank: usize) -> String {
     format!("arrived/{rank}")
-}
-
-pub(crate) fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// The port of a TCP socket that listens; other descriptors are refused. The descriptor is kept from later child processes.
-fn listening_port(fd: RawFd) -> io::Result<u16> {
-    let mut listens: c_int = 0;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the outputs live across the calls, and the kernel checks the descriptor.
-    let failed = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast(), &raw mut length) != 0
-            || libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) != 0
-    };
-    if failed {
-        return Err(io::Error::last_os_error());
-    }
-    if listens == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
-    }
-    // SAFETY: the descriptor is an open socket, which this borrow does not close.
-    let listener = ManuallyDrop::new(unsafe { TcpListener::from_raw_fd(fd) });
-    Ok(listener.local_addr()?.port())
 }

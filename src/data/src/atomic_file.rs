@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{DataError, Result};
 
 /// Lets `write` fill a new file and puts it at `path`, replacing what was there; the old file stays whole on any error.
-pub(crate) fn replace(
+pub fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {

@@ -98,10 +98,7 @@ impl Augmentation {
         let det = a * e - b * d;
         // |det| = scale^2 > 0, since scale is above 1 - 0.9.
         let (ia, ib, id, ie) = (e / det, -b / det, -d / det, a / det);
-        [
-            [ia, ib, -(ia * c + ib * f)],
-            [id, ie, -(id * c + ie * f)],
-        ]
+        [[ia, ib, -(ia * c + ib * f)], [id, ie, -(id * c + ie * f)]]
     }
 
     /// Where a box (shares of the side, 0..1) lies after the change: the smallest upright box around its corners, cut
@@ -112,8 +109,10 @@ impl Augmentation {
         let corners = [(x0, y0), (x1, y0), (x0, y1), (x1, y1)]
             .map(|(x, y)| (a * x + b * y + c, d * x + e * y + f));
         let share = |v: f64| ((v + 1.0) / 2.0).clamp(0.0, 1.0);
-        let least = |of: fn(&(f64, f64)) -> f64| share(corners.iter().map(of).fold(f64::MAX, f64::min));
-        let most = |of: fn(&(f64, f64)) -> f64| share(corners.iter().map(of).fold(f64::MIN, f64::max));
+        let least =
+            |of: fn(&(f64, f64)) -> f64| share(corners.iter().map(of).fold(f64::MAX, f64::min));
+        let most =
+            |of: fn(&(f64, f64)) -> f64| share(corners.iter().map(of).fold(f64::MIN, f64::max));
         let moved = [least(|p| p.0), least(|p| p.1), most(|p| p.0), most(|p| p.1)];
         (moved[2] > moved[0] && moved[3] > moved[1]).then_some(moved)
     }
@@ -143,7 +142,11 @@ mod tests {
 
     #[test]
     fn no_strength_is_no_change() {
-        let none = Strength { flip: 0.0, probability: 0.0, ..STRONG };
+        let none = Strength {
+            flip: 0.0,
+            probability: 0.0,
+            ..STRONG
+        };
         assert_eq!(Augmentation::draw(&none, 1, 2, 3), Augmentation::NONE);
     }
 
@@ -161,12 +164,22 @@ mod tests {
 
     #[test]
     fn boxes_follow_the_image() {
-        let mirrored = Augmentation { map: [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], ..Augmentation::NONE };
+        let mirrored = Augmentation {
+            map: [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+            ..Augmentation::NONE
+        };
         let moved = mirrored.move_box([0.1, 0.2, 0.4, 0.6]).unwrap();
         for (got, want) in moved.iter().zip([0.6, 0.2, 0.9, 0.6]) {
             assert!((got - want).abs() < 1e-12);
         }
-        let shifted = Augmentation { map: [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]], ..Augmentation::NONE };
-        assert_eq!(shifted.move_box([0.6, 0.2, 0.9, 0.6]), None, "moved out of the image");
+        let shifted = Augmentation {
+            map: [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]],
+            ..Augmentation::NONE
+        };
+        assert_eq!(
+            shifted.move_box([0.6, 0.2, 0.9, 0.6]),
+            None,
+            "moved out of the image"
+        );
     }
 }

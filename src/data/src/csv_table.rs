@@ -103,7 +103,9 @@ impl Cells<'_> {
 /// [`DataError::TableSyntax`] for what the file holds.
 pub fn read_table<R: Row>(path: &Path) -> Result<Vec<R>> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .from_reader(file);
     let header = reader.headers().map_err(|error| csv_error(path, error))?;
     let mut places = BTreeMap::new();
     for column in R::columns() {

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::dicom_attributes::{self as attributes, Attributes, COPY_AGAIN, DataSet, EXPORT_AGAIN};
@@ -113,7 +114,10 @@ fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
     use crate::dicom_attributes as tag;
 
     let study = StudyUid::new(attributes.text(tag::STUDY_INSTANCE_UID)?).map_err(|_| {
-        attributes.unusable(tag::STUDY_INSTANCE_UID, "digits and dots, at most 64 characters")
+        attributes.unusable(
+            tag::STUDY_INSTANCE_UID,
+            "digits and dots, at most 64 characters",
+        )
     })?;
     let series = match attributes.has(tag::SERIES_INSTANCE_UID) {
         true => attributes.text(tag::SERIES_INSTANCE_UID)?.to_owned(),
@@ -187,41 +191,19 @@ impl PixelFormat {
         {
             return Err(attributes.unusable(tag::NUMBER_OF_FRAMES, "1: one slice a file is read"));
         }
-        let exactly = |tag, value: u16, expected: u16| match value == expected {
-            true => Ok(()),
-            false => Err(attributes.fault(
+        let in_range = |tag, allowed: RangeInclusive<u16>| match attributes.number(tag)? {
+            value if allowed.contains(&value) => Ok(value),
+            value => Err(attributes.fault(
                 tag,
-                format!("is {value}, not {expected}"),
+                format!("is {value}, not {} to {}", allowed.start(), allowed.end()),
                 EXPORT_AGAIN,
             )),
         };
-        exactly(
-            tag::SAMPLES_PER_PIXEL,
-            attributes.number(tag::SAMPLES_PER_PIXEL)?,
-            1,
-        )?;
-        exactly(
-            tag::BITS_ALLOCATED,
-            attributes.number(tag::BITS_ALLOCATED)?,
-            16,
-        )?;
-        let bits_stored = attributes.number(tag::BITS_STORED)?;
-        if !(1..=16).contains(&bits_stored) {
-            return Err(attributes.fault(
-                tag::BITS_STORED,
-                format!("is {bits_stored}, not 1 to 16"),
-                EXPORT_AGAIN,
-            ));
-        }
-        exactly(
-            tag::HIGH_BIT,
-            attributes.number(tag::HIGH_BIT)?,
-            bits_stored - 1,
-        )?;
-        let representation = attributes.number(tag::PIXEL_REPRESENTATION)?;
-        if representation > 1 {
-            exactly(tag::PIXEL_REPRESENTATION, representation, 1)?;
-        }
+        in_range(tag::SAMPLES_PER_PIXEL, 1..=1)?;
+        in_range(tag::BITS_ALLOCATED, 16..=16)?;
+        let bits_stored = in_range(tag::BITS_STORED, 1..=16)?;
+        in_range(tag::HIGH_BIT, bits_stored - 1..=bits_stored - 1)?;
+        let signed = in_range(tag::PIXEL_REPRESENTATION, 0..=1)? == 1;
         let [slope] = attributes.decimals(tag::RESCALE_SLOPE)?;
         let [intercept] = attributes.decimals(tag::RESCALE_INTERCEPT)?;
         if slope == 0.0 {
@@ -229,7 +211,7 @@ impl PixelFormat {
         }
         Ok(Self {
             bits_stored,
-            signed: representation == 1,
+            signed,
             slope,
             intercept,
         })
@@ -269,23 +251,26 @@ fn stored_pixels<'a>(
 ) -> Result<Cow<'a, [u8]>> {
     use crate::dicom_attributes as tag;
 
+    const COPY_OR_CONVERT: &str =
+        "copy the file again from its source, or convert the study to explicit VR little endian";
     let fault = |problem: String, remedy| attributes.fault(tag::PIXEL_DATA, problem, remedy);
     let damaged = |damage| attributes::damaged(path, damage);
     let Some((element, mut rest)) = attributes.pixel_data.clone() else {
         return Err(fault("is missing".into(), COPY_AGAIN));
     };
-    let [rows, cols] = [attributes.number(tag::ROWS)?, attributes.number(tag::COLUMNS)?];
+    let [rows, cols] = [
+        attributes.number(tag::ROWS)?,
+        attributes.number(tag::COLUMNS)?,
+    ];
     let expected = usize::from(rows) * usize::from(cols) * 2;
 
     match element.length {
         Some(length) if data_set.is_native() => {
             let value = rest.take(tag::PIXEL_DATA, length).map_err(damaged)?;
-            value.get(..expected).map(Cow::Borrowed).ok_or_else(|| {
-                fault(
-                    format!("holds {length} of {expected} bytes"),
-                    COPY_AGAIN,
-                )
-            })
+            value
+                .get(..expected)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| fault(format!("holds {length} of {expected} bytes"), COPY_AGAIN))
         }
         None if dicom_codec::can_decode(&data_set.transfer_syntax) => {
             let fragments = rest.fragments(tag::PIXEL_DATA).map_err(damaged)?;
@@ -298,7 +283,7 @@ fn stored_pixels<'a>(
                 codestream,
             })
             .map(Cow::Owned)
-            .map_err(|problem| fault(problem, COPY_AGAIN))
+            .map_err(|problem| fault(problem, COPY_OR_CONVERT))
         }
         _ => Err(fault(
             format!(
@@ -330,16 +315,37 @@ mod tests {
     #[test]
     fn only_the_stored_bits_are_the_value() {
         // 0xF801 holds the 12-bit value 0x801, and something else above it.
-        assert_eq!(format(12, false, 1.0, -1024.0).to_hu(&words(&[0xF801])), [0x801 - 1024]);
-        assert_eq!(format(12, true, 1.0, 0.0).to_hu(&words(&[0xF801, 0x0801])), [-2047, -2047]);
-        assert_eq!(format(16, true, 1.0, 0.0).to_hu(&words(&[0x8000, 0x7FFF])), [i16::MIN, i16::MAX]);
+        assert_eq!(
+            format(12, false, 1.0, -1024.0).to_hu(&words(&[0xF801])),
+            [0x801 - 1024]
+        );
+        assert_eq!(
+            format(12, true, 1.0, 0.0).to_hu(&words(&[0xF801, 0x0801])),
+            [-2047, -2047]
+        );
+        assert_eq!(
+            format(16, true, 1.0, 0.0).to_hu(&words(&[0x8000, 0x7FFF])),
+            [i16::MIN, i16::MAX]
+        );
     }
 
     #[test]
     fn hu_are_rounded_and_limited() {
-        assert_eq!(format(16, true, 0.5, 0.25).to_hu(&words(&[1, 2, 0xFFFD])), [1, 1, -1]);
-        assert_eq!(format(16, false, 1.0, 0.0).to_hu(&words(&[60_000])), [i16::MAX]);
-        assert_eq!(format(16, true, 1000.0, 0.0).to_hu(&words(&[0x8000])), [i16::MIN]);
-        assert_eq!(format(16, true, 1.0, -1e300).to_hu(&words(&[5])), [i16::MIN]);
+        assert_eq!(
+            format(16, true, 0.5, 0.25).to_hu(&words(&[1, 2, 0xFFFD])),
+            [1, 1, -1]
+        );
+        assert_eq!(
+            format(16, false, 1.0, 0.0).to_hu(&words(&[60_000])),
+            [i16::MAX]
+        );
+        assert_eq!(
+            format(16, true, 1000.0, 0.0).to_hu(&words(&[0x8000])),
+            [i16::MIN]
+        );
+        assert_eq!(
+            format(16, true, 1.0, -1e300).to_hu(&words(&[5])),
+            [i16::MIN]
+        );
     }
 }

@@ -118,7 +118,8 @@ pub(crate) struct DataSet<'a> {
 impl<'a> DataSet<'a> {
     /// Takes the beginning off `file`: the preamble, where there is one, and the file-meta group.
     pub(crate) fn open(path: &Path, file: &'a [u8], largest: usize) -> Result<Self> {
-        const NOT_DICOM: &str = "put only DICOM files with a file-meta group under the name <n>.dcm";
+        const NOT_DICOM: &str =
+            "put only DICOM files with a file-meta group under the name <n>.dcm";
         let after_preamble = match file.get(128..132) {
             Some(b"DICM") => file.get(132..).unwrap_or_default(),
             _ => file,
@@ -155,7 +156,9 @@ impl<'a> DataSet<'a> {
             DeflateDecoder::new(meta.rest())
                 .take(largest as u64)
                 .read_to_end(&mut inflated)
-                .map_err(|error| fault(path, 0, format!("cannot be inflated: {error}"), COPY_AGAIN))?;
+                .map_err(|error| {
+                    fault(path, 0, format!("cannot be inflated: {error}"), COPY_AGAIN)
+                })?;
             Cow::Owned(inflated)
         } else {
             Cow::Borrowed(meta.rest())

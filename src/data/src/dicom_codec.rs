@@ -49,7 +49,10 @@ pub(crate) fn decode(image: &Encapsulated<'_>) -> Result<Vec<u8>, String> {
     }
     let syntax = TransferSyntaxRegistry.get(image.transfer_syntax);
     let Some(Codec::EncapsulatedPixelData(Some(decoder), _)) = syntax.map(|s| s.codec()) else {
-        return Err(format!("is compressed as {}, which is not read", image.transfer_syntax));
+        return Err(format!(
+            "is compressed as {}, which is not read",
+            image.transfer_syntax
+        ));
     };
     let mut pixels = Vec::new();
     match catch_unwind(AssertUnwindSafe(|| decoder.decode(image, &mut pixels))) {
@@ -59,7 +62,10 @@ pub(crate) fn decode(image: &Encapsulated<'_>) -> Result<Vec<u8>, String> {
     }
     let expected = usize::from(image.rows) * usize::from(image.cols) * 2;
     if pixels.len() < expected {
-        return Err(format!("decompresses to {} of {expected} bytes", pixels.len()));
+        return Err(format!(
+            "decompresses to {} of {expected} bytes",
+            pixels.len()
+        ));
     }
     pixels.truncate(expected);
     Ok(pixels)
@@ -92,7 +98,12 @@ fn image_size(codestream: &[u8]) -> Option<ImageSize> {
 /// From the SIZ segment after its marker (ISO/IEC 15444-1, A.5.1): length, capabilities, then Xsiz, Ysiz, XOsiz, YOsiz,
 /// the tiles' size and offset, and the number of components.
 fn jpeg2000_size(siz: &[u8]) -> Option<ImageSize> {
-    let word = |at: usize| siz.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
+    let word = |at: usize| {
+        siz.get(at..)?
+            .first_chunk()
+            .copied()
+            .map(u32::from_be_bytes)
+    };
     Some(ImageSize {
         cols: word(4)?.checked_sub(word(12)?)?,
         rows: word(8)?.checked_sub(word(16)?)?,
@@ -190,7 +201,8 @@ mod tests {
     #[test]
     fn sizes_are_read_from_both_kinds_of_codestream() {
         let jpeg = [
-            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 16, 0, 48, 0, 64, 1, 1, 0x11, 0,
+            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 16, 0, 48, 0, 64, 1, 1,
+            0x11, 0,
         ];
         let size = ImageSize {
             rows: 48,

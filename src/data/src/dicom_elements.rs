@@ -19,7 +19,11 @@ const DEEPEST: u32 = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Damage {
     /// The value of `tag` (0 where the tag itself is cut) should have `needed` bytes; the file has `held` of them.
-    Truncated { tag: Tag, held: usize, needed: usize },
+    Truncated {
+        tag: Tag,
+        held: usize,
+        needed: usize,
+    },
     /// What stands at `offset` is no element.
     Malformed { offset: usize },
 }
@@ -126,9 +130,18 @@ impl<'a> Elements<'a> {
         let mut fragments = Vec::new();
         loop {
             let offset = self.at;
-            match self.header_in(false).map_err(|damage| inside(damage, tag))? {
-                Header { tag: SEQUENCE_END, .. } => return Ok(fragments),
-                Header { tag: ITEM, length: Some(length), .. } => fragments.push(self.take(tag, length)?),
+            match self
+                .header_in(false)
+                .map_err(|damage| inside(damage, tag))?
+            {
+                Header {
+                    tag: SEQUENCE_END, ..
+                } => return Ok(fragments),
+                Header {
+                    tag: ITEM,
+                    length: Some(length),
+                    ..
+                } => fragments.push(self.take(tag, length)?),
                 _ => return Err(Damage::Malformed { offset }),
             }
         }
@@ -184,8 +197,27 @@ fn inside(damage: Damage, tag: Tag) -> Damage {
 fn has_short_length(vr: [u8; 2]) -> bool {
     matches!(
         &vr,
-        b"AE" | b"AS" | b"AT" | b"CS" | b"DA" | b"DS" | b"DT" | b"FD" | b"FL" | b"IS" | b"LO" | b"LT" | b"PN"
-            | b"SH" | b"SL" | b"SS" | b"ST" | b"TM" | b"UI" | b"UL" | b"US"
+        b"AE"
+            | b"AS"
+            | b"AT"
+            | b"CS"
+            | b"DA"
+            | b"DS"
+            | b"DT"
+            | b"FD"
+            | b"FL"
+            | b"IS"
+            | b"LO"
+            | b"LT"
+            | b"PN"
+            | b"SH"
+            | b"SL"
+            | b"SS"
+            | b"ST"
+            | b"TM"
+            | b"UI"
+            | b"UL"
+            | b"US"
     )
 }
 
@@ -244,13 +276,20 @@ mod tests {
 
     #[test]
     fn endless_nesting_ends() {
-        let mut bytes = vec![0x09, 0, 0x10, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF];
+        let mut bytes = vec![
+            0x09, 0, 0x10, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF,
+        ];
         for _ in 0..100_000 {
             bytes.extend([0xFE, 0xFF, 0x00, 0xE0, 0xFF, 0xFF, 0xFF, 0xFF]);
-            bytes.extend([0x09, 0, 0x10, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
+            bytes.extend([
+                0x09, 0, 0x10, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF,
+            ]);
         }
         let mut elements = Elements::new(&bytes, true);
         let header = elements.header().unwrap().unwrap();
-        assert!(matches!(elements.skip(header), Err(Damage::Malformed { .. })));
+        assert!(matches!(
+            elements.skip(header),
+            Err(Damage::Malformed { .. })
+        ));
     }
 }

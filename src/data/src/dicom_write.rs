@@ -138,7 +138,8 @@ struct Elements(Vec<u8>);
 
 impl Elements {
     fn tag(&mut self, tag: u32, vr: &[u8; 2]) {
-        self.0.extend_from_slice(&((tag >> 16) as u16).to_le_bytes());
+        self.0
+            .extend_from_slice(&((tag >> 16) as u16).to_le_bytes());
         self.0.extend_from_slice(&(tag as u16).to_le_bytes());
         self.0.extend_from_slice(vr);
     }
@@ -146,7 +147,8 @@ impl Elements {
     /// An element whose VR has a 16-bit length; `value` has an even number of bytes.
     fn short(&mut self, tag: u32, vr: &[u8; 2], value: &[u8]) {
         self.tag(tag, vr);
-        self.0.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        self.0
+            .extend_from_slice(&(value.len() as u16).to_le_bytes());
         self.0.extend_from_slice(value);
     }
 
@@ -154,7 +156,8 @@ impl Elements {
     fn long(&mut self, tag: u32, vr: &[u8; 2], value: &[u8]) {
         self.tag(tag, vr);
         self.0.extend_from_slice(&[0, 0]);
-        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0
+            .extend_from_slice(&(value.len() as u32).to_le_bytes());
         self.0.extend_from_slice(value);
     }
 
@@ -196,7 +199,13 @@ mod tests {
     fn decimal_strings_fit_and_keep_their_value() {
         assert_eq!(decimals(&[1.0, -0.5, 1.5]), "1\\-0.5\\1.5");
         assert_eq!(decimals(&[100.0]), "100");
-        for value in [1.0 / 3.0, -204.799_999_999_9, 12_345.678_901_234, -1e15, 1e300] {
+        for value in [
+            1.0 / 3.0,
+            -204.799_999_999_9,
+            12_345.678_901_234,
+            -1e15,
+            1e300,
+        ] {
             let text = decimals(&[value]);
             assert!(text.len() <= 16, "{text}");
             let back: f64 = text.parse().unwrap();

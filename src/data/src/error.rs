@@ -98,11 +98,17 @@ pub enum DataError {
     },
 
     /// A decoder or another part of a loader thread panicked.
-    #[error("loading sample {index} failed inside a decoder; the rank's log has the details: take the study out")]
+    #[error(
+        "loading sample {index} failed inside a decoder; the rank's log has the details: take the study out"
+    )]
     LoaderPanic {
         /// The sample's number in the data set.
         index: usize,
     },
+
+    /// The loader had no more samples where the trainer wanted one.
+    #[error("the loader ended before the epoch did; launch again with --resume auto")]
+    LoaderEnded,
 
     /// A segmentation has another number of voxels than the study that it belongs to.
     #[error(
@@ -142,7 +148,9 @@ pub enum DataError {
     },
 
     /// A crop reaches outside the image, or its result has no room.
-    #[error("cannot crop {crop:?} out of an image of {rows} rows and {cols} columns; cut the box to the image first")]
+    #[error(
+        "cannot crop {crop:?} out of an image of {rows} rows and {cols} columns; cut the box to the image first"
+    )]
     CropOutside {
         /// The box, in pixels.
         crop: PixelBox,
@@ -153,7 +161,9 @@ pub enum DataError {
     },
 
     /// A table lacks a column.
-    #[error("table {path} has no column {column}; its header is \"{header}\": add the column or name the right file")]
+    #[error(
+        "table {path} has no column {column}; its header is \"{header}\": add the column or name the right file"
+    )]
     TableColumn {
         /// The CSV file.
         path: PathBuf,
@@ -164,7 +174,9 @@ pub enum DataError {
     },
 
     /// A cell of a table cannot be used.
-    #[error("table {path}, line {line}, column {column}: {found:?} is not {expected}; correct the line")]
+    #[error(
+        "table {path}, line {line}, column {column}: {found:?} is not {expected}; correct the line"
+    )]
     TableValue {
         /// The CSV file.
         path: PathBuf,
@@ -179,7 +191,9 @@ pub enum DataError {
     },
 
     /// Two rows of a table say something of the same thing.
-    #[error("table {path}, line {line}: {key} was already on line {first_line}; delete one of the two")]
+    #[error(
+        "table {path}, line {line}: {key} was already on line {first_line}; delete one of the two"
+    )]
     TableDuplicate {
         /// The CSV file.
         path: PathBuf,
@@ -192,7 +206,9 @@ pub enum DataError {
     },
 
     /// A table is not CSV: a row with too few or too many fields, or text that is not UTF-8.
-    #[error("table {path} is not well-formed CSV: {problem}; write it again with one field for each column")]
+    #[error(
+        "table {path} is not well-formed CSV: {problem}; write it again with one field for each column"
+    )]
     TableSyntax {
         /// The CSV file.
         path: PathBuf,

@@ -113,7 +113,11 @@ impl Affine {
         let linear: [[f64; 3]; 3] =
             std::array::from_fn(|i| std::array::from_fn(|j| cofactors[j][i] / determinant));
         let offset = linear.map(|row| -dot(row, self.offset));
-        let all_finite = linear.iter().flatten().chain(&offset).all(|v| v.is_finite());
+        let all_finite = linear
+            .iter()
+            .flatten()
+            .chain(&offset)
+            .all(|v| v.is_finite());
         all_finite.then_some(Self { linear, offset })
     }
 }
@@ -159,7 +163,9 @@ impl AxisMap {
         let mut source = [0; 3];
         let mut flip = [false; 3];
         for (axis, row) in to_index.linear.iter().enumerate() {
-            let Some(along) = row.iter().position(|v| (v.abs() - 1.0).abs() <= AXIS_TOLERANCE)
+            let Some(along) = row
+                .iter()
+                .position(|v| (v.abs() - 1.0).abs() <= AXIS_TOLERANCE)
             else {
                 return Err(off_grid(format!(
                     "none of its axes follows the study's {} with the same voxel size (factors {:.3?})",
@@ -218,4 +224,132 @@ pub(crate) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
         a[2] * b[0] - a[0] * b[2],
         a[0] * b[1] - a[1] * b[0],
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An axial study running to the feet.
+    fn axial() -> Geometry {
+        Geometry {
+            origin: [-100.0, -80.0, 500.0],
+            row: [1.0, 0.0, 0.0],
+            col: [0.0, 1.0, 0.0],
+            spacing: [0.4, 0.3],
+            step: [0.0, 0.0, -2.0],
+            rows: 5,
+            cols: 6,
+            slices: 7,
+        }
+    }
+
+    /// A volume whose x runs to the left, y to the front, z to the head, as the RSNA segmentations do.
+    fn kaggle_affine(g: &Geometry) -> Affine {
+        let last_row = g.origin[1] + 0.4 * (g.rows - 1) as f64;
+        let lowest = g.origin[2].min(g.origin[2] + g.step[2] * (g.slices - 1) as f64);
+        Affine::from_columns(
+            [-0.3, 0.0, 0.0],
+            [0.0, 0.4, 0.0],
+            [0.0, 0.0, 2.0],
+            [-g.origin[0], -last_row, lowest],
+        )
+    }
+
+    #[test]
+    fn spacing_is_between_rows_then_between_columns() {
+        let place = axial().voxel_to_lps().apply([2.0, 3.0, 1.0]);
+        let expected = [-100.0 + 2.0 * 0.3, -80.0 + 3.0 * 0.4, 498.0];
+        assert!(
+            place
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-9),
+            "{place:?}"
+        );
+        let ras = axial().voxel_to_ras().apply([2.0, 3.0, 1.0]);
+        assert_eq!(ras, [-place[0], -place[1], place[2]]);
+        assert_eq!((axial().voxels(), axial().slice_spacing()), (210, 2.0));
+    }
+
+    #[test]
+    fn an_inverse_undoes_and_a_flat_matrix_has_none() {
+        let affine = Affine {
+            linear: [[0.0, -2.0, 0.5], [1.0, 0.1, 0.0], [0.3, 0.0, 4.0]],
+            offset: [5.0, -7.0, 11.0],
+        };
+        let identity = affine.inverse().unwrap().after(&affine);
+        for (i, row) in identity.linear.iter().enumerate() {
+            for (j, v) in row.iter().enumerate() {
+                assert!((v - f64::from(u8::from(i == j))).abs() < 1e-12);
+            }
+            assert!(identity.offset[i].abs() < 1e-12);
+        }
+        for broken in [0.0, f64::NAN, f64::INFINITY] {
+            let mut flat = affine;
+            flat.linear[1] = [broken; 3];
+            assert_eq!(flat.inverse(), None);
+        }
+    }
+
+    #[test]
+    fn axial_segmentations_flip_y_and_flip_z_where_the_study_runs_downwards() {
+        let down = axial();
+        let up = Geometry {
+            origin: [-100.0, -80.0, 488.0],
+            step: [0.0, 0.0, 2.0],
+            ..down
+        };
+        for (geometry, flip_z) in [(down, true), (up, false)] {
+            let map = AxisMap::between(
+                Path::new("s.nii"),
+                &geometry,
+                &kaggle_affine(&geometry),
+                [6, 5, 7],
+            );
+            assert_eq!(
+                map.unwrap(),
+                AxisMap {
+                    source: [0, 1, 2],
+                    flip: [false, true, flip_z]
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_same_voxels_is_accepted() {
+        let geometry = axial();
+        let good = kaggle_affine(&geometry);
+        let between =
+            |affine: &Affine, shape| AxisMap::between(Path::new("s.nii"), &geometry, affine, shape);
+        assert!(matches!(
+            between(&good, [6, 5, 8]),
+            Err(DataError::SegmentationShape {
+                found: [8, 5, 6],
+                ..
+            })
+        ));
+        let mut thicker = good;
+        thicker.linear[2][2] *= 1.2;
+        let mut elsewhere = good;
+        elsewhere.offset[2] -= 6.0;
+        let mut flat = good;
+        flat.linear[2] = [0.0; 3];
+        let mut unreadable = good;
+        unreadable.linear[0][1] = f64::NAN;
+        let mut twice = good;
+        twice.linear[1] = [0.3, 0.0, 0.0];
+        for wrong in [thicker, elsewhere, flat, unreadable, twice] {
+            let result = between(&wrong, [6, 5, 7]);
+            assert!(
+                matches!(result, Err(DataError::SegmentationGrid { .. })),
+                "{result:?}"
+            );
+        }
+        // Less than a tenth of a voxel's size, or of a slice's distance, is rounding.
+        let mut rounded = good;
+        rounded.linear[2][2] *= 1.05;
+        assert!(between(&rounded, [6, 5, 7]).is_ok());
+    }
 }

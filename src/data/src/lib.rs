@@ -1,6 +1,7 @@
 //! The data set on disk and in memory: DICOM studies, NIfTI volumes, tables, windows of slices. No torch.
 
-mod atomic_file;
+pub mod atomic_file;
+pub mod augment;
 pub mod csv_table;
 pub mod dicom;
 mod dicom_attributes;
@@ -11,11 +12,16 @@ pub mod error;
 pub mod folds;
 pub mod geometry;
 pub mod image;
+pub mod loader;
 pub mod nifti;
 pub mod nifti_write;
 pub mod phantom;
+pub mod sampler;
+pub mod stack;
+pub mod stage_tables;
 pub mod study;
 pub mod tables;
+pub mod targets;
 pub mod volume;
 
 pub use error::{DataError, Result};

@@ -29,7 +29,7 @@ pub struct Request {
     pub epoch: u64,
 }
 
-/// Loads `requests` ahead; [`Loader::next`] returns the samples in that order.
+/// Loads `requests` ahead; [`Loader::next_sample`] returns the samples in that order.
 pub struct Loader<S> {
     shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
@@ -82,7 +82,7 @@ impl<S: Send + 'static> Loader<S> {
     }
 
     /// The next sample, waiting for it; none after the last request.
-    pub fn next(&mut self) -> Option<Result<S>> {
+    pub fn next_sample(&mut self) -> Option<Result<S>> {
         let mut state = self.shared.lock();
         loop {
             let number = state.delivered;
@@ -116,13 +116,19 @@ impl<S> Shared<S> {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State<S>>) -> MutexGuard<'a, State<S>> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work<D: Dataset<Sample = S>>(&self, dataset: &D) {
         while let Some((number, request)) = self.take() {
-            let sample = catch_unwind(AssertUnwindSafe(|| dataset.load(request.index, request.epoch)))
-                .unwrap_or(Err(DataError::LoaderPanic { index: request.index }));
+            let sample = catch_unwind(AssertUnwindSafe(|| {
+                dataset.load(request.index, request.epoch)
+            }))
+            .unwrap_or(Err(DataError::LoaderPanic {
+                index: request.index,
+            }));
             self.lock().loaded.insert(number, sample);
             self.changed.notify_all();
         }
@@ -181,24 +187,30 @@ mod tests {
     fn samples_come_in_the_order_of_the_requests() {
         let mut loader = Loader::new(&Arc::new(Squares), requests((20..60).rev()), 4, 6);
         for index in (20..60).rev() {
-            assert_eq!(loader.next().unwrap().unwrap(), (index * index, 7));
+            assert_eq!(loader.next_sample().unwrap().unwrap(), (index * index, 7));
         }
-        assert!(loader.next().is_none() && loader.next().is_none());
+        assert!(loader.next_sample().is_none() && loader.next_sample().is_none());
     }
 
     #[test]
     fn a_fault_or_a_panic_reaches_the_reader_at_its_place() {
         let mut loader = Loader::new(&Arc::new(Squares), requests(12..16), 2, 2);
-        assert!(loader.next().unwrap().is_ok());
-        assert!(matches!(loader.next().unwrap(), Err(DataError::InvalidStudyUid { .. })));
-        assert!(matches!(loader.next().unwrap(), Err(DataError::LoaderPanic { index: 14 })));
-        assert!(loader.next().unwrap().is_ok());
+        assert!(loader.next_sample().unwrap().is_ok());
+        assert!(matches!(
+            loader.next_sample().unwrap(),
+            Err(DataError::InvalidStudyUid { .. })
+        ));
+        assert!(matches!(
+            loader.next_sample().unwrap(),
+            Err(DataError::LoaderPanic { index: 14 })
+        ));
+        assert!(loader.next_sample().unwrap().is_ok());
     }
 
     #[test]
     fn a_reader_that_leaves_early_leaves_no_thread_waiting() {
         let mut loader = Loader::new(&Arc::new(Squares), requests((0..).map(|i| i % 10)), 3, 2);
-        assert!(loader.next().unwrap().is_ok());
+        assert!(loader.next_sample().unwrap().is_ok());
         drop(loader);
     }
 }

@@ -218,7 +218,10 @@ impl NiftiFile<'_> {
         let offset = self.header.vox_offset;
         // Extensions are a few kB; f32 holds whole numbers up to here exactly.
         if !(352.0..=16_777_216.0).contains(&offset) {
-            return Err(self.fault("vox_offset", format!("is {offset}, not 352 or a little more")));
+            return Err(self.fault(
+                "vox_offset",
+                format!("is {offset}, not 352 or a little more"),
+            ));
         }
         let gap = offset as u64 - HEADER_BYTES as u64;
         let skipped = io::copy(&mut self.input.by_ref().take(gap), &mut io::sink())
@@ -312,8 +315,16 @@ fn rotation_columns([b, c, d]: [f64; 3]) -> [[f64; 3]; 2] {
     };
     let [b, c, d] = [b * scale, c * scale, d * scale];
     [
-        [a * a + b * b - c * c - d * d, 2.0 * (b * c + a * d), 2.0 * (b * d - a * c)],
-        [2.0 * (b * c - a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d + a * b)],
+        [
+            a * a + b * b - c * c - d * d,
+            2.0 * (b * c + a * d),
+            2.0 * (b * d - a * c),
+        ],
+        [
+            2.0 * (b * c - a * d),
+            a * a + c * c - b * b - d * d,
+            2.0 * (c * d + a * b),
+        ],
     ]
 }
 
@@ -323,9 +334,15 @@ mod tests {
 
     #[test]
     fn quaternions_turn_as_the_format_defines() {
-        assert_eq!(rotation_columns([0.0; 3]), [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
+        assert_eq!(
+            rotation_columns([0.0; 3]),
+            [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+        );
         // Half a turn about z, slightly too long.
-        assert_eq!(rotation_columns([0.0, 0.0, 1.0001]), [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]);
+        assert_eq!(
+            rotation_columns([0.0, 0.0, 1.0001]),
+            [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
+        );
         // A quarter turn about z takes x to y.
         let [x, y] = rotation_columns([0.0, 0.0, 0.5_f64.sqrt()]);
         let close = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
@@ -343,9 +360,17 @@ mod tests {
         };
         assert_eq!(decoder(false, 1.0, 0.0).label(&7_f64.to_le_bytes()), Ok(7));
         assert_eq!(decoder(true, 1.0, 0.0).label(&7_f64.to_be_bytes()), Ok(7));
-        assert_eq!(decoder(false, 0.1_f32.into(), 1.0).label(&20_f64.to_le_bytes()), Ok(3));
+        assert_eq!(
+            decoder(false, 0.1_f32.into(), 1.0).label(&20_f64.to_le_bytes()),
+            Ok(3)
+        );
         for wrong in [0.5, -1.0, 256.0, f64::NAN, f64::INFINITY] {
-            assert!(decoder(false, 1.0, 0.0).label(&wrong.to_le_bytes()).is_err(), "{wrong}");
+            assert!(
+                decoder(false, 1.0, 0.0)
+                    .label(&wrong.to_le_bytes())
+                    .is_err(),
+                "{wrong}"
+            );
         }
     }
 }

@@ -40,12 +40,7 @@ pub fn write_nifti_u8(
 ///
 /// # Errors
 /// As [`write_nifti_u8`].
-pub fn write_nifti_i16(
-    path: &Path,
-    geometry: &Geometry,
-    hu: &[i16],
-    layout: Layout,
-) -> Result<()> {
+pub fn write_nifti_i16(path: &Path, geometry: &Geometry, hu: &[i16], layout: Layout) -> Result<()> {
     const DT_INT16: i16 = 4;
     write(path, geometry, layout, DT_INT16, hu, |v| v.to_le_bytes())
 }
@@ -114,7 +109,11 @@ impl DiskGrid {
         let (row_sign, last_row) = reversed(flip_rows, geometry.rows);
         let (slice_sign, last_slice) = reversed(flip_slices, geometry.slices);
         let to_study = Affine {
-            linear: [[1.0, 0.0, 0.0], [0.0, row_sign, 0.0], [0.0, 0.0, slice_sign]],
+            linear: [
+                [1.0, 0.0, 0.0],
+                [0.0, row_sign, 0.0],
+                [0.0, 0.0, slice_sign],
+            ],
             offset: [0.0, last_row, last_slice],
         };
         Self {
@@ -152,7 +151,10 @@ impl DiskGrid {
         put(112, &floats(&[1.0]));
         put(123, &[MILLIMETRES]);
         put(148, b"spinectl");
-        put(252, &(if rotation.is_some() { SCANNER } else { 0 }).to_le_bytes());
+        put(
+            252,
+            &(if rotation.is_some() { SCANNER } else { 0 }).to_le_bytes(),
+        );
         put(254, &SCANNER.to_le_bytes());
         put(256, &floats(&[b, c, d]));
         put(268, &floats(&self.affine.offset));
@@ -172,7 +174,9 @@ impl DiskGrid {
         let lengths = columns.map(|c| dot(c, c).sqrt());
         let unit = |j: usize| columns[j].map(|v| v / lengths[j]);
         let (x, y, z) = (unit(0), unit(1), unit(2));
-        let slanted = [dot(x, y), dot(x, z), dot(y, z)].iter().any(|v| !(v.abs() < 1e-4));
+        let slanted = [dot(x, y), dot(x, z), dot(y, z)]
+            .iter()
+            .any(|v| v.is_nan() || v.abs() > 1e-4);
         if slanted {
             return (lengths, None);
         }
@@ -210,5 +214,8 @@ const MILLIMETRES: u8 = 2;
 const SCANNER: i16 = 1;
 
 fn floats(values: &[f64]) -> Vec<u8> {
-    values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|&v| (v as f32).to_le_bytes())
+        .collect()
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::dicom_write::{SliceToWrite, write_ct_slice};
 use crate::error::{DataError, Result};
 use crate::nifti_write::{Layout, write_nifti_u8};
-use crate::tables::{FractureBox, StudyLabels, write_boxes, write_train};
+use crate::tables::{FractureBox, StudyLabels, write_table};
 
 use cohort::StudyPlan;
 use folder::{Folder, Opened};
@@ -95,7 +95,10 @@ pub struct SynthSummary {
 /// # Errors
 /// [`DataError::PhantomOption`] for an option out of range; [`DataError::PhantomFolder`] where the folder holds anything
 /// but a phantom of the same options, or another process is writing it; [`DataError::Io`].
-pub fn synthesize(options: &SynthOptions, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<SynthSummary> {
+pub fn synthesize(
+    options: &SynthOptions,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<SynthSummary> {
     check(options)?;
     let folder = match Folder::open(options)? {
         Opened::Complete(summary) => return Ok(summary),
@@ -114,7 +117,10 @@ pub fn synthesize(options: &SynthOptions, progress: &(dyn Fn(usize, usize) + Syn
     let summary = SynthSummary {
         studies: plans.len(),
         slices: written.iter().map(|study| study.slices).sum(),
-        fractured: plans.iter().filter(|plan| plan.fractured.contains(&true)).count(),
+        fractured: plans
+            .iter()
+            .filter(|plan| plan.fractured.contains(&true))
+            .count(),
         segmented: plans.iter().filter(|plan| plan.segmented).count(),
         boxes: written.iter().map(|study| study.boxes.len()).sum(),
         already_complete: false,
@@ -125,16 +131,27 @@ pub fn synthesize(options: &SynthOptions, progress: &(dyn Fn(usize, usize) + Syn
 
 fn check(options: &SynthOptions) -> Result<()> {
     let within = |option, found: usize, range: std::ops::RangeInclusive<usize>, expected| {
-        let error = || DataError::PhantomOption { option, found: found.to_string(), expected };
+        let error = || DataError::PhantomOption {
+            option,
+            found: found.to_string(),
+            expected,
+        };
         range.contains(&found).then_some(()).ok_or_else(error)
     };
     within("studies", options.studies, 1..=100_000, "1 to 100000")?;
     within("slices", options.slices, 16..=1000, "16 to 1000")?;
     within("size", options.size, 32..=1024, "32 to 1024 pixels")?;
-    for (option, share) in [("segmented", options.segmented), ("fractured", options.fractured)] {
+    for (option, share) in [
+        ("segmented", options.segmented),
+        ("fractured", options.fractured),
+    ] {
         if !(0.0..=1.0).contains(&share) {
             let found = share.to_string();
-            return Err(DataError::PhantomOption { option, found, expected: "a share from 0 to 1" });
+            return Err(DataError::PhantomOption {
+                option,
+                found,
+                expected: "a share from 0 to 1",
+            });
         }
     }
     Ok(())
@@ -156,13 +173,20 @@ fn write_study(plan: &StudyPlan, options: &SynthOptions) -> Result<WrittenStudy>
             write_segmentation(plan, &scan, &options.out)?;
         }
         // A study's folder has its name once it is whole.
-        let partial = images.join(format!(".partial-{}", plan.study));
+        let partial = images.join(format!("{}{}", folder::PARTIAL_STUDY, plan.study));
         fs::create_dir(&partial).map_err(DataError::io("create", &partial))?;
         write_slices(plan, &mut scan, &partial)?;
         fs::rename(&partial, &finished).map_err(DataError::io("rename", &partial))?;
     }
-    let boxes = if plan.boxed { scan.fracture_boxes() } else { Vec::new() };
-    Ok(WrittenStudy { slices: scan.numbers.len(), boxes })
+    let boxes = if plan.boxed {
+        scan.fracture_boxes()
+    } else {
+        Vec::new()
+    };
+    Ok(WrittenStudy {
+        slices: scan.numbers.len(),
+        boxes,
+    })
 }
 
 fn write_slices(plan: &StudyPlan, scan: &mut Scan, folder: &Path) -> Result<()> {
@@ -170,7 +194,11 @@ fn write_slices(plan: &StudyPlan, scan: &mut Scan, folder: &Path) -> Result<()> 
     let geometry = scan.geometry;
     let numbers = scan.numbers.clone();
     // Both kinds of stored values that scanners write.
-    let (signed, rescale_intercept) = if plan.index.is_multiple_of(2) { (true, 0) } else { (false, -1024) };
+    let (signed, rescale_intercept) = if plan.index.is_multiple_of(2) {
+        (true, 0)
+    } else {
+        (false, -1024)
+    };
     let side = geometry.rows as u16; // at most 1,024: `check`
     for (index, (hu, number)) in scan.slices().zip(numbers).enumerate() {
         write_ct_slice(
@@ -201,7 +229,7 @@ fn write_tables(out: &Path, plans: &[StudyPlan], written: &[WrittenStudy]) -> Re
         patient_overall: plan.fractured.contains(&true).into(),
         vertebrae: plan.fractured.map(u8::from),
     });
-    write_train(&out.join("train.csv"), &labels.collect::<Vec<_>>())?;
+    write_table(&out.join("train.csv"), &labels.collect::<Vec<_>>())?;
     let boxes = plans.iter().zip(written).flat_map(|(plan, study)| {
         study.boxes.iter().map(|found| FractureBox {
             study: plan.study.clone(),
@@ -212,10 +240,15 @@ fn write_tables(out: &Path, plans: &[StudyPlan], written: &[WrittenStudy]) -> Re
             slice_number: found.slice_number,
         })
     });
-    write_boxes(&out.join("train_bounding_boxes.csv"), &boxes.collect::<Vec<_>>())
+    write_table(
+        &out.join("train_bounding_boxes.csv"),
+        &boxes.collect::<Vec<_>>(),
+    )
 }
 
 fn write_segmentation(plan: &StudyPlan, scan: &Scan, out: &Path) -> Result<()> {
-    let path = out.join(folder::SEGMENTATIONS).join(format!("{}.nii", plan.study));
+    let path = out
+        .join(folder::SEGMENTATIONS)
+        .join(format!("{}.nii", plan.study));
     write_nifti_u8(&path, &scan.geometry, &scan.labels(), Layout::Kaggle)
 }

@@ -48,8 +48,9 @@ mod tests {
             let mut whole = rank_share(&order, update, 12, 0, 1);
             whole.sort_unstable();
             for world_size in [2, 3, 4] {
-                let mut shared: Vec<usize> =
-                    (0..world_size).flat_map(|r| rank_share(&order, update, 12, r, world_size)).collect();
+                let mut shared: Vec<usize> = (0..world_size)
+                    .flat_map(|r| rank_share(&order, update, 12, r, world_size))
+                    .collect();
                 shared.sort_unstable();
                 assert_eq!(shared, whole);
             }

@@ -81,7 +81,12 @@ mod tests {
 
     #[test]
     fn accepts_what_the_archives_hold() {
-        for text in ["1.2.826.0.1.3680043.20574", "2.25.0123", "1.2.3\0", "1.2.3 "] {
+        for text in [
+            "1.2.826.0.1.3680043.20574",
+            "2.25.0123",
+            "1.2.3\0",
+            "1.2.3 ",
+        ] {
             assert!(StudyUid::new(text).is_ok(), "{text:?}");
         }
         assert_eq!(StudyUid::new("1.2.3\0").unwrap().as_str(), "1.2.3");
@@ -90,7 +95,10 @@ mod tests {
     #[test]
     fn refuses_what_could_leave_a_folder_or_is_no_uid() {
         let long = "1".repeat(65);
-        for text in ["", ".", "..", "../1.2", "1..2", ".1", "1.", "1/2", "1.2\\3", "1.2a", "1.2\n", "१.२", &long] {
+        for text in [
+            "", ".", "..", "../1.2", "1..2", ".1", "1.", "1/2", "1.2\\3", "1.2a", "1.2\n", "१.२",
+            &long,
+        ] {
             assert!(StudyUid::new(text).is_err(), "{text:?}");
         }
     }

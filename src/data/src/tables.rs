@@ -34,7 +34,11 @@ pub struct StudyLabels {
 
 impl Row for StudyLabels {
     fn columns() -> Vec<String> {
-        [STUDY].into_iter().chain(LABELS).map(String::from).collect()
+        [STUDY]
+            .into_iter()
+            .chain(LABELS)
+            .map(String::from)
+            .collect()
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {
@@ -78,12 +82,18 @@ pub struct FractureBox {
 
 impl Row for FractureBox {
     fn columns() -> Vec<String> {
-        [STUDY, "x", "y", "width", "height", "slice_number"].map(String::from).to_vec()
+        [STUDY, "x", "y", "width", "height", "slice_number"]
+            .map(String::from)
+            .to_vec()
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {
         let edge = |name| cells.parse(name, "a number", |v: &f64| v.is_finite());
-        let side = |name| cells.parse(name, "a positive number", |v: &f64| v.is_finite() && *v > 0.0);
+        let side = |name| {
+            cells.parse(name, "a positive number", |v: &f64| {
+                v.is_finite() && *v > 0.0
+            })
+        };
         Ok(Self {
             study: cells.study(STUDY)?,
             x: edge("x")?,
@@ -159,13 +169,26 @@ pub struct StudyBox {
 
 impl Row for StudyBox {
     fn columns() -> Vec<String> {
-        [STUDY, "x0", "y0", "x1", "y1", "slice_from", "slice_to", "slice_max", FOLD]
-            .map(String::from)
-            .to_vec()
+        [
+            STUDY,
+            "x0",
+            "y0",
+            "x1",
+            "y1",
+            "slice_from",
+            "slice_to",
+            "slice_max",
+            FOLD,
+        ]
+        .map(String::from)
+        .to_vec()
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {
-        let [x0, y0] = [cells.fraction("x0", FRACTION)?, cells.fraction("y0", FRACTION)?];
+        let [x0, y0] = [
+            cells.fraction("x0", FRACTION)?,
+            cells.fraction("y0", FRACTION)?,
+        ];
         let slice_from = cells.parse("slice_from", INDEX, |_| true)?;
         let slice_to = cells.parse("slice_to", "a whole number not below slice_from", |&n| {
             n >= slice_from
@@ -174,8 +197,12 @@ impl Row for StudyBox {
             study: cells.study(STUDY)?,
             x0,
             y0,
-            x1: cells.parse("x1", "a number above x0, at most 1", |&v| v > x0 && v <= 1.0)?,
-            y1: cells.parse("y1", "a number above y0, at most 1", |&v| v > y0 && v <= 1.0)?,
+            x1: cells.parse("x1", "a number above x0, at most 1", |&v| {
+                v > x0 && v <= 1.0
+            })?,
+            y1: cells.parse("y1", "a number above y0, at most 1", |&v| {
+                v > y0 && v <= 1.0
+            })?,
             slice_from,
             slice_to,
             slice_max: cells.parse("slice_max", "a whole number not below slice_to", |&n| {
@@ -189,7 +216,9 @@ impl Row for StudyBox {
         [self.study.to_string()]
             .into_iter()
             .chain([self.x0, self.y0, self.x1, self.y1].map(|v| v.to_string()))
-            .chain([self.slice_from, self.slice_to, self.slice_max, self.fold].map(|n| n.to_string()))
+            .chain(
+                [self.slice_from, self.slice_to, self.slice_max, self.fold].map(|n| n.to_string()),
+            )
             .collect()
     }
 
@@ -271,7 +300,8 @@ impl Row for Prediction {
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {
-        const EXPECTED: &str = "<StudyInstanceUID>_<label>, with a label of patient_overall, C1 to C7";
+        const EXPECTED: &str =
+            "<StudyInstanceUID>_<label>, with a label of patient_overall, C1 to C7";
         let row_id: String = cells.parse("row_id", EXPECTED, |_| true)?;
         let parts = row_id.split_once('_').and_then(|(study, label)| {
             let label = LABELS.iter().position(|known| *known == label)?;
@@ -287,7 +317,10 @@ impl Row for Prediction {
 
     fn write(&self) -> Vec<String> {
         let label = LABELS.get(self.label).copied().unwrap_or_default();
-        vec![format!("{}_{label}", self.study), self.fractured.to_string()]
+        vec![
+            format!("{}_{label}", self.study),
+            self.fractured.to_string(),
+        ]
     }
 
     fn key(&self) -> Option<String> {
@@ -308,7 +341,11 @@ pub struct StudyPrediction {
 
 impl Row for StudyPrediction {
     fn columns() -> Vec<String> {
-        [STUDY, FOLD].into_iter().chain(LABELS).map(String::from).collect()
+        [STUDY, FOLD]
+            .into_iter()
+            .chain(LABELS)
+            .map(String::from)
+            .collect()
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {

@@ -34,20 +34,32 @@ pub fn slice_targets(labels: &[u8], rows: usize, cols: usize) -> Vec<SliceTarget
 /// The union of boxes; none of none.
 pub fn union(boxes: impl IntoIterator<Item = [f64; 4]>) -> Option<[f64; 4]> {
     boxes.into_iter().reduce(|a, b| {
-        [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])]
+        [
+            a[0].min(b[0]),
+            a[1].min(b[1]),
+            a[2].max(b[2]),
+            a[3].max(b[3]),
+        ]
     })
 }
 
 /// Intersection over union of two boxes, 0..1.
 pub fn intersection_over_union(a: [f64; 4], b: [f64; 4]) -> f64 {
     let area = |r: [f64; 4]| (r[2] - r[0]).max(0.0) * (r[3] - r[1]).max(0.0);
-    let inner = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    let inner = area([
+        a[0].max(b[0]),
+        a[1].max(b[1]),
+        a[2].min(b[2]),
+        a[3].min(b[3]),
+    ]);
     let outer = area(a) + area(b) - inner;
     if outer > 0.0 { inner / outer } else { 0.0 }
 }
 
 fn vertebra(label: u8) -> Option<usize> {
-    (1..=VERTEBRAE as u8).contains(&label).then(|| usize::from(label) - 1)
+    (1..=VERTEBRAE as u8)
+        .contains(&label)
+        .then(|| usize::from(label) - 1)
 }
 
 fn counts(slice: &[u8]) -> [usize; VERTEBRAE] {
@@ -59,10 +71,15 @@ fn counts(slice: &[u8]) -> [usize; VERTEBRAE] {
 }
 
 fn bounds(slice: &[u8], rows: usize, cols: usize) -> Option<[f64; 4]> {
-    let side = |from: usize, to: usize, n: usize| (from as f64 / n as f64, (to + 1) as f64 / n as f64);
+    let side =
+        |from: usize, to: usize, n: usize| (from as f64 / n as f64, (to + 1) as f64 / n as f64);
     let (mut x, mut y) = ((usize::MAX, 0), (usize::MAX, 0));
     for (row, line) in slice.chunks_exact(cols).enumerate() {
-        for (col, _) in line.iter().enumerate().filter(|(_, label)| vertebra(**label).is_some()) {
+        for (col, _) in line
+            .iter()
+            .enumerate()
+            .filter(|(_, label)| vertebra(**label).is_some())
+        {
             x = (x.0.min(col), x.1.max(col));
             y = (y.0.min(row), y.1.max(row));
         }

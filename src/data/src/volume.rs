@@ -108,7 +108,10 @@ pub fn study_header(dir: &Path) -> Result<StudyHeader> {
             return Err(mixed(
                 dir,
                 "ImagePositionPatient",
-                (pair[0].1, format!("{:?} (the same place)", pair[0].2.position)),
+                (
+                    pair[0].1,
+                    format!("{:?} (the same place)", pair[0].2.position),
+                ),
                 (pair[1].1, format!("{:?}", pair[1].2.position)),
             ));
         }
@@ -260,8 +263,14 @@ fn same_series(
     } else if (first.rows, first.cols) != (second.rows, second.cols) {
         ("Rows x Columns", size)
     } else if differs(&first.orientation, &second.orientation, ROUNDING) {
-        ("ImageOrientationPatient", |s| format!("{:?}", s.orientation))
-    } else if differs(&first.pixel_spacing, &second.pixel_spacing, spacing_rounding) {
+        ("ImageOrientationPatient", |s| {
+            format!("{:?}", s.orientation)
+        })
+    } else if differs(
+        &first.pixel_spacing,
+        &second.pixel_spacing,
+        spacing_rounding,
+    ) {
         ("PixelSpacing", |s| format!("{:?}", s.pixel_spacing))
     } else {
         return Ok(());

@@ -13,7 +13,11 @@ fn workspace() -> PathBuf {
 fn python() -> PathBuf {
     let python = std::env::var_os("SPINECTL_PYTHON")
         .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from);
-    assert!(python.exists(), "no Python at {}: run `make setup-tests`", python.display());
+    assert!(
+        python.exists(),
+        "no Python at {}: run `make setup-tests`",
+        python.display()
+    );
     python
 }
 
@@ -22,15 +26,29 @@ fn pydicom_and_nibabel_agree_with_the_tables() {
     let python = python();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("phantom");
-    let options = SynthOptions { out: out.clone(), studies: 8, slices: 40, size: 96, seed: 3, segmented: 0.75, ..SynthOptions::default() };
+    let options = SynthOptions {
+        out: out.clone(),
+        studies: 8,
+        slices: 40,
+        size: 96,
+        seed: 3,
+        segmented: 0.75,
+        ..SynthOptions::default()
+    };
     synthesize(&options, &|_, _| ()).unwrap();
     let result = Command::new(python)
         .arg(workspace().join("tests/python/read_phantom.py"))
         .arg(&out)
         .output()
         .unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
-    assert!(!stderr.contains("ModuleNotFoundError"), "{stderr}\nrun `make setup-tests`");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&result.stdout),
+        String::from_utf8_lossy(&result.stderr),
+    );
+    assert!(
+        !stderr.contains("ModuleNotFoundError"),
+        "{stderr}\nrun `make setup-tests`"
+    );
     assert!(result.status.success(), "{stdout}{stderr}");
     assert_eq!(stdout.lines().count(), 8, "one line a study:\n{stdout}");
 }

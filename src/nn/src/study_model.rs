@@ -36,6 +36,11 @@ impl StudyModel {
         })
     }
 
+    /// F: width of the features.
+    pub fn width(&self) -> i64 {
+        self.backbone.features()
+    }
+
     /// The frozen CNN, (n, 3, H, W) -> (n, F), in chunks and without gradient.
     pub fn features(&self, image: &Tensor, chunk: i64) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();

@@ -42,6 +42,8 @@ pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
     let runs = |stage: &str| recipe.stages.iter().any(|chosen| chosen == stage);
 
     let labels = graph.add("labels", &[], JobKind::Labels)?;
+    // The jobs that nothing else waits for yet.
+    let mut last = vec![labels.clone()];
 
     let mut boxes = None;
     if let Some(stage) = recipe.stage1a.as_ref().filter(|_| runs("1a")) {
@@ -51,7 +53,9 @@ pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
             })
         };
         let models = graph.train(&stage.training, &every_fold, &[labels.clone()], of)?;
-        boxes = Some(graph.add("study-boxes", &models, JobKind::StudyBoxes)?);
+        let merged = graph.add("study-boxes", &models, JobKind::StudyBoxes)?;
+        last = vec![merged.clone()];
+        boxes = Some(merged);
     }
 
     let mut ratios = None;
@@ -64,7 +68,9 @@ pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
             })
         };
         let models = graph.train(&stage.training, &every_fold, &[needs], of)?;
-        ratios = Some(graph.add("slice-labels", &models, JobKind::SliceLabels)?);
+        let merged = graph.add("slice-labels", &models, JobKind::SliceLabels)?;
+        last = vec![merged.clone()];
+        ratios = Some(merged);
     }
 
     let mut features = None;
@@ -75,7 +81,7 @@ pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
                 sequence: stage.sequence.clone(),
             })
         };
-        graph.train(&stage.training, &recipe.folds, &[needs], of)?;
+        last = graph.train(&stage.training, &recipe.folds, &[needs], of)?;
         features = Some(stage);
     }
 
@@ -104,9 +110,9 @@ pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
                 features,
             })
         };
-        let models = graph.train(&training, &recipe.folds, &[], of)?;
-        graph.add("predictions", &models, JobKind::Predictions)?;
+        last = graph.train(&training, &recipe.folds, &[], of)?;
     }
+    graph.add("summary", &last, JobKind::Summary)?;
 
     let jobs = graph.jobs;
     let hash = digest(jobs.iter().map(|job| job.hash.as_bytes()));
@@ -191,9 +197,10 @@ impl Graph<'_> {
             seed: u64,
             inputs: Vec<&'a str>,
         }
-        // Worker threads change the speed, not the outcome.
+        // Worker threads and memory change the speed, not the outcome.
         let data = recipe::Data {
             workers: 0,
+            memory_mb: 0,
             ..self.recipe.data.clone()
         };
         let content = Content {
@@ -259,7 +266,7 @@ mod tests {
                 );
             }
         }
-        // labels, 2 x 1a, boxes, 2 x 1b, labels, 4 x 2, 4 x 3, predictions
+        // labels, 2 x 1a, boxes, 2 x 1b, labels, 4 x 2, 4 x 3, summary
         assert_eq!(plan.jobs.len(), 1 + 2 + 1 + 2 + 1 + 4 + 4 + 1);
     }
 
@@ -278,7 +285,7 @@ mod tests {
             plan(&["stage2.training.epochs=9"]).unwrap(),
         );
         for (a, b) in before.jobs.iter().zip(&after.jobs) {
-            let descends = ["stage2", "stage3", "predictions"]
+            let descends = ["stage2", "stage3", "summary"]
                 .iter()
                 .any(|prefix| a.id.as_str().starts_with(prefix));
             assert_eq!(a.hash != b.hash, descends, "{}", a.id);

@@ -52,8 +52,8 @@ pub enum JobKind {
     StudyBoxes,
     /// Merges the out-of-fold ratios into `slice_labels`.
     SliceLabels,
-    /// Merges the study models' out-of-fold probabilities and computes the summary.
-    Predictions,
+    /// Merges the study models' out-of-fold probabilities and computes the run's summary.
+    Summary,
     /// Trains one model and predicts the studies that it did not see.
     Train {
         stage: TrainStage,

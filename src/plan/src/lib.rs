@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! labels -> stage1a (fold x seed) -> study-boxes -> stage1b (fold x seed) -> slice-labels
-//!        -> stage2 (fold x seed) -> stage3 (fold x seed) -> predictions
+//!        -> stage2 (fold x seed) -> stage3 (fold x seed) -> summary
 //! ```
 //! [`compile`] is pure: no file, no clock, no machine. The launcher schedules what it returns and
 //! ranks build their parts from one [`JobSpec`] of it; neither reads the recipe again.

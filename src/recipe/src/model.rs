@@ -45,6 +45,8 @@ pub struct Data {
     pub exclude: Vec<String>,
     /// Loader threads of a rank that decode studies ahead.
     pub workers: u64,
+    /// Megabytes of decoded slices that a rank keeps.
+    pub memory_mb: u64,
 }
 
 /// How HU become 0..255: level 400, width 1800 HU.

@@ -174,6 +174,7 @@ fn data(section: Section) -> Data {
         ),
         exclude: section.texts("exclude", &[]),
         workers: section.integer("workers", 2, 1..=256),
+        memory_mb: section.integer("memory_mb", 4096, 16..=16_777_216),
     };
     section.finish();
     data
@@ -342,6 +343,16 @@ fn stage3(section: Section) -> Stage3 {
             lstm_hidden: study.integer("lstm_hidden", 2048, 1..=65_536),
         },
     };
+    let Augment {
+        flip, probability, ..
+    } = stage.training.augment;
+    if flip > 0.0 || probability > 0.0 {
+        section.refuse(
+            "training",
+            "stage 3 trains on features that the frozen CNN computes once: augmentation has no place".into(),
+            "take training.augment out of stage3".into(),
+        );
+    }
     study.finish();
     section.finish();
     stage

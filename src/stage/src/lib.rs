@@ -1,1 +1,40 @@
-//! placeholder
+//! The pipeline's stages: each one data set, model, loss and metric, and the table that it hands to the next.
+//!
+//! ```text
+//! labels:       segmentations, train.csv -> folds.csv, slice_targets.csv
+//! stage1a:      slice_targets            -> out-of-fold boxes of every slice
+//! study boxes:  the models' boxes        -> study_boxes.csv
+//! stage1b:      targets, boxes           -> out-of-fold vertebra ratios of every slice
+//! slice labels: the models' ratios       -> slice_labels.csv
+//! stage2:       slice labels, boxes      -> out-of-fold fractures of every slice, and a CNN
+//! stage3:       that CNN, frozen         -> out-of-fold probabilities of every study
+//! summary:      all of them              -> predictions.csv, summary.json
+//! ```
+
+mod boxes;
+mod context;
+mod labels;
+mod localizer;
+mod metric;
+mod place;
+mod predict;
+mod prediction;
+mod run;
+mod slice_labels;
+mod slice_task;
+mod study;
+mod summary;
+mod windows;
+
+pub use boxes::merge_boxes;
+pub use context::{Cohort, Context};
+pub use labels::make_labels;
+pub use metric::{area_under_roc, competition_score};
+pub use place::RunPlace;
+pub use predict::{Counts, Models, predict};
+pub use run::{Settings, Stage, finish, run_stage};
+pub use slice_labels::merge_ratios;
+pub use summary::{Members, summarise};
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, train::TrainError>;

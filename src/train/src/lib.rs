@@ -1,1 +1,29 @@
-//! placeholder
+//! Training: epochs, one update, what moves between host and device, evaluation over ranks.
+//!
+//! The trainer knows neither stages nor recipes' YAML: a [`Task`] brings the samples, the loss and the metrics.
+
+mod adamw;
+mod error;
+mod feed;
+mod gather;
+mod report;
+mod restore;
+mod schedule;
+mod state;
+mod step;
+mod stop;
+mod trainer;
+
+pub use adamw::AdamW;
+pub use error::TrainError;
+pub use feed::{augmented, images_of_three, normalised, pixels, shape, strength};
+pub use gather::{gather_rows, share};
+pub use report::{Report, Silent};
+pub use schedule::learning_rate;
+pub use state::{Parameters, load_model, model_tensors};
+pub use step::Losses;
+pub use stop::StopFlag;
+pub use trainer::{CheckpointPlace, Ended, Resume, Setup, Task, train};
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, TrainError>;

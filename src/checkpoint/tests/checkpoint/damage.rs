@@ -7,7 +7,7 @@ use checkpoint::{
     Dtype, Error, Fault, load_safetensors, newest_valid, read, save_safetensors, verify, write,
 };
 
-use crate::fixture::{FILES, PLAN, checkpoint, flip_bit, steps, tensor};
+use crate::fixture::{FILES, PLAN, checkpoint, flip_bit, tensor};
 
 /// Spoils one file of the newest of two checkpoints.
 fn fall_back(file: &str, spoil: impl Fn(&Path), reason: &str) {

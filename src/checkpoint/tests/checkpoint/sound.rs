@@ -6,7 +6,7 @@ use checkpoint::{
     Checkpoint, Error, State, list, load_safetensors, read, save_safetensors, verify, write,
 };
 
-use crate::fixture::{FILES, JOB, PLAN, checkpoint, flip_bit, names, steps, tensor};
+use crate::fixture::{FILES, JOB, PLAN, checkpoint, flip_bit, names, steps};
 
 #[test]
 fn what_is_written_is_read_bit_for_bit() {

@@ -22,12 +22,19 @@ impl Grid {
     pub fn within(self, bounds: Bounds) -> impl Iterator<Item = (usize, Point)> {
         let last = self.size as f32;
         // A saturating cast: what lies outside the image becomes an empty range at its edge.
-        let from = |low: f32, origin: f32| ((low - origin) / self.pixel).ceil().clamp(0.0, last) as usize;
-        let until = |high: f32, origin: f32| ((high - origin) / self.pixel + 1.0).floor().clamp(0.0, last) as usize;
+        let from =
+            |low: f32, origin: f32| ((low - origin) / self.pixel).ceil().clamp(0.0, last) as usize;
+        let until = |high: f32, origin: f32| {
+            ((high - origin) / self.pixel + 1.0)
+                .floor()
+                .clamp(0.0, last) as usize
+        };
         let columns = from(bounds.min.x, self.origin.x)..until(bounds.max.x, self.origin.x);
         let rows = from(bounds.min.y, self.origin.y)..until(bounds.max.y, self.origin.y);
         rows.flat_map(move |row| {
-            columns.clone().map(move |column| (row * self.size + column, self.at(row, column)))
+            columns
+                .clone()
+                .map(move |column| (row * self.size + column, self.at(row, column)))
         })
     }
 }
@@ -41,7 +48,10 @@ pub(super) struct Canvas {
 impl Canvas {
     /// A slice of one density.
     pub fn new(grid: Grid, hu: f32) -> Self {
-        Self { grid, hu: vec![hu; grid.size * grid.size] }
+        Self {
+            grid,
+            hu: vec![hu; grid.size * grid.size],
+        }
     }
 
     /// Paints where `distance` is negative, blending pixels that the outline crosses.
@@ -67,13 +77,19 @@ mod tests {
     use super::super::shape::Ellipse;
     use super::*;
 
-    const GRID: Grid = Grid { origin: Point::new(-7.5, -7.5), pixel: 1.0, size: 16 };
+    const GRID: Grid = Grid {
+        origin: Point::new(-7.5, -7.5),
+        pixel: 1.0,
+        size: 16,
+    };
 
     #[test]
     fn a_disk_has_its_area_and_its_density() {
         let mut canvas = Canvas::new(GRID, -1000.0);
         let disk = Ellipse::new(0.5, 0.5, 5.0, 5.0);
-        canvas.fill(Bounds::around(disk.centre, 5.0, 5.0), 100.0, |p| disk.distance(p));
+        canvas.fill(Bounds::around(disk.centre, 5.0, 5.0), 100.0, |p| {
+            disk.distance(p)
+        });
         let area: f32 = canvas.hu.iter().map(|hu| (hu + 1000.0) / 1100.0).sum();
         assert!((area - 25.0 * std::f32::consts::PI).abs() < 1.5, "{area}");
         assert_eq!(canvas.hu[8 * 16 + 8], 100.0);

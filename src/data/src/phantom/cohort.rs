@@ -52,10 +52,15 @@ pub(super) fn plan(options: &SynthOptions) -> Result<Vec<StudyPlan>> {
     };
     let (by_fracture, by_segment, by_scan) = (ranks(&mut draw), ranks(&mut draw), ranks(&mut draw));
     let count = |share: f64| (share * options.studies as f64).round() as usize;
-    let (fractured_studies, segmented_studies) = (count(options.fractured), count(options.segmented));
+    let (fractured_studies, segmented_studies) =
+        (count(options.fractured), count(options.segmented));
     let fractures = fractures(&mut draw, fractured_studies);
 
-    let plans = by_fracture.into_iter().zip(by_segment).zip(by_scan).enumerate();
+    let plans = by_fracture
+        .into_iter()
+        .zip(by_segment)
+        .zip(by_scan)
+        .enumerate();
     plans
         .map(|(index, ((fracture_rank, segment_rank), scan_rank))| {
             Ok(StudyPlan {
@@ -99,7 +104,9 @@ fn fractures(draw: &mut Draw, studies: usize) -> Vec<[bool; 7]> {
 /// A vertebra from the bag that `taken` does not have yet.
 fn draw_from(draw: &mut Draw, bag: &[usize; 7], taken: &[bool; 7]) -> Option<usize> {
     let free = (0..7).filter(|&vertebra| !taken[vertebra]);
-    let tickets: Vec<usize> = free.flat_map(|vertebra| std::iter::repeat_n(vertebra, bag[vertebra])).collect();
+    let tickets: Vec<usize> = free
+        .flat_map(|vertebra| std::iter::repeat_n(vertebra, bag[vertebra]))
+        .collect();
     let ticket = draw.between(0.0, tickets.len() as f32) as usize;
     tickets.get(ticket).copied()
 }
@@ -125,31 +132,56 @@ mod tests {
     use super::*;
 
     fn cohort(studies: usize) -> Vec<StudyPlan> {
-        plan(&SynthOptions { studies, seed: 11, ..SynthOptions::default() }).unwrap()
+        plan(&SynthOptions {
+            studies,
+            seed: 11,
+            ..SynthOptions::default()
+        })
+        .unwrap()
     }
 
     #[test]
     fn prevalence_is_the_competitions() {
         let cohort = cohort(2000);
-        let share = |of: &dyn Fn(&StudyPlan) -> bool| cohort.iter().filter(|plan| of(plan)).count() as f64 / 2000.0;
+        let share = |of: &dyn Fn(&StudyPlan) -> bool| {
+            cohort.iter().filter(|plan| of(plan)).count() as f64 / 2000.0
+        };
         assert_eq!(share(&|plan| plan.fractured.contains(&true)), 0.48);
         assert_eq!(share(&|plan| plan.segmented), 0.4);
         for (vertebra, percent) in PREVALENCE.into_iter().enumerate() {
             let found = share(&|plan| plan.fractured[vertebra]);
-            assert!((found - percent as f64 / 100.0).abs() < 0.01, "C{}: {found}", vertebra + 1);
+            assert!(
+                (found - percent as f64 / 100.0).abs() < 0.01,
+                "C{}: {found}",
+                vertebra + 1
+            );
         }
-        assert!(cohort.iter().all(|plan| !plan.boxed || plan.fractured.contains(&true)));
+        assert!(
+            cohort
+                .iter()
+                .all(|plan| !plan.boxed || plan.fractured.contains(&true))
+        );
     }
 
     #[test]
     fn a_small_cohort_has_every_kind() {
         let cohort = cohort(20);
         for vertebra in 0..7 {
-            assert!(cohort.iter().any(|plan| plan.fractured[vertebra]), "C{}", vertebra + 1);
+            assert!(
+                cohort.iter().any(|plan| plan.fractured[vertebra]),
+                "C{}",
+                vertebra + 1
+            );
         }
-        let kinds: Vec<_> = cohort.iter().map(|plan| (plan.numbering, plan.head_first)).collect();
+        let kinds: Vec<_> = cohort
+            .iter()
+            .map(|plan| (plan.numbering, plan.head_first))
+            .collect();
         for numbering in [Numbering::Dense, Numbering::Offset, Numbering::Sparse] {
-            assert!(kinds.contains(&(numbering, true)) && kinds.contains(&(numbering, false)), "{numbering:?}");
+            assert!(
+                kinds.contains(&(numbering, true)) && kinds.contains(&(numbering, false)),
+                "{numbering:?}"
+            );
         }
         let uids: BTreeSet<_> = cohort.iter().map(|plan| plan.study.clone()).collect();
         assert_eq!(uids.len(), 20);
@@ -157,7 +189,10 @@ mod tests {
 
     #[test]
     fn one_to_three_vertebrae_break() {
-        for plan in cohort(200).iter().filter(|plan| plan.fractured.contains(&true)) {
+        for plan in cohort(200)
+            .iter()
+            .filter(|plan| plan.fractured.contains(&true))
+        {
             let broken = plan.fractured.iter().filter(|broken| **broken).count();
             assert!((1..=3).contains(&broken));
         }

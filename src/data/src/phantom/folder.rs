@@ -19,6 +19,9 @@ const BEGUN: &str = "phantom.partial.json";
 pub(super) const IMAGES: &str = "train_images";
 pub(super) const SEGMENTATIONS: &str = "segmentations";
 
+/// Begins the name of a study's folder until all its slices are in it.
+pub(super) const PARTIAL_STUDY: &str = ".partial-";
+
 /// What the marker files hold.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Marker {
@@ -30,7 +33,14 @@ struct Marker {
 
 impl Marker {
     fn new(options: &SynthOptions, summary: Option<SynthSummary>) -> Self {
-        Self { format: FORMAT, options: SynthOptions { out: PathBuf::new(), ..options.clone() }, summary }
+        Self {
+            format: FORMAT,
+            options: SynthOptions {
+                out: PathBuf::new(),
+                ..options.clone()
+            },
+            summary,
+        }
     }
 
     fn parse(text: &[u8], path: &Path) -> Result<Self> {
@@ -53,7 +63,10 @@ impl Marker {
         }
         Err(DataError::PhantomFolder {
             path: folder.to_path_buf(),
-            problem: format!("it holds a phantom of other options ({:?}, format {})", found.options, found.format),
+            problem: format!(
+                "it holds a phantom of other options ({:?}, format {})",
+                found.options, found.format
+            ),
             remedy: "choose another folder, or delete this one",
         })
     }
@@ -90,7 +103,12 @@ impl Folder {
             });
         }
         let mut opened = File::options();
-        let opened = opened.read(true).write(true).create(true).truncate(false).open(&marker);
+        let opened = opened
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&marker);
         let mut begun = opened.map_err(DataError::io("create", &marker))?;
         begun.try_lock().map_err(|error| match error {
             TryLockError::Error(source) => DataError::io("lock", &marker)(source),
@@ -106,30 +124,42 @@ impl Folder {
             return Ok(Opened::Complete(summary));
         }
         let mut text = Vec::new();
-        begun.read_to_end(&mut text).map_err(DataError::io("read", &marker))?;
+        begun
+            .read_to_end(&mut text)
+            .map_err(DataError::io("read", &marker))?;
         if text.is_empty() {
             begun.rewind().map_err(DataError::io("write", &marker))?;
-            begun.write_all(&wanted.text(&marker)?).map_err(DataError::io("write", &marker))?;
+            begun
+                .write_all(&wanted.text(&marker)?)
+                .map_err(DataError::io("write", &marker))?;
         } else {
             wanted.same_as(&Marker::parse(&text, &marker)?, path)?;
         }
-        let folder = Self { path: path.clone(), _begun: begun };
+        let folder = Self {
+            path: path.clone(),
+            _begun: begun,
+        };
         folder.sweep()?;
         Ok(Opened::Begun(folder))
     }
 
-    /// Makes the subfolders and clears them of what an interrupted call left half written: hidden files and folders.
+    /// Makes the subfolders, and removes what an interrupted call left half written.
     fn sweep(&self) -> Result<()> {
-        for name in [IMAGES, SEGMENTATIONS] {
-            let path = self.path.join(name);
-            fs::create_dir_all(&path).map_err(DataError::io("create", &path))?;
-            for entry in fs::read_dir(&path).map_err(DataError::io("list", &path))? {
-                let entry = entry.map_err(DataError::io("list", &path))?;
-                if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+        let (images, segmentations) = (self.path.join(IMAGES), self.path.join(SEGMENTATIONS));
+        for path in [&self.path, &images, &segmentations] {
+            fs::create_dir_all(path).map_err(DataError::io("create", path))?;
+            for entry in fs::read_dir(path).map_err(DataError::io("list", path))? {
+                let entry = entry.map_err(DataError::io("list", path))?;
+                let (name, left) = (entry.file_name(), entry.path());
+                let name = name.as_encoded_bytes();
+                let removed = if name.starts_with(PARTIAL_STUDY.as_bytes()) {
+                    fs::remove_dir_all(&left)
+                } else if name.starts_with(b".tmp-") {
+                    // atomic_file's
+                    fs::remove_file(&left)
+                } else {
                     continue;
-                }
-                let left = entry.path();
-                let removed = if left.is_dir() { fs::remove_dir_all(&left) } else { fs::remove_file(&left) };
+                };
                 removed.map_err(DataError::io("remove", &left))?;
             }
         }
@@ -154,7 +184,10 @@ fn complete(folder: &Path, wanted: &Marker) -> Result<Option<SynthSummary>> {
     let text = fs::read(&path).map_err(DataError::io("read", &path))?;
     let found = Marker::parse(&text, &path)?;
     wanted.same_as(&found, folder)?;
-    Ok(found.summary.map(|summary| SynthSummary { already_complete: true, ..summary }))
+    Ok(found.summary.map(|summary| SynthSummary {
+        already_complete: true,
+        ..summary
+    }))
 }
 
 fn is_empty(folder: &Path) -> Result<bool> {

@@ -31,7 +31,10 @@ impl Point {
 
     /// This vector turned by the angle whose cosine and sine `turn` holds.
     pub fn rotated(self, turn: Self) -> Self {
-        Self::new(self.x * turn.x - self.y * turn.y, self.x * turn.y + self.y * turn.x)
+        Self::new(
+            self.x * turn.x - self.y * turn.y,
+            self.x * turn.y + self.y * turn.x,
+        )
     }
 
     /// The same point folded onto the patient's left: shapes symmetric about the midline are described once.
@@ -70,7 +73,10 @@ pub(super) struct Ellipse {
 
 impl Ellipse {
     pub const fn new(x: f32, y: f32, half_x: f32, half_y: f32) -> Self {
-        Self { centre: Point::new(x, y), half: Point::new(half_x, half_y) }
+        Self {
+            centre: Point::new(x, y),
+            half: Point::new(half_x, half_y),
+        }
     }
 
     pub fn distance(&self, p: Point) -> f32 {
@@ -78,12 +84,19 @@ impl Ellipse {
         let unit = Point::new(q.x / self.half.x, q.y / self.half.y);
         let gradient = Point::new(unit.x / self.half.x, unit.y / self.half.y);
         let (k, g) = (unit.length(), gradient.length());
-        if g < 1e-6 { -self.half.x.min(self.half.y) } else { k * (k - 1.0) / g }
+        if g < 1e-6 {
+            -self.half.x.min(self.half.y)
+        } else {
+            k * (k - 1.0) / g
+        }
     }
 
     /// The ellipse whose outline lies `margin` mm outside this one's.
     pub fn grown(&self, margin: f32) -> Self {
-        Self { centre: self.centre, half: self.half + Point::new(margin, margin) }
+        Self {
+            centre: self.centre,
+            half: self.half + Point::new(margin, margin),
+        }
     }
 }
 
@@ -113,7 +126,10 @@ pub(super) struct Bounds {
 impl Bounds {
     pub fn around(centre: Point, half_x: f32, half_y: f32) -> Self {
         let half = Point::new(half_x, half_y);
-        Self { min: centre - half, max: centre + half }
+        Self {
+            min: centre - half,
+            max: centre + half,
+        }
     }
 
     /// The smallest bounds that hold both.
@@ -127,7 +143,10 @@ impl Bounds {
     /// These bounds, moved outwards by `margin` mm on every side.
     pub fn grown(&self, margin: f32) -> Self {
         let margin = Point::new(margin, margin);
-        Self { min: self.min - margin, max: self.max + margin }
+        Self {
+            min: self.min - margin,
+            max: self.max + margin,
+        }
     }
 }
 
@@ -142,7 +161,11 @@ mod tests {
         assert!((ellipse.distance(Point::new(1.0, 9.0)) - 2.0).abs() < 1e-5);
         assert_eq!(ellipse.distance(Point::new(1.0, 2.0)), -5.0);
 
-        let capsule = Capsule { a: Point::new(0.0, 0.0), b: Point::new(10.0, 0.0), radius: 2.0 };
+        let capsule = Capsule {
+            a: Point::new(0.0, 0.0),
+            b: Point::new(10.0, 0.0),
+            radius: 2.0,
+        };
         assert_eq!(capsule.distance(Point::new(5.0, 3.0)), 1.0);
         assert_eq!(capsule.distance(Point::new(13.0, 0.0)), 1.0);
         assert_eq!(capsule.distance(Point::new(5.0, 0.0)), -2.0);

@@ -39,10 +39,19 @@ impl Spine {
         for (level, form) in FORMS.iter().enumerate() {
             let form = form.scaled(scale * draw.between(0.98, 1.02));
             let z = match vertebrae.last() {
-                Some(above) => above.z - above.form.height / 2.0 - gap_below(level - 1) * scale - form.height / 2.0,
+                Some(above) => {
+                    above.z
+                        - above.form.height / 2.0
+                        - gap_below(level - 1) * scale
+                        - form.height / 2.0
+                }
                 None => 0.0,
             };
-            vertebrae.push(Vertebra { form, z, cuts: Vec::new() });
+            vertebrae.push(Vertebra {
+                form,
+                z,
+                cuts: Vec::new(),
+            });
         }
         let spine = Self {
             scale,
@@ -71,7 +80,9 @@ impl Spine {
 
     /// Height of the lower end of C7.
     pub fn bottom_of_c7(&self) -> f32 {
-        self.vertebrae.get(6).map_or(0.0, |c7| c7.z - c7.form.height / 2.0)
+        self.vertebrae
+            .get(6)
+            .map_or(0.0, |c7| c7.z - c7.form.height / 2.0)
     }
 
     /// The spinal level at height z as a number: 1.0 in the middle of C1, 7.0 in the middle of C7,
@@ -141,10 +152,19 @@ impl Frame {
     pub fn outer(&self, bounds: Bounds) -> Bounds {
         let Bounds { min, max } = bounds;
         let corner = |x, y| Point::new(x, y).rotated(self.turn) + self.origin;
-        let corners = [corner(max.x, min.y), corner(min.x, max.y), corner(max.x, max.y)];
+        let corners = [
+            corner(max.x, min.y),
+            corner(min.x, max.y),
+            corner(max.x, max.y),
+        ];
         let first = corner(min.x, min.y);
-        let first = Bounds { min: first, max: first };
-        corners.into_iter().fold(first, |hull, p| hull.hull(Bounds { min: p, max: p }))
+        let first = Bounds {
+            min: first,
+            max: first,
+        };
+        corners
+            .into_iter()
+            .fold(first, |hull, p| hull.hull(Bounds { min: p, max: p }))
     }
 }
 

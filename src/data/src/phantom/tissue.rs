@@ -85,10 +85,17 @@ impl Tissue {
 
     fn paint_table(&self, canvas: &mut Canvas) {
         let top = |p: Point| self.table - p.x * p.x / 900.0 - p.y;
-        let bounds = Bounds { min: Point::new(-300.0, self.table - 100.0), max: Point::new(300.0, self.table + 12.0) };
+        let bounds = Bounds {
+            min: Point::new(-300.0, self.table - 100.0),
+            max: Point::new(300.0, self.table + 12.0),
+        };
         canvas.paint(bounds, |p| {
             let depth = -top(p);
-            let hu = if (2.0..10.0).contains(&depth) { FOAM } else { SHELL };
+            let hu = if (2.0..10.0).contains(&depth) {
+                FOAM
+            } else {
+                SHELL
+            };
             ((-depth).max(depth - 12.0), hu)
         });
     }
@@ -96,8 +103,21 @@ impl Tissue {
     /// Skin, the fat below it and the bulk of the muscles; wider at the head and at the shoulders.
     fn paint_outline(&self, canvas: &mut Canvas, level: f32) {
         let at = |knots: &[(f32, f32)]| interpolate(knots, level);
-        let half_x = at(&[(0.0, 76.0), (2.0, 68.0), (4.0, 58.0), (6.3, 62.0), (7.3, 95.0), (8.5, 140.0)]);
-        let half_y = at(&[(0.0, 92.0), (2.0, 76.0), (4.0, 60.0), (6.3, 60.0), (8.5, 70.0)]);
+        let half_x = at(&[
+            (0.0, 76.0),
+            (2.0, 68.0),
+            (4.0, 58.0),
+            (6.3, 62.0),
+            (7.3, 95.0),
+            (8.5, 140.0),
+        ]);
+        let half_y = at(&[
+            (0.0, 92.0),
+            (2.0, 76.0),
+            (4.0, 60.0),
+            (6.3, 60.0),
+            (8.5, 70.0),
+        ]);
         let y = at(&[(0.0, -18.0), (2.0, -12.0), (4.0, 0.0), (8.5, 2.0)]);
         let outline = Ellipse::new(0.0, y, half_x * self.girth, half_y * self.girth);
         let bounds = Bounds::around(outline.centre, outline.half.x, outline.half.y);
@@ -135,13 +155,24 @@ impl Tissue {
         canvas.paint(bounds, |p| {
             let local = frame.local(p);
             let distance = vault.distance(local);
-            (distance, if distance > -7.0 { self.bone(distance.max(-7.0 - distance)) } else { BRAIN })
+            (
+                distance,
+                if distance > -7.0 {
+                    self.bone(distance.max(-7.0 - distance))
+                } else {
+                    BRAIN
+                },
+            )
         });
         let condyles = Ellipse::new(18.0, 1.0, 8.0, 11.0);
         let petrous = Ellipse::new(38.0, -4.0, 19.0, 9.0);
         let clivus = Ellipse::new(0.0, -17.0, 16.0, 7.0);
         for bone in [condyles, petrous, clivus] {
-            let bounds = frame.outer(Bounds::around(Point::new(0.0, bone.centre.y), 60.0, bone.half.y));
+            let bounds = frame.outer(Bounds::around(
+                Point::new(0.0, bone.centre.y),
+                60.0,
+                bone.half.y,
+            ));
             canvas.paint(bounds, |p| {
                 let distance = bone.distance(frame.local(p).left());
                 (distance, self.bone(distance))
@@ -166,11 +197,19 @@ impl Tissue {
             canvas.fill(bounds, hu, |p| shape.distance(frame.local(p).left()));
         };
         if (3.0..3.5).contains(&level) {
-            let hyoid = Capsule { a: Point::new(0.0, -46.0), b: Point::new(19.0, -30.0), radius: 2.2 };
+            let hyoid = Capsule {
+                a: Point::new(0.0, -46.0),
+                b: Point::new(19.0, -30.0),
+                radius: 2.2,
+            };
             cartilage(canvas, hyoid, self.trabecular);
         }
         if (4.0..5.6).contains(&level) {
-            let thyroid = Capsule { a: Point::new(0.0, -48.0), b: Point::new(16.0, -26.0), radius: 1.8 };
+            let thyroid = Capsule {
+                a: Point::new(0.0, -48.0),
+                b: Point::new(16.0, -26.0),
+                radius: 1.8,
+            };
             cartilage(canvas, thyroid, CARTILAGE);
         }
         let airway = match level {
@@ -193,7 +232,11 @@ impl Tissue {
             paint_both_sides(canvas, frame, &lung, LUNG);
         }
         if (7.6..8.35).contains(&level) {
-            let rib = Capsule { a: Point::new(25.0, 6.0), b: Point::new(58.0, 16.0), radius: 4.5 };
+            let rib = Capsule {
+                a: Point::new(25.0, 6.0),
+                b: Point::new(58.0, 16.0),
+                radius: 4.5,
+            };
             let bounds = frame.outer(Bounds::around(Point::new(0.0, 11.0), 64.0, 12.0));
             canvas.paint(bounds, |p| {
                 let distance = rib.distance(frame.local(p).left());

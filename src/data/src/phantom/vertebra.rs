@@ -35,13 +35,23 @@ pub(super) struct Form {
 }
 
 /// C2 to T1 are the same plan at different sizes.
-const fn typical(height: f32, body: Point, reach: f32, foramen: f32, spinous: f32, bifid: f32) -> Form {
+const fn typical(
+    height: f32,
+    body: Point,
+    reach: f32,
+    foramen: f32,
+    spinous: f32,
+    bifid: f32,
+) -> Form {
     let canal_half = Point::new(11.0, 7.5);
     Form {
         height,
         body: Some(body),
         dens: 0.0,
-        canal: Ellipse { centre: Point::new(0.0, body.y + canal_half.y - 0.5), half: canal_half },
+        canal: Ellipse {
+            centre: Point::new(0.0, body.y + canal_half.y - 0.5),
+            half: canal_half,
+        },
         arch: 4.0,
         pillar: Ellipse::new(body.x + 7.0, body.y + 3.0, 5.5, 5.0),
         reach,
@@ -95,7 +105,10 @@ pub(super) const fn gap_below(level: usize) -> f32 {
 impl Form {
     /// This vertebra in a patient `scale` times as large.
     pub fn scaled(&self, scale: f32) -> Self {
-        let ellipse = |e: Ellipse| Ellipse { centre: e.centre * scale, half: e.half * scale };
+        let ellipse = |e: Ellipse| Ellipse {
+            centre: e.centre * scale,
+            half: e.half * scale,
+        };
         Self {
             height: self.height * scale,
             body: self.body.map(|half| half * scale),
@@ -126,12 +139,23 @@ impl Form {
         self.body.map_or(self.canal.centre.y, |half| half.y)
     }
 
+    /// y of the back of the canal, where the arch begins.
+    pub fn back_of_canal(&self) -> f32 {
+        self.canal.centre.y + self.canal.half.y
+    }
+
     /// What no part of the vertebra reaches over, at any height.
     pub fn bounds(&self) -> Bounds {
-        let front = self.body.map_or(self.canal.half.y + self.arch - self.canal.centre.y, |half| half.y);
-        let arch_back = self.canal.centre.y + self.canal.half.y + self.arch;
+        let front = self.body.map_or(
+            self.canal.half.y + self.arch - self.canal.centre.y,
+            |half| half.y,
+        );
+        let arch_back = self.back_of_canal() + self.arch;
         let back = arch_back + self.spinous + self.spinous_radius;
-        Bounds { min: Point::new(-self.reach, -front), max: Point::new(self.reach, back) }
+        Bounds {
+            min: Point::new(-self.reach, -front),
+            max: Point::new(self.reach, back),
+        }
     }
 
     /// Signed distance to the bone at height `t`; infinite where there is none at that height.
@@ -148,14 +172,21 @@ impl Form {
         };
         if let Some(half) = self.body {
             let waist = 0.92 + 0.08 * t * t;
-            let body = Ellipse { centre: Point::new(0.0, 0.0), half: half * waist };
+            let body = Ellipse {
+                centre: Point::new(0.0, 0.0),
+                half: half * waist,
+            };
             add(body.distance(p).max(-canal), -1.0, 1.0);
         }
         if self.dens > 0.0 {
             let dens = Ellipse::new(0.0, -0.5, self.dens * 0.42, self.dens * 0.4);
             add(dens.distance(p), 0.9, self.top());
         }
-        add(self.canal.grown(self.arch).distance(p).max(-canal), -0.9, 0.75);
+        add(
+            self.canal.grown(self.arch).distance(p).max(-canal),
+            -0.9,
+            0.75,
+        );
         add(self.pillar.distance(p).max(-canal), -1.0, 1.0);
         add(self.transverse(p), -0.6, 0.65);
         add(self.spinous(p, t), self.bottom(), 0.6);
@@ -167,27 +198,48 @@ impl Form {
         let root = self.pillar.centre.x - self.pillar.half.x * 0.5;
         let radius = (self.foramen + 2.2).max(4.2);
         let y = self.pillar.centre.y - 5.0;
-        let process = Capsule { a: Point::new(root, y), b: Point::new(self.reach - radius, y + 1.0), radius };
+        let process = Capsule {
+            a: Point::new(root, y),
+            b: Point::new(self.reach - radius, y + 1.0),
+            radius,
+        };
         if self.foramen == 0.0 {
             return process.distance(p);
         }
-        let x = if self.body.is_some() { self.pillar.centre.x } else { self.reach - radius - 1.0 };
+        let x = if self.body.is_some() {
+            self.pillar.centre.x
+        } else {
+            self.reach - radius - 1.0
+        };
         let foramen = (p - Point::new(x, y)).length() - self.foramen;
         process.distance(p).max(-foramen)
     }
 
     /// The spinous process: shorter above than below, as it slopes down.
     fn spinous(&self, p: Point, t: f32) -> f32 {
-        let root = self.canal.centre.y + self.canal.half.y + self.arch * 0.5;
+        let root = self.back_of_canal() + self.arch * 0.5;
         let length = (self.arch * 0.5 + self.spinous) * (0.85 - 0.5 * t).clamp(0.35, 1.0);
         let tip = Point::new(0.0, root + length);
         let radius = self.spinous_radius;
         if self.bifid == 0.0 {
-            return Capsule { a: Point::new(0.0, root), b: tip, radius }.distance(p);
+            return Capsule {
+                a: Point::new(0.0, root),
+                b: tip,
+                radius,
+            }
+            .distance(p);
         }
         let fork = Point::new(0.0, root + length * 0.45);
-        let shaft = Capsule { a: Point::new(0.0, root), b: fork, radius };
-        let prong = Capsule { a: fork, b: tip + Point::new(self.bifid, 0.0), radius: radius * 0.8 };
+        let shaft = Capsule {
+            a: Point::new(0.0, root),
+            b: fork,
+            radius,
+        };
+        let prong = Capsule {
+            a: fork,
+            b: tip + Point::new(self.bifid, 0.0),
+            radius: radius * 0.8,
+        };
         shaft.distance(p).min(prong.distance(p))
     }
 }
@@ -201,7 +253,10 @@ mod tests {
         let [c1, c2, c3, .., c6, c7, _t1] = &FORMS;
         let axis = Point::new(0.0, 0.0);
         assert!(c1.distance(axis, 0.0) > 3.0, "C1 is a ring without a body");
-        assert!(c2.distance(axis, 1.5) < -3.0, "the dens stands above C2's body");
+        assert!(
+            c2.distance(axis, 1.5) < -3.0,
+            "the dens stands above C2's body"
+        );
         assert!(c3.distance(axis, 1.5) > 100.0, "C3 has none");
         for (form, has_foramen) in [(c3, true), (c6, true), (c7, false)] {
             let foramen = Point::new(form.pillar.centre.x, form.pillar.centre.y - 5.0);
@@ -209,7 +264,10 @@ mod tests {
             assert_eq!(process > 0.0, has_foramen, "{process}");
         }
         for form in &FORMS {
-            assert!(form.distance(form.canal.centre, 0.0) > 5.0, "the canal is open");
+            assert!(
+                form.distance(form.canal.centre, 0.0) > 5.0,
+                "the canal is open"
+            );
         }
     }
 
@@ -224,7 +282,10 @@ mod tests {
                         let p = Point::new(i as f32, j as f32);
                         let within = (bounds.min.x..=bounds.max.x).contains(&p.x)
                             && (bounds.min.y..=bounds.max.y).contains(&p.y);
-                        assert!(within || form.distance(p, t) >= 0.0, "{p:?} at {t} is outside {bounds:?}");
+                        assert!(
+                            within || form.distance(p, t) >= 0.0,
+                            "{p:?} at {t} is outside {bounds:?}"
+                        );
                     }
                 }
             }

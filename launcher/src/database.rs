@@ -1,0 +1,447 @@
+//! `run.db`: where each job is, kept so that a transition that was acknowledged survives any crash.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use event::FailureClass;
+use plan::{JobId, JobState, Plan, Progress};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+
+use crate::LaunchError;
+
+const SCHEMA: &str = "
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL
+) STRICT;
+CREATE TABLE attempts (
+    job TEXT NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
+    outcome TEXT, class TEXT, message TEXT, PRIMARY KEY (job, attempt)
+) STRICT;
+CREATE TABLE transitions (
+    at REAL NOT NULL, job TEXT NOT NULL, \"from\" TEXT NOT NULL, \"to\" TEXT NOT NULL, why TEXT NOT NULL
+) STRICT;
+CREATE INDEX transitions_of_job ON transitions (job);
+";
+const SCHEMA_VERSION: i64 = 1;
+
+/// A job's row, with what its attempts and transitions come to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub state: JobState,
+    pub attempt: u32,
+    pub seconds: f64,
+    /// Why it went into its state; none where it has never left the first.
+    pub why: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens the database to write, and makes it where it is not there.
+    pub fn open(path: &Path) -> Result<Self, LaunchError> {
+        let connect = || {
+            let connection = Connection::open(path)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            Ok(connection)
+        };
+        let mut database = Self::new(path, connect())?;
+        if database.version()? == 0 {
+            database.write("make the tables", |transaction| {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+            })?;
+        }
+        database.check()
+    }
+
+    /// Opens the database to read, also while a launcher writes it.
+    pub fn open_to_read(path: &Path) -> Result<Self, LaunchError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // SQLite reads a WAL through shared memory beside it, which a reader may have to make.
+        let connect = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.pragma_update(None, "query_only", true)?;
+            Ok(connection)
+        };
+        Self::new(path, connect())?.check()
+    }
+
+    fn new(path: &Path, connection: rusqlite::Result<Connection>) -> Result<Self, LaunchError> {
+        let connection = connection.map_err(|source| LaunchError::Database {
+            doing: "open the run's records",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Database {
+            connection,
+            path: path.to_owned(),
+        })
+    }
+
+    fn check(self) -> Result<Self, LaunchError> {
+        let found = self.version()?;
+        if found != SCHEMA_VERSION {
+            return Err(LaunchError::Schema {
+                path: self.path,
+                found,
+                expected: SCHEMA_VERSION,
+            });
+        }
+        Ok(self)
+    }
+
+    fn version(&self) -> Result<i64, LaunchError> {
+        self.read("read the schema's version", |connection| {
+            connection.pragma_query_value(None, "user_version", |row| row.get(0))
+        })
+    }
+
+    /// Takes a plan over: jobs that have succeeded under the same hash stay so, all others wait.
+    ///
+    /// Returns the plan's jobs in its order, none of them running or failed, and those whose earlier
+    /// work is void because the plan has changed.
+    pub fn adopt(
+        &mut self,
+        plan: &Plan,
+        now: f64,
+    ) -> Result<(Vec<Progress>, Vec<JobId>), LaunchError> {
+        self.write("take the plan over", |transaction| {
+            let mut progress = Vec::new();
+            let mut void = Vec::new();
+            for job in &plan.jobs {
+                let id = job.id.as_str();
+                let Some((hash, state, attempt)) = job_row(transaction, id)? else {
+                    transaction.execute(
+                        "INSERT INTO jobs VALUES (?1, ?2, ?3, 0)",
+                        params![id, job.hash, JobState::Pending.as_str()],
+                    )?;
+                    progress.push(Progress {
+                        id: job.id.clone(),
+                        state: JobState::Pending,
+                        attempt: 0,
+                    });
+                    continue;
+                };
+                transaction.execute(
+                    "UPDATE attempts SET ended = ?2, outcome = 'lost', message = 'its launcher died' \
+                     WHERE job = ?1 AND ended IS NULL",
+                    params![id, now],
+                )?;
+                let changed = hash != job.hash;
+                let why = match state {
+                    _ if changed && attempt > 0 => Some("the plan has changed"),
+                    JobState::Running => Some("its launcher died"),
+                    JobState::Failed => Some("launched again"),
+                    _ => None,
+                };
+                if changed {
+                    transaction.execute(
+                        "UPDATE jobs SET hash = ?2 WHERE id = ?1",
+                        params![id, job.hash],
+                    )?;
+                    if attempt > 0 {
+                        void.push(job.id.clone());
+                    }
+                }
+                let state = match why {
+                    Some(why) => {
+                        move_job(transaction, id, attempt, state, JobState::Pending, why, now)?;
+                        JobState::Pending
+                    }
+                    None => state,
+                };
+                progress.push(Progress {
+                    id: job.id.clone(),
+                    state,
+                    attempt,
+                });
+            }
+            Ok((progress, void))
+        })
+    }
+
+    /// Makes a transition durable; it is refused where a job's course does not allow it.
+    pub fn record(
+        &mut self,
+        job: &JobId,
+        attempt: u32,
+        to: JobState,
+        why: &str,
+        now: f64,
+    ) -> Result<(), LaunchError> {
+        let from = self.write("record a transition", |transaction| {
+            let from = job_row(transaction, job.as_str())?.map(|(_, state, _)| state);
+            if let Some(from) = from.filter(|from| from.may_become(to)) {
+                move_job(transaction, job.as_str(), attempt, from, to, why, now)?;
+                if to == JobState::Running {
+                    transaction.execute(
+                        "INSERT INTO attempts (job, attempt, started) VALUES (?1, ?2, ?3)",
+                        params![job.as_str(), attempt, now],
+                    )?;
+                }
+            }
+            Ok(from)
+        })?;
+        match from {
+            Some(from) if from.may_become(to) => Ok(()),
+            from => Err(LaunchError::Transition {
+                job: job.to_string(),
+                from: from.map_or("nowhere".into(), |state| state.to_string()),
+                to: to.to_string(),
+            }),
+        }
+    }
+
+    /// Makes an attempt's end durable.
+    pub fn close(
+        &mut self,
+        job: &JobId,
+        attempt: u32,
+        outcome: &str,
+        class: Option<FailureClass>,
+        message: &str,
+        now: f64,
+    ) -> Result<(), LaunchError> {
+        let class = class
+            .and_then(|class| serde_json::to_value(class).ok())
+            .and_then(|class| class.as_str().map(str::to_owned));
+        self.write("record the end of an attempt", |transaction| {
+            transaction.execute(
+                "UPDATE attempts SET ended = ?3, outcome = ?4, class = ?5, message = ?6 \
+                 WHERE job = ?1 AND attempt = ?2",
+                params![job.as_str(), attempt, now, outcome, class, message],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// All jobs by name; attempts that run count up to `now`.
+    pub fn jobs(&self, now: f64) -> Result<BTreeMap<String, Row>, LaunchError> {
+        self.read("read the jobs", |connection| {
+            let mut statement = connection.prepare(
+                "SELECT id, state, attempt, \
+                 (SELECT total(coalesce(ended, ?1) - started) FROM attempts WHERE job = id), \
+                 (SELECT why FROM transitions WHERE job = id ORDER BY rowid DESC LIMIT 1) \
+                 FROM jobs",
+            )?;
+            let rows = statement.query_map([now], |row| {
+                let known = Row {
+                    state: state(row, 1)?,
+                    attempt: row.get(2)?,
+                    seconds: row.get::<_, f64>(3)?.max(0.0),
+                    why: row.get(4)?,
+                };
+                Ok((row.get(0)?, known))
+            })?;
+            rows.collect()
+        })
+    }
+
+    fn read<T>(
+        &self,
+        doing: &'static str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, LaunchError> {
+        query(&self.connection).map_err(|source| LaunchError::Database {
+            doing,
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// One transaction, durable when this returns.
+    fn write<T>(
+        &mut self,
+        doing: &'static str,
+        change: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+    ) -> Result<T, LaunchError> {
+        let run = || {
+            let transaction = self.connection.transaction()?;
+            let value = change(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|source| LaunchError::Database {
+            doing,
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// Hash, state and newest attempt of a job.
+fn job_row(
+    transaction: &Transaction,
+    id: &str,
+) -> rusqlite::Result<Option<(String, JobState, u32)>> {
+    transaction
+        .query_row(
+            "SELECT hash, state, attempt FROM jobs WHERE id = ?1",
+            [id],
+            |row| Ok((row.get(0)?, state(row, 1)?, row.get(2)?)),
+        )
+        .optional()
+}
+
+fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<JobState> {
+    let text: String = row.get(column)?;
+    JobState::parse(&text).ok_or_else(|| {
+        let fault = format!("`{text}` is no state of a job");
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, fault.into())
+    })
+}
+
+fn move_job(
+    transaction: &Transaction,
+    id: &str,
+    attempt: u32,
+    from: JobState,
+    to: JobState,
+    why: &str,
+    now: f64,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "UPDATE jobs SET state = ?2, attempt = ?3 WHERE id = ?1",
+        params![id, to.as_str(), attempt],
+    )?;
+    transaction.execute(
+        "INSERT INTO transitions VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![now, id, from.as_str(), to.as_str(), why],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn open(folder: &tempfile::TempDir) -> Database {
+        Database::open(&folder.path().join("run.db")).unwrap()
+    }
+
+    fn states(progress: &[Progress]) -> Vec<&'static str> {
+        progress.iter().map(|job| job.state.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_there_after_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = sample::chain(3);
+        let [first, second, third] = [0, 1, 2].map(|job| plan.jobs[job].id.clone());
+        let mut database = open(&folder);
+        database.adopt(&plan, 1.0).unwrap();
+        database
+            .record(&first, 1, JobState::Running, "", 2.0)
+            .unwrap();
+        database
+            .close(&first, 1, "succeeded", None, "", 4.0)
+            .unwrap();
+        database
+            .record(&first, 1, JobState::Succeeded, "", 4.0)
+            .unwrap();
+        database
+            .record(&second, 1, JobState::Running, "", 5.0)
+            .unwrap();
+        // Nothing is closed in order: the launcher is gone.
+        std::mem::forget(database);
+
+        let mut database = open(&folder);
+        let (progress, void) = database.adopt(&plan, 9.0).unwrap();
+        assert_eq!(states(&progress), ["succeeded", "pending", "pending"]);
+        assert_eq!(
+            progress.iter().map(|job| job.attempt).collect::<Vec<_>>(),
+            [1, 1, 0]
+        );
+        assert!(void.is_empty());
+        let rows = database.jobs(100.0).unwrap();
+        assert_eq!(rows[first.as_str()].seconds, 2.0);
+        assert_eq!(
+            rows[second.as_str()].seconds,
+            4.0,
+            "a lost attempt ends at the next launch"
+        );
+        assert_eq!(
+            rows[second.as_str()].why.as_deref(),
+            Some("its launcher died")
+        );
+        assert_eq!(rows[third.as_str()].why, None);
+    }
+
+    #[test]
+    fn a_job_whose_hash_has_changed_is_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = sample::chain(2);
+        let first = plan.jobs[0].id.clone();
+        let mut database = open(&folder);
+        database.adopt(&plan, 1.0).unwrap();
+        database
+            .record(&first, 1, JobState::Running, "", 2.0)
+            .unwrap();
+        database
+            .record(&first, 1, JobState::Succeeded, "", 3.0)
+            .unwrap();
+        for job in &mut plan.jobs {
+            job.hash.push('x');
+        }
+        let (progress, void) = database.adopt(&plan, 4.0).unwrap();
+        assert_eq!(states(&progress), ["pending", "pending"]);
+        assert_eq!(void, [first], "a job that never ran has nothing to lose");
+        let (_, void) = database.adopt(&plan, 5.0).unwrap();
+        assert!(void.is_empty(), "said once");
+    }
+
+    #[test]
+    fn a_transition_that_a_jobs_course_does_not_allow_is_refused_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = sample::chain(1);
+        let job = &plan.jobs[0].id;
+        let mut database = open(&folder);
+        database.adopt(&plan, 1.0).unwrap();
+        let error = database
+            .record(job, 1, JobState::Succeeded, "", 2.0)
+            .unwrap_err();
+        assert!(matches!(error, LaunchError::Transition { .. }), "{error}");
+        assert_eq!(
+            database.jobs(2.0).unwrap()[job.as_str()].state,
+            JobState::Pending
+        );
+    }
+
+    #[test]
+    fn a_reader_sees_the_newest_state_and_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = sample::chain(1);
+        let job = &plan.jobs[0].id;
+        let mut writer = open(&folder);
+        writer.adopt(&plan, 1.0).unwrap();
+        let mut reader = Database::open_to_read(&folder.path().join("run.db")).unwrap();
+        writer.record(job, 1, JobState::Running, "", 2.0).unwrap();
+        assert_eq!(
+            reader.jobs(3.0).unwrap()[job.as_str()].state,
+            JobState::Running
+        );
+        assert!(reader.record(job, 1, JobState::Failed, "", 3.0).is_err());
+    }
+
+    #[test]
+    fn a_database_of_another_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = open(&folder);
+        database
+            .connection
+            .pragma_update(None, "user_version", 7)
+            .unwrap();
+        drop(database);
+        let error = Database::open(&folder.path().join("run.db")).unwrap_err();
+        assert!(
+            matches!(error, LaunchError::Schema { found: 7, .. }),
+            "{error}"
+        );
+    }
+}

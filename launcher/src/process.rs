@@ -1,0 +1,148 @@
+//! One process of ours: started in a group of its own, bound to our life, ended with all it started.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::attempt::Exit;
+
+/// The environment variables by which open descriptors are handed over.
+const EVENTS: &str = "SPINECTL_EVENT_FD";
+const STORE: &str = "SPINECTL_STORE_FD";
+
+/// What to start.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub program: &'a Path,
+    pub arguments: &'a [OsString],
+    pub environment: Vec<(&'static str, String)>,
+    /// Takes stdout and stderr; appended to.
+    pub log: &'a Path,
+    /// The rendezvous, where this process is to serve it.
+    pub store: Option<&'a TcpListener>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    /// Set once it has been reaped; its number may be another's from then on.
+    exit: Option<Exit>,
+}
+
+impl Process {
+    /// Starts it; the stream is where its events arrive.
+    ///
+    /// It is killed when the calling thread ends, so that thread must live as long as the launcher.
+    pub fn start(launch: Launch<'_>) -> io::Result<(Self, UnixStream)> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(launch.log)?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(launch.program);
+        command
+            .args(launch.arguments)
+            .envs(launch.environment)
+            .env(EVENTS, theirs.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        match launch.store {
+            Some(store) => command.env(STORE, store.as_raw_fd().to_string()),
+            None => command.env_remove(STORE),
+        };
+        let handed = [
+            Some(theirs.as_raw_fd()),
+            launch.store.map(AsRawFd::as_raw_fd),
+        ];
+        let parent = libc::pid_t::try_from(std::process::id()).unwrap_or(-1);
+        // SAFETY: `bind_to` calls only async-signal-safe functions and allocates nothing.
+        unsafe { command.pre_exec(move || bind_to(parent, handed)) };
+        let child = command.spawn()?;
+        Ok((Process { child, exit: None }, ours))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process group that it leads.
+    pub fn group(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap_or(i32::MAX)
+    }
+
+    /// Asks the process itself to save and stop.
+    pub fn terminate(&self) {
+        if self.exit.is_none() {
+            // SAFETY: it is our child and not reaped, so the number is still its own.
+            unsafe { libc::kill(self.group(), libc::SIGTERM) };
+        }
+    }
+
+    /// Kills it and all that it has started.
+    pub fn kill(&self) {
+        if self.exit.is_none() {
+            // SAFETY: as in `terminate`; it leads the group of the same number.
+            unsafe { libc::kill(-self.group(), libc::SIGKILL) };
+        }
+    }
+
+    /// Waits for its end, and ends what is left of its group.
+    pub fn reap(&mut self) -> Exit {
+        if let Some(exit) = self.exit {
+            return exit;
+        }
+        // SAFETY: an all-zero siginfo is a valid value, and the call only fills it in. WNOWAIT keeps
+        // the number its own until the group is ended.
+        unsafe {
+            let mut about: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOWAIT;
+            libc::waitid(libc::P_PID, self.child.id(), &mut about, flags);
+        }
+        self.kill();
+        let exit = match self.child.wait() {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
+            },
+            // Somebody else has reaped it: how it ended is not to be known.
+            Err(_) => Exit::Signal(libc::SIGKILL),
+        };
+        self.exit = Some(exit);
+        exit
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        self.reap();
+    }
+}
+
+/// In the child, before exec: die with the parent, keep the descriptors that are handed over.
+fn bind_to(parent: libc::pid_t, handed: [Option<RawFd>; 2]) -> io::Result<()> {
+    // SAFETY: plain system calls on this process's own state.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // A parent that died before the call above sends nothing any more.
+        if libc::getppid() != parent {
+            libc::_exit(1);
+        }
+        for fd in handed.into_iter().flatten() {
+            if libc::fcntl(fd, libc::F_SETFD, 0) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The processes of one attempt: started together, heard as one stream, ended together.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+
+use plan::JobId;
+use recipe::Device;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinHandle;
+
+use crate::attempt::Exit;
+use crate::events::{Message, Speaker, listen};
+use crate::guardian::Guardian;
+use crate::pidfd::Pidfd;
+use crate::process::{Launch, Process};
+use crate::rendezvous::Rendezvous;
+
+/// Events that wait for the supervisor; ranks that talk faster wait for it in turn.
+const WAITING: usize = 256;
+
+/// What to start on every rank.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    /// The job and its attempt, where it is a job of the plan.
+    pub about: Option<(JobId, u32)>,
+    /// One log for each rank: as many as the world size.
+    pub logs: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ranks {
+    processes: Vec<Process>,
+    listeners: Vec<JoinHandle<()>>,
+    messages: Receiver<(usize, Message)>,
+}
+
+impl Ranks {
+    /// Starts all ranks, or leaves none.
+    pub fn start(order: Order, guardian: &mut Guardian) -> io::Result<Self> {
+        let rendezvous = Rendezvous::bind()?;
+        let (to, messages) = channel(WAITING);
+        let mut ranks = Ranks {
+            processes: Vec::with_capacity(order.logs.len()),
+            listeners: Vec::with_capacity(order.logs.len()),
+            messages,
+        };
+        for rank in 0..order.logs.len() {
+            if let Err(error) = ranks.add(rank, &order, &rendezvous, &to, guardian) {
+                ranks.kill();
+                for started in 0..=rank {
+                    ranks.reap(started, guardian);
+                }
+                return Err(error);
+            }
+        }
+        Ok(ranks)
+    }
+
+    fn add(
+        &mut self,
+        rank: usize,
+        order: &Order,
+        rendezvous: &Rendezvous,
+        to: &Sender<(usize, Message)>,
+        guardian: &mut Guardian,
+    ) -> io::Result<()> {
+        let Some(log) = order.logs.get(rank) else {
+            return Ok(());
+        };
+        let (process, stream) = Process::start(Launch {
+            program: &order.program,
+            arguments: &order.arguments,
+            environment: environment(rank, order.logs.len(), rendezvous.port),
+            log,
+            store: (rank == 0).then_some(&rendezvous.listener),
+        })?;
+        guardian.watch(process.group());
+        let pidfd = Pidfd::open(process.id());
+        self.processes.push(process);
+        let (job, attempt) = order.about.clone().unzip();
+        let speaker = Speaker { job, attempt, rank };
+        let listener = listen(speaker, stream, pidfd?, to.clone());
+        self.listeners.push(tokio::spawn(listener));
+        Ok(())
+    }
+
+    /// What the next rank has to say; waits for ever once all have ended.
+    pub async fn next(&mut self) -> (usize, Message) {
+        match self.messages.recv().await {
+            Some(message) => message,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the end of a rank that said [`Message::Ended`], and ends what it has left behind.
+    pub fn reap(&mut self, rank: usize, guardian: &mut Guardian) -> Option<Exit> {
+        let process = self.processes.get_mut(rank)?;
+        let exit = process.reap();
+        guardian.forget(process.group());
+        Some(exit)
+    }
+
+    /// Asks all to save and stop.
+    pub fn terminate(&self) {
+        self.processes.iter().for_each(Process::terminate);
+    }
+
+    /// Kills all, with all that they have started.
+    pub fn kill(&self) {
+        self.processes.iter().for_each(Process::kill);
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        self.listeners.iter().for_each(JoinHandle::abort);
+        // All at once, so that none sees another one's end; then each is reaped as it is dropped.
+        self.kill();
+    }
+}
+
+/// The arguments that name a device.
+pub(crate) fn device_argument(device: Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda => "cuda",
+    }
+}
+
+/// What torchrun sets too, and a fair share of the cores.
+fn environment(rank: usize, world_size: usize, port: u16) -> Vec<(&'static str, String)> {
+    let mut environment = vec![
+        ("RANK", rank.to_string()),
+        ("LOCAL_RANK", rank.to_string()),
+        ("WORLD_SIZE", world_size.to_string()),
+        ("LOCAL_WORLD_SIZE", world_size.to_string()),
+        ("MASTER_ADDR", Rendezvous::ADDRESS.to_owned()),
+        ("MASTER_PORT", port.to_string()),
+    ];
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let share = (cores / world_size.max(1)).max(1);
+    for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
+        if std::env::var_os(name).is_none() {
+            environment.push((name, share.to_string()));
+        }
+    }
+    environment
+}

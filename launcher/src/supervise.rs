@@ -1,0 +1,282 @@
+//! Carries out what [`Supervisor`] decides: the one place where signals, ranks and time meet.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use event::{EventKind, FailureClass, RunEvent};
+use plan::JobId;
+use tokio::time::sleep_until;
+
+use crate::action::{Action, Event};
+use crate::attempt::{Exit, STOPPED};
+use crate::database::Database;
+use crate::decide::Supervisor;
+use crate::events::Message;
+use crate::guardian::Guardian;
+use crate::journal::Journal;
+use crate::launch::{LaunchOptions, Resume};
+use crate::logs;
+use crate::ranks::{Order, Ranks, device_argument};
+use crate::run_dir::{RunDir, replace};
+use crate::signals::StopSignals;
+use crate::{LaunchError, Outcome};
+
+/// What the supervisor's actions are done with. The running ranks come first: they end before what
+/// watches over them.
+pub(crate) struct Executor {
+    pub running: Option<Running>,
+    pub guardian: Guardian,
+    pub database: Database,
+    pub journal: Journal,
+    pub dir: RunDir,
+    pub options: LaunchOptions,
+    /// The job that goes on from a checkpoint of the user's choice, until it has.
+    pub chosen: Option<(JobId, OsString)>,
+    pub signals: StopSignals,
+    pub began: Instant,
+    /// Ranks die with the thread that started them, so this never leaves its thread.
+    pub one_thread: PhantomData<*const ()>,
+}
+
+/// The attempt whose ranks are running.
+pub(crate) struct Running {
+    job: JobId,
+    attempt: u32,
+    ranks: Ranks,
+    /// Said once that a rank sends what is not an event.
+    nonsense: bool,
+}
+
+/// What came of an action.
+enum Done {
+    GoOn,
+    NotStarted(io::Error),
+    Finished(Outcome),
+}
+
+/// What the loop waits for.
+enum Next {
+    Signal(i32),
+    Message(usize, Message),
+    Deadline,
+}
+
+impl Executor {
+    /// Runs until the supervisor says that it is over.
+    pub async fn run(mut self, mut supervisor: Supervisor) -> Result<Outcome, LaunchError> {
+        let mut queue = VecDeque::from(supervisor.step(Event::Launched, self.now()));
+        loop {
+            while let Some(action) = queue.pop_front() {
+                match self.carry_out(action)? {
+                    Done::GoOn => {}
+                    Done::Finished(outcome) => return Ok(outcome),
+                    Done::NotStarted(error) => {
+                        let event = not_started(&self.options, error);
+                        queue.extend(supervisor.step(event, self.now()));
+                    }
+                }
+            }
+            let next = self.next(supervisor.deadline()).await;
+            let now = self.now();
+            queue.extend(match next {
+                Next::Signal(signal) => supervisor.step(Event::Signal(signal), now),
+                Next::Deadline => supervisor.step(Event::Tick { at: event::now() }, now),
+                Next::Message(rank, Message::Event(event)) => {
+                    let kind = event.kind.clone();
+                    self.journal.tell(event);
+                    supervisor.step(Event::Said { rank, kind: &kind }, now)
+                }
+                Next::Message(rank, Message::Nonsense(fault)) => {
+                    self.nonsense(rank, &fault);
+                    Vec::new()
+                }
+                Next::Message(rank, Message::Ended) => match self.reap(rank) {
+                    Some((exit, last_words)) => {
+                        let at = event::now();
+                        let event = Event::Ended {
+                            rank,
+                            exit,
+                            at,
+                            last_words,
+                        };
+                        supervisor.step(event, now)
+                    }
+                    None => Vec::new(),
+                },
+            });
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn next(&mut self, deadline: Option<Duration>) -> Next {
+        let deadline = deadline.and_then(|deadline| self.began.checked_add(deadline));
+        let deadline = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let message = async {
+            match &mut self.running {
+                Some(running) => running.ranks.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Signals first: ranks that talk without end must not keep a user from stopping them.
+        tokio::select! {
+            biased;
+            signal = self.signals.next() => Next::Signal(signal),
+            () = deadline => Next::Deadline,
+            (rank, message) = message => Next::Message(rank, message),
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Result<Done, LaunchError> {
+        let now = event::now();
+        match action {
+            Action::Record {
+                job,
+                attempt,
+                to,
+                why,
+            } => self.database.record(&job, attempt, to, &why, now)?,
+            Action::Close {
+                job,
+                attempt,
+                outcome,
+                class,
+                message,
+            } => {
+                self.running = None;
+                self.database
+                    .close(&job, attempt, outcome, class, &message, now)?;
+            }
+            Action::Start {
+                job,
+                attempt,
+                world_size,
+            } => {
+                if let Err(error) = self.start(&job, attempt, world_size) {
+                    return Ok(Done::NotStarted(error));
+                }
+                let kind = EventKind::JobStarted { world_size };
+                self.journal
+                    .tell(RunEvent::job(job.as_str(), attempt, kind));
+            }
+            Action::Report { rank, report } => {
+                let Some(Running { job, attempt, .. }) = &self.running else {
+                    return Ok(Done::GoOn);
+                };
+                let path = self.dir.failure(job, *attempt, rank);
+                let kind = EventKind::RankFailed(report.clone());
+                let event = RunEvent {
+                    rank: Some(rank),
+                    ..RunEvent::job(job.as_str(), *attempt, kind)
+                };
+                self.journal.tell(event);
+                let written = serde_json::to_vec(&report)
+                    .map_err(io::Error::from)
+                    .and_then(|text| replace(&path, &text));
+                if let Err(error) = written {
+                    self.warn(format!("cannot write {}: {error}", path.display()));
+                }
+            }
+            Action::Tell { about, kind } => self.journal.tell(match about {
+                Some((job, attempt)) => RunEvent::job(job.as_str(), attempt, kind),
+                None => RunEvent::run(kind),
+            }),
+            Action::Terminate => {
+                if let Some(running) = &self.running {
+                    running.ranks.terminate();
+                }
+            }
+            Action::Kill => {
+                if let Some(running) = &self.running {
+                    running.ranks.kill();
+                }
+            }
+            Action::Finish(outcome) => return Ok(Done::Finished(outcome)),
+        }
+        Ok(Done::GoOn)
+    }
+
+    fn start(&mut self, job: &JobId, attempt: u32, world_size: usize) -> io::Result<()> {
+        fs::create_dir_all(self.dir.attempt(job, attempt))?;
+        let mut arguments: Vec<OsString> = vec!["job".into(), "--run-dir".into()];
+        arguments.push(self.dir.root().into());
+        arguments.extend(["--job".into(), job.as_str().into()]);
+        arguments.extend(["--attempt".into(), attempt.to_string().into()]);
+        arguments.extend([
+            "--device".into(),
+            device_argument(self.options.device).into(),
+        ]);
+        arguments.extend(["--resume".into(), self.resume(job, attempt)]);
+        let ranks = 0..world_size;
+        let order = Order {
+            program: self.options.rank_program.clone(),
+            arguments,
+            about: Some((job.clone(), attempt)),
+            logs: ranks.map(|rank| self.dir.log(job, attempt, rank)).collect(),
+        };
+        self.running = Some(Running {
+            job: job.clone(),
+            attempt,
+            ranks: Ranks::start(order, &mut self.guardian)?,
+            nonsense: false,
+        });
+        Ok(())
+    }
+
+    /// Where an attempt begins. What the user chose holds for a job's first one of this launch.
+    fn resume(&mut self, job: &JobId, attempt: u32) -> OsString {
+        match self.chosen.take_if(|(chosen, _)| chosen == job) {
+            Some((_, checkpoint)) => checkpoint,
+            None if self.options.resume == Resume::Never && attempt == 1 => "never".into(),
+            None => "auto".into(),
+        }
+    }
+
+    fn reap(&mut self, rank: usize) -> Option<(Exit, String)> {
+        let running = self.running.as_mut()?;
+        let exit = running.ranks.reap(rank, &mut self.guardian)?;
+        let log = self.dir.log(&running.job, running.attempt, rank);
+        let last_words = match exit {
+            Exit::Code(0 | STOPPED) => String::new(),
+            _ => logs::last_words(&log),
+        };
+        Some((exit, last_words))
+    }
+
+    fn nonsense(&mut self, rank: usize, fault: &str) {
+        let known = self.running.as_mut().map(|running| &mut running.nonsense);
+        if known.is_some_and(|known| !std::mem::replace(known, true)) {
+            self.warn(format!("rank {rank} sends what is not an event: {fault}"));
+        }
+    }
+
+    fn warn(&mut self, message: String) {
+        let kind = EventKind::Warning { message };
+        self.journal.tell(match &self.running {
+            Some(Running { job, attempt, .. }) => RunEvent::job(job.as_str(), *attempt, kind),
+            None => RunEvent::run(kind),
+        });
+    }
+}
+
+fn not_started(options: &LaunchOptions, error: io::Error) -> Event<'static> {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let class = match error.kind() {
+        StorageFull | QuotaExceeded | ReadOnlyFilesystem => FailureClass::Disk,
+        _ => FailureClass::Setup,
+    };
+    let program = options.rank_program.display();
+    let message = format!("cannot start the ranks ({program}): {error}");
+    Event::NotStarted { class, message }
+}

@@ -1,0 +1,281 @@
+//! `spinectl launch`: a recipe from its arguments to the end of its run.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use cluster::slurm::{self, SlurmOptions};
+use launcher::{LaunchOptions, Resume};
+use plan::Plan;
+use recipe::{Device, Recipe};
+use telemetry::tensorboard::Board;
+
+use crate::exit::{self, fault, wrong_use};
+use crate::plan_view::PlanView;
+use crate::progress::{Follower, Show};
+use crate::recipe_arguments::RecipeArguments;
+use crate::{batch, output, report, run_command};
+
+/// Run a recipe on this machine, or go on with a run
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  spinectl launch --gpus 8
+  spinectl launch configs/demo.yaml --device cpu --ranks 2 --run-dir runs/demo
+  spinectl launch --gpus 4 --cluster slurm --time 1-00:00 --dry-run | sbatch
+
+The same command goes on with what was begun: jobs that are done are not run
+again, others go on from their newest checkpoint. Ctrl-C stops after the step
+with a checkpoint; a second one stops at once.")]
+pub struct Arguments {
+    #[command(flatten)]
+    recipe: RecipeArguments,
+
+    /// Where the run is kept [default: runs/<the recipe's name>]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+
+    /// auto: go on where there is a run; never: refuse that; or the checkpoint to go on from
+    #[arg(long, value_name = "auto|never|CHECKPOINT", default_value = "auto")]
+    resume: ResumeArgument,
+
+    /// Show what would be run, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    #[arg(long, value_enum, default_value_t = Cluster::Local)]
+    cluster: Cluster,
+
+    /// Nodes to use
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    nodes: usize,
+
+    /// Time limit for Slurm, such as 12:00:00 or 1-06:00
+    #[arg(long)]
+    time: Option<String>,
+
+    /// Partition for Slurm
+    #[arg(long)]
+    partition: Option<String>,
+
+    /// Show only warnings, failures and the end
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Cluster {
+    /// This machine
+    Local,
+    /// A batch script for Slurm
+    Slurm,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ResumeArgument(Resume);
+
+impl FromStr for ResumeArgument {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(ResumeArgument(match text {
+            "auto" => Resume::Auto,
+            "never" => Resume::Never,
+            path => Resume::From(PathBuf::from(path)),
+        }))
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let recipe = arguments.recipe.load()?;
+    let plan = plan::compile(&recipe)?;
+    let run_dir = run_dir(arguments, &recipe)?;
+    match arguments.cluster {
+        Cluster::Slurm => on_slurm(arguments, &recipe, &plan, &run_dir),
+        Cluster::Local => on_this_machine(arguments, &recipe, plan, run_dir),
+    }
+}
+
+/// A recipe's name becomes a folder only where it can be nothing else.
+fn run_dir(arguments: &Arguments, recipe: &Recipe) -> anyhow::Result<PathBuf> {
+    if let Some(run_dir) = &arguments.run_dir {
+        return Ok(run_dir.clone());
+    }
+    let name = &recipe.name;
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(safe) {
+        return Err(wrong_use(format!(
+            "the recipe's name `{name}` is no folder's name: write --run-dir DIR"
+        )));
+    }
+    Ok(Path::new("runs").join(name))
+}
+
+fn on_this_machine(
+    arguments: &Arguments,
+    recipe: &Recipe,
+    plan: Plan,
+    run_dir: PathBuf,
+) -> anyhow::Result<u8> {
+    if arguments.nodes != 1 {
+        return Err(wrong_use(format!(
+            "{} nodes are more than this machine: leave --nodes out",
+            arguments.nodes
+        )));
+    }
+    if arguments.time.is_some() || arguments.partition.is_some() {
+        return Err(wrong_use(
+            "--time and --partition are Slurm's: add --cluster slurm, or leave them out",
+        ));
+    }
+    if recipe.device == Device::Cuda && arguments.recipe.ranks.is_some() {
+        return Err(wrong_use(
+            "--ranks is for the CPU: write --device cpu --ranks N, or --gpus N for one rank on each of N GPUs",
+        ));
+    }
+    if arguments.dry_run {
+        return dry_run(arguments, recipe, &plan, &run_dir);
+    }
+    let ranks = ranks_here(recipe)?;
+    batch::splits(&plan, ranks)?;
+    if !recipe.data.root.is_dir() {
+        return Err(fault(
+            exit::BAD_DATA,
+            format!(
+                "data.root is {}, and there is no such folder: write `--set data.root=DIR` with a folder in Kaggle's \
+                 layout, or make one to try with `spinectl data synth`",
+                recipe.data.root.display()
+            ),
+        ));
+    }
+    let options = LaunchOptions {
+        plan,
+        recipe_yaml: recipe::to_yaml(recipe)?,
+        run_dir,
+        device: recipe.device,
+        ranks,
+        resume: arguments.resume.0.clone(),
+        rank_program: launcher::rank_program()?,
+    };
+    launch(arguments, options)
+}
+
+/// The ranks that this machine can run.
+fn ranks_here(recipe: &Recipe) -> anyhow::Result<usize> {
+    Ok(match recipe.device {
+        Device::Cpu => recipe.ranks as usize,
+        Device::Cuda => {
+            let asked = match recipe.gpus {
+                Some(gpus) => gpus as usize,
+                None => launcher::gpu::find().count.max(1),
+            };
+            launcher::gpu::require(asked)?;
+            asked
+        }
+    })
+}
+
+fn dry_run(
+    arguments: &Arguments,
+    recipe: &Recipe,
+    plan: &Plan,
+    run_dir: &Path,
+) -> anyhow::Result<u8> {
+    let ranks = super::plan::ranks(&arguments.recipe, recipe);
+    let splits = batch::splits(plan, ranks)?;
+    let view = PlanView::new(plan, ranks, &splits);
+    if arguments.json {
+        output::print_json(&view)?;
+    } else {
+        output::print(&format!(
+            "{}run directory {}; nothing was started",
+            view.table(),
+            run_dir.display()
+        ))?;
+    }
+    Ok(exit::DONE)
+}
+
+fn launch(arguments: &Arguments, options: LaunchOptions) -> anyhow::Result<u8> {
+    let show = match (arguments.json, arguments.quiet) {
+        (true, _) => Show::Json,
+        (_, true) => Show::Quiet,
+        _ => Show::Progress,
+    };
+    let run_dir = options.run_dir.clone();
+    let (events, follower) = Follower::start(show, Some(Board::new(&run_dir)))?;
+    // Ranks die with the thread that starts them: this one, which lives as long as the program.
+    let launched = super::block_on(launcher::launch(options, events));
+    let seen = follower.end();
+    let outcome = launched??;
+
+    let text = report::of_launch(&run_dir, &outcome, &seen)?;
+    match (&outcome, arguments.json) {
+        (launcher::Outcome::Done, false) => output::print(&text)?,
+        (launcher::Outcome::Done, true) => {}
+        _ => output::say(&text),
+    }
+    Ok(exit::of(outcome.exit_code()))
+}
+
+fn on_slurm(
+    arguments: &Arguments,
+    recipe: &Recipe,
+    plan: &Plan,
+    run_dir: &Path,
+) -> anyhow::Result<u8> {
+    if arguments.resume.0 != Resume::Auto {
+        return Err(wrong_use(
+            "a job that is requeued must go on by itself: leave --resume out with --cluster slurm",
+        ));
+    }
+    let gpus = match (recipe.device, recipe.gpus) {
+        (Device::Cpu, _) => 0,
+        (Device::Cuda, Some(gpus)) => gpus as usize,
+        (Device::Cuda, None) => {
+            return Err(wrong_use(
+                "Slurm must be asked for a number of GPUs: write --gpus N",
+            ));
+        }
+    };
+    let ranks = match gpus {
+        0 => recipe.ranks as usize,
+        gpus => gpus,
+    };
+    batch::splits(plan, ranks)?;
+    let mut command = vec![run_command::program(), "launch".into()];
+    command.extend(["--run-dir".into(), run_dir.display().to_string()]);
+    command.extend(arguments.recipe.words());
+    let script = slurm::render(
+        plan,
+        &SlurmOptions {
+            job_name: job_name(&recipe.name),
+            nodes: arguments.nodes,
+            gpus,
+            time: arguments.time.clone(),
+            partition: arguments.partition.clone(),
+            command,
+        },
+    )?;
+    if !arguments.dry_run {
+        return Err(wrong_use(
+            "submitting to Slurm is not there yet: add --dry-run, and hand the script that it prints to `sbatch`",
+        ));
+    }
+    output::print(&script)?;
+    Ok(exit::DONE)
+}
+
+/// The recipe's name with what Slurm does not take replaced.
+fn job_name(name: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
+    let name: String = name
+        .chars()
+        .map(|c| if safe(c) { c } else { '_' })
+        .collect();
+    format!("spinectl-{name}")
+}

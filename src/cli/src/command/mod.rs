@@ -1,0 +1,53 @@
+//! The commands, one a file.
+
+mod checkpoint;
+mod completions;
+mod data;
+mod launch;
+mod plan;
+mod predict;
+mod status;
+
+use std::future::Future;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Launch(Box<launch::Arguments>),
+    Plan(plan::Arguments),
+    Status(status::Arguments),
+    /// List and verify checkpoints
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
+    /// Make data sets
+    #[command(subcommand)]
+    Data(data::Command),
+    Predict(predict::Arguments),
+    Completions(completions::Arguments),
+}
+
+impl Command {
+    /// Runs the command; the exit code where it came to its end.
+    pub fn run(&self) -> anyhow::Result<u8> {
+        match self {
+            Command::Launch(arguments) => launch::run(arguments),
+            Command::Plan(arguments) => plan::run(arguments),
+            Command::Status(arguments) => status::run(arguments),
+            Command::Checkpoint(command) => checkpoint::run(command),
+            Command::Data(command) => data::run(command),
+            Command::Predict(arguments) => predict::run(arguments),
+            Command::Completions(arguments) => completions::run(arguments),
+        }
+    }
+}
+
+/// Drives a future to its end on this thread.
+fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    Ok(runtime.block_on(future))
+}

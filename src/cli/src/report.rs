@@ -1,0 +1,179 @@
+//! What a launch says at its end: the metrics, the failure and what to do about it, how to go on.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use event::{FailureClass, Phase};
+use launcher::Outcome;
+
+use crate::progress::{Cause, Seen};
+use crate::{metrics, run_command};
+
+/// Lines of a log that a failure quotes, and the bytes in which they are looked for.
+const LOG_LINES: usize = 12;
+const LOG_BYTES: u64 = 16 * 1024;
+
+/// The end of a run in words, for the terminal.
+pub fn of_launch(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Result<String> {
+    let go_on = run_command::go_on(run_dir);
+    Ok(match outcome {
+        Outcome::Done => {
+            let metrics = metrics::of_run(run_dir)?
+                .unwrap_or_else(|| "all jobs are done, but there is no summary.json".into());
+            format!("{metrics}\n\ncurves: {}", run_command::tensorboard(run_dir))
+        }
+        Outcome::Failed { job, class, reason } => {
+            let cause = seen.failures.cause(job);
+            let mut text = failure(job, *class, reason, cause.as_ref());
+            if let Some(cause) = &cause {
+                let log = run_dir
+                    .join("jobs")
+                    .join(job)
+                    .join(format!("attempt-{}", cause.attempt))
+                    .join(format!("rank{}.log", cause.rank));
+                text.push_str(&quoted_log(&log));
+            }
+            format!("{text}\n{}\nThen go on: {go_on}", advice(*class))
+        }
+        Outcome::Stopped => {
+            format!("stopped, with everything saved. Go on: {go_on}")
+        }
+        Outcome::Interrupted { signal } => format!(
+            "interrupted by signal {signal} before everything was saved; older checkpoints are whole. Go on: {go_on}"
+        ),
+    })
+}
+
+/// `stage2-... failed on rank 1, attempt 1, step 7, in backward (killed)` and the message.
+fn failure(job: &str, class: FailureClass, reason: &str, cause: Option<&Cause>) -> String {
+    let class = class_in_words(class);
+    let Some(cause) = cause else {
+        return format!("{job} failed ({class}): {reason}\n");
+    };
+    let mut place = format!("rank {}, attempt {}", cause.rank, cause.attempt);
+    if let Some(step) = cause.report.step {
+        place.push_str(&format!(", step {step}"));
+    }
+    if let Some(phase) = cause.report.phase.map(Phase::as_str) {
+        place.push_str(&format!(", in {phase}"));
+    }
+    let exit = cause
+        .report
+        .exit
+        .as_ref()
+        .map_or_else(String::new, |exit| format!(" [{exit}]"));
+    let message = &cause.report.message;
+    format!("{job} failed on {place} ({class}){exit}: {message}\n")
+}
+
+fn class_in_words(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Data => "bad data",
+        FailureClass::Setup => "setup",
+        FailureClass::Disk => "disk",
+        FailureClass::Collective => "a peer was lost",
+        FailureClass::Killed => "killed",
+        FailureClass::Other => "program",
+    }
+}
+
+fn advice(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Data => {
+            "Mend or replace what is named above, or leave the study out: `data.exclude` in the recipe."
+        }
+        FailureClass::Setup => {
+            "The recipe asks for what this program or machine does not have: change the one or the other."
+        }
+        FailureClass::Disk => {
+            "Free space (or raise the quota) where the run directory is, or lower `checkpoint.keep_last`."
+        }
+        FailureClass::Killed => {
+            "Signal 9 without a word is mostly the kernel out of memory (`dmesg | tail`): lower `micro_batch` or \
+             `data.workers` in the recipe, or give the job more memory."
+        }
+        FailureClass::Collective | FailureClass::Other => {
+            "Retries did not help: look at the log above and at those of the other ranks beside it."
+        }
+    }
+}
+
+/// The path of a log and its last lines; only the path where it cannot be read.
+pub fn quoted_log(path: &Path) -> String {
+    let lines = last_lines(path).unwrap_or_default();
+    match lines.is_empty() {
+        true => format!("log: {} (nothing in it)\n", path.display()),
+        false => {
+            let quoted: String = lines.iter().map(|line| format!("  | {line}\n")).collect();
+            format!("log: {}, its end:\n{quoted}", path.display())
+        }
+    }
+}
+
+fn last_lines(path: &Path) -> std::io::Result<Vec<String>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(LOG_LINES);
+    Ok(lines.into_iter().skip(from).map(without_controls).collect())
+}
+
+/// A log may hold anything; escape sequences are not for the terminal of whoever reads this.
+fn without_controls(line: &str) -> String {
+    line.chars()
+        .filter(|c| !c.is_control() || *c == '\t')
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use event::{EventKind, FailureReport, RunEvent};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_with_its_place_log_and_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = folder.path().join("jobs/labels/attempt-2");
+        std::fs::create_dir_all(&attempt).unwrap();
+        let log: String = (0..100).map(|n| format!("line {n}\x1b[31m\n")).collect();
+        std::fs::write(attempt.join("rank1.log"), log).unwrap();
+        let report = FailureReport {
+            failed_at: 1.0,
+            class: FailureClass::Data,
+            message: "study 1.2.3 has no slices".into(),
+            phase: Some(Phase::DataWait),
+            step: Some(7),
+            exit: Some("exit 4".into()),
+        };
+        let mut seen = Seen::default();
+        seen.failures.take(&RunEvent {
+            rank: Some(1),
+            ..RunEvent::job("labels", 2, EventKind::RankFailed(report))
+        });
+        let outcome = Outcome::Failed {
+            job: "labels".into(),
+            class: FailureClass::Data,
+            reason: "x".into(),
+        };
+        let text = of_launch(folder.path(), &outcome, &seen).unwrap();
+        for part in [
+            "labels failed on rank 1, attempt 2, step 7, in data wait (bad data) [exit 4]: study 1.2.3 has no slices",
+            "rank1.log, its end:\n  | line 88[31m\n",
+            "  | line 99[31m\n",
+            "data.exclude",
+            "Go on:",
+        ] {
+            assert!(
+                text.to_lowercase().contains(&part.to_lowercase()),
+                "no `{part}` in\n{text}"
+            );
+        }
+        assert!(!text.contains("line 87") && !text.contains('\x1b'));
+    }
+}

@@ -1,0 +1,33 @@
+//! The commands that are suggested to the user, quoted so that they can be pasted.
+
+use std::path::Path;
+
+/// How this program was called, as the first word of a suggestion.
+pub fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "spinectl".into())
+}
+
+/// The command that goes on with a run, from the recipe that its directory keeps.
+pub fn go_on(run_dir: &Path) -> String {
+    command(&[
+        program(),
+        "launch".into(),
+        run_dir.join("recipe.yaml").display().to_string(),
+        "--run-dir".into(),
+        run_dir.display().to_string(),
+    ])
+}
+
+/// The command that shows a run's curves.
+pub fn tensorboard(run_dir: &Path) -> String {
+    command(&[
+        "tensorboard".into(),
+        "--logdir".into(),
+        run_dir.join("tensorboard").display().to_string(),
+    ])
+}
+
+fn command(words: &[String]) -> String {
+    // No argument of a running program holds a zero byte, the one thing that cannot be quoted.
+    cluster::shell::quote_command(words).unwrap_or_else(|_| words.join(" "))
+}

@@ -1,0 +1,279 @@
+//! The multi-tensor kernels against the same formulas in plain tensor operations.
+
+use collective::kernels::{self, AdamW, ScaleGrowth};
+use tch::{Device, Kind, Tensor};
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+const SHAPES: [&[i64]; 4] = [&[16, 8, 3, 3], &[16], &[7, 33], &[1]];
+
+fn random(seed: i64, scale: f64) -> Vec<Tensor> {
+    tch::manual_seed(seed);
+    SHAPES
+        .iter()
+        .map(|shape| Tensor::randn(*shape, F32) * scale)
+        .collect()
+}
+
+fn zeros() -> Vec<Tensor> {
+    SHAPES
+        .iter()
+        .map(|shape| Tensor::zeros(*shape, F32))
+        .collect()
+}
+
+fn steps() -> Vec<Tensor> {
+    SHAPES.iter().map(|_| Tensor::from(0.0f32)).collect()
+}
+
+fn copies(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::copy).collect()
+}
+
+#[test]
+fn fused_adamw_is_the_published_formula() {
+    let settings = AdamW {
+        lr: 3e-2,
+        beta1: 0.8,
+        beta2: 0.95,
+        eps: 1e-6,
+        weight_decay: 0.1,
+    };
+    let parameters = random(1, 1.0);
+    let mut expected: Vec<Tensor> = parameters.iter().map(|p| p.to_kind(Kind::Double)).collect();
+    let (exp_avg, exp_avg_sq, steps) = (zeros(), zeros(), steps());
+    let mut moments: Vec<(Tensor, Tensor)> = expected
+        .iter()
+        .map(|p| (p.zeros_like(), p.zeros_like()))
+        .collect();
+    for t in 1..=5 {
+        let gradients = random(100 + i64::from(t), 0.5);
+        kernels::fused_adamw(
+            &parameters,
+            &gradients,
+            &exp_avg,
+            &exp_avg_sq,
+            &steps,
+            &settings,
+        )
+        .unwrap();
+        for ((p, (m, v)), g) in expected.iter_mut().zip(&mut moments).zip(&gradients) {
+            let g = g.to_kind(Kind::Double);
+            *p = &*p * (1.0 - settings.lr * settings.weight_decay);
+            *m = &*m * settings.beta1 + &g * (1.0 - settings.beta1);
+            *v = &*v * settings.beta2 + g.square() * (1.0 - settings.beta2);
+            let m_hat = &*m / (1.0 - settings.beta1.powi(t));
+            let v_hat = &*v / (1.0 - settings.beta2.powi(t));
+            *p = &*p - m_hat / (v_hat.sqrt() + settings.eps) * settings.lr;
+        }
+    }
+    for (ours, theirs) in parameters.iter().zip(&expected) {
+        let difference = (ours.to_kind(Kind::Double) - theirs)
+            .abs()
+            .max()
+            .double_value(&[]);
+        assert!(difference < 1e-6, "{difference}");
+    }
+    for step in &steps {
+        assert_eq!(step.double_value(&[]), 5.0);
+    }
+}
+
+#[test]
+fn fused_adamw_is_the_same_in_channels_last() {
+    let (plain, strided) = (random(1, 1.0), random(1, 1.0));
+    kernels::channels_last(&strided).unwrap();
+    assert_ne!(plain[0].stride(), strided[0].stride());
+    let gradients = random(2, 1.0);
+    let update = |parameters: &[Tensor], gradients: &[Tensor]| {
+        let moments = || -> Vec<Tensor> { parameters.iter().map(Tensor::zeros_like).collect() };
+        kernels::fused_adamw(
+            parameters,
+            gradients,
+            &moments(),
+            &moments(),
+            &steps(),
+            &AdamW::default(),
+        )
+    };
+    // The gradients still lie in another order than the parameters: refused, not misread.
+    let error = update(&strided, &gradients).unwrap_err().to_string();
+    assert!(
+        error.starts_with("fused_adamw: a gradient or moment of parameter 0 differs"),
+        "{error}"
+    );
+    update(&plain, &gradients).unwrap();
+    let strided_gradients = copies(&gradients);
+    kernels::channels_last(&strided_gradients).unwrap();
+    update(&strided, &strided_gradients).unwrap();
+    for (a, b) in plain.iter().zip(&strided) {
+        assert!((a - b).abs().max().double_value(&[]) < 1e-7);
+    }
+}
+
+#[test]
+fn fused_adamw_refuses_lists_that_do_not_fit() {
+    let (parameters, gradients) = (random(1, 1.0), random(2, 1.0));
+    let short = kernels::fused_adamw(
+        &parameters,
+        &gradients[..3],
+        &zeros(),
+        &zeros(),
+        &steps(),
+        &AdamW::default(),
+    );
+    assert_eq!(
+        short.unwrap_err().to_string(),
+        "fused_adamw: 4 parameters but 3 gradients"
+    );
+    let whole: Vec<Tensor> = SHAPES.iter().map(|_| Tensor::from(0i64)).collect();
+    let integers = kernels::fused_adamw(
+        &parameters,
+        &gradients,
+        &zeros(),
+        &zeros(),
+        &whole,
+        &AdamW::default(),
+    );
+    assert_eq!(
+        integers.unwrap_err().to_string(),
+        "fused_adamw: the step of parameter 0 must be one f32"
+    );
+    assert!(kernels::fused_adamw(&[], &[], &[], &[], &[], &AdamW::default()).is_err());
+}
+
+fn norm(tensors: &[Tensor]) -> f64 {
+    let squares = tensors.iter().map(|t| {
+        t.to_kind(Kind::Double)
+            .square()
+            .sum(Kind::Double)
+            .double_value(&[])
+    });
+    squares.sum::<f64>().sqrt()
+}
+
+#[test]
+fn clipping_scales_to_the_norm_and_returns_the_old_one() {
+    let gradients = random(3, 2.0);
+    let before = copies(&gradients);
+    let expected = norm(&gradients);
+    assert!(
+        (kernels::grad_norm(&gradients).unwrap().double_value(&[]) / expected - 1.0).abs() < 1e-6
+    );
+    let total = kernels::clip_grad_norm(&gradients, 1.5).unwrap();
+    assert!((total / expected - 1.0).abs() < 1e-6);
+    assert!((norm(&gradients) - 1.5).abs() < 1e-5);
+    for (after, before) in gradients.iter().zip(&before) {
+        assert!(
+            (after - before * (1.5 / (expected + 1e-6)))
+                .abs()
+                .max()
+                .double_value(&[])
+                < 1e-6
+        );
+    }
+}
+
+#[test]
+fn clipping_leaves_small_gradients_alone() {
+    let gradients = random(3, 1e-3);
+    let before = copies(&gradients);
+    kernels::clip_grad_norm(&gradients, 10.0).unwrap();
+    assert!(gradients.iter().zip(&before).all(|(a, b)| a.equal(b)));
+}
+
+#[test]
+fn clipping_reports_a_norm_that_is_not_finite() {
+    let gradients = random(3, 1.0);
+    _ = gradients[2].shallow_clone().fill_(f64::INFINITY);
+    assert!(
+        kernels::clip_grad_norm(&gradients, 1.0)
+            .unwrap()
+            .is_infinite()
+    );
+    for wrong in [0.0, -1.0, f64::NAN] {
+        assert!(
+            kernels::clip_grad_norm(&gradients, wrong)
+                .unwrap_err()
+                .to_string()
+                .contains("give a positive number")
+        );
+    }
+    assert!(kernels::clip_grad_norm(&[], 1.0).is_err() && kernels::grad_norm(&[]).is_err());
+}
+
+#[test]
+fn foreach_mul_scales_in_place() {
+    let tensors = random(4, 1.0);
+    let before = copies(&tensors);
+    kernels::foreach_mul_(&tensors, 0.25).unwrap();
+    assert!(
+        tensors
+            .iter()
+            .zip(&before)
+            .all(|(a, b)| a.equal(&(b * 0.25)))
+    );
+    kernels::foreach_mul_(&[], 0.25).unwrap();
+}
+
+#[test]
+fn gradients_are_found_and_zeroed() {
+    let used = Tensor::ones([3], F32).set_requires_grad(true);
+    let unused = Tensor::ones([3], F32).set_requires_grad(true);
+    let parameters = [used.shallow_clone(), unused];
+    assert!(
+        kernels::grads(&parameters)
+            .unwrap_err()
+            .to_string()
+            .contains("parameter 0 has no gradient")
+    );
+    collective::backward(&(&used * 3.0).sum(Kind::Float)).unwrap();
+    assert!(
+        kernels::grads(&parameters)
+            .unwrap_err()
+            .to_string()
+            .contains("parameter 1 has no gradient")
+    );
+    let gradient = kernels::grads(&parameters[..1]).unwrap().remove(0);
+    assert_eq!(gradient, Tensor::from_slice(&[3.0f32; 3]));
+    kernels::zero_grad(&parameters).unwrap();
+    // The same memory as the parameter's own gradient.
+    assert_eq!(gradient, Tensor::zeros([3], F32));
+    assert_eq!(used.grad(), gradient);
+}
+
+#[test]
+fn channels_last_keeps_the_parameter_and_its_values() {
+    let kernel = random(5, 1.0).remove(0).set_requires_grad(true);
+    let (values, linear) = (kernel.detach().copy(), Tensor::ones([7, 33], F32));
+    kernels::channels_last(&[kernel.shallow_clone(), linear.shallow_clone()]).unwrap();
+    assert_eq!(kernel.stride(), [72, 1, 24, 8]);
+    assert!(kernel.equal(&values) && kernel.requires_grad() && kernel.is_leaf());
+    assert_eq!(linear.stride(), [33, 1]);
+}
+
+#[test]
+fn the_loss_scale_backs_off_and_grows() {
+    let growth = ScaleGrowth {
+        interval: 2,
+        ..Default::default()
+    };
+    let scale = Tensor::from_slice(&[1024.0f32]);
+    let tracker = Tensor::from_slice(&[0i32]);
+    let mut seen = Vec::new();
+    for overflow in [false, true, false, false, false] {
+        let gradients = random(6, 1.0);
+        let before = copies(&gradients);
+        kernels::foreach_mul_(&gradients, scale.double_value(&[0])).unwrap();
+        if overflow {
+            _ = gradients[1].shallow_clone().fill_(f64::NAN);
+        }
+        let found_inf = Tensor::zeros([1], F32);
+        kernels::amp_unscale(&gradients, &found_inf, &scale.reciprocal()).unwrap();
+        assert_eq!(found_inf.double_value(&[0]) != 0.0, overflow);
+        // The scales are powers of two, so unscaling is exact.
+        assert!(gradients[0].equal(&before[0]));
+        kernels::amp_update_scale(&scale, &tracker, &found_inf, &growth).unwrap();
+        seen.push(scale.double_value(&[0]));
+    }
+    assert_eq!(seen, [1024.0, 512.0, 512.0, 1024.0, 1024.0]);
+}

@@ -1,0 +1,107 @@
+//! Runs a test's body in several real processes: the test starts its own binary once for each rank and waits for them.
+
+use std::env;
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use collective::{Backend, ProcessGroup, Rendezvous, Store};
+
+/// A test that hangs is ended after this; none of them needs a tenth of it.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// In the processes it starts, runs `body` and returns None. In the test itself, returns how each rank ended.
+pub fn start(
+    test: &str,
+    world_size: usize,
+    body: impl FnOnce(Rendezvous),
+) -> Option<Vec<ExitStatus>> {
+    let number = |name: &str| {
+        env::var(name)
+            .ok()
+            .map(|value| value.parse::<i32>().unwrap())
+    };
+    if let Some(rank) = number("SPINECTL_TEST_RANK") {
+        tch::set_num_threads(1);
+        body(Rendezvous {
+            rank: rank as usize,
+            world_size,
+            master_addr: "127.0.0.1".to_owned(),
+            master_port: number("SPINECTL_TEST_PORT").unwrap() as u16,
+            listen_fd: number("SPINECTL_TEST_FD"),
+            timeout: Duration::from_secs(20),
+        });
+        return None;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut ranks: Vec<Child> = (0..world_size)
+        .map(|rank| spawn(test, rank, port, &listener))
+        .collect();
+    drop(listener);
+    let deadline = Instant::now() + DEADLINE;
+    while ranks
+        .iter_mut()
+        .any(|rank| rank.try_wait().unwrap().is_none())
+    {
+        if Instant::now() > deadline {
+            ranks.iter_mut().for_each(|rank| rank.kill().unwrap());
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let ended = ranks.into_iter().enumerate().map(|(rank, mut child)| {
+        let mut log = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        eprintln!("--- rank {rank} ---\n{log}");
+        child.wait().unwrap()
+    });
+    Some(ended.collect())
+}
+
+/// [`start`], where every rank is to end well.
+pub fn run(test: &str, world_size: usize, body: impl FnOnce(Rendezvous)) {
+    if let Some(ended) = start(test, world_size, body) {
+        assert!(ended.iter().all(ExitStatus::success), "{ended:?}");
+    }
+}
+
+fn spawn(test: &str, rank: usize, port: u16, listener: &TcpListener) -> Child {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command
+        .env("SPINECTL_TEST_RANK", rank.to_string())
+        .env("SPINECTL_TEST_PORT", port.to_string());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let fd = listener.as_raw_fd();
+    if rank == 0 {
+        command.env("SPINECTL_TEST_FD", fd.to_string());
+    }
+    // SAFETY: both calls are safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if rank == 0 {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
+
+/// A store and a Gloo group over it.
+pub fn gloo(rendezvous: &Rendezvous) -> (Store, ProcessGroup) {
+    let store = Store::connect(rendezvous).unwrap();
+    let group = ProcessGroup::new(&store, Backend::Gloo, "test", rendezvous.timeout).unwrap();
+    (store, group)
+}

@@ -1,0 +1,57 @@
+//! Everything that a rank takes from its environment: who it is, where the others meet, where events go.
+
+use std::env;
+use std::os::fd::RawFd;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+
+/// torchrun's variables, and spinectl's own two.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    pub rank: usize,
+    pub local_rank: usize,
+    pub world_size: usize,
+    pub master_addr: String,
+    pub master_port: u16,
+    /// A listening socket, inherited from the launcher: rank 0 serves the rendezvous on it.
+    pub store_fd: Option<RawFd>,
+    /// Where events go, a line each; standard output without it.
+    pub event_fd: Option<RawFd>,
+}
+
+impl Environment {
+    pub fn read() -> Result<Self> {
+        let world_size = number("WORLD_SIZE")?.unwrap_or(1);
+        let rank = number("RANK")?.unwrap_or(0);
+        if rank >= world_size {
+            bail!(
+                "RANK is {rank} and WORLD_SIZE {world_size}: ranks count from 0 to WORLD_SIZE - 1"
+            );
+        }
+        if world_size > 1 && env::var_os("MASTER_PORT").is_none() {
+            bail!(
+                "WORLD_SIZE is {world_size}, but MASTER_PORT is not set: ranks would not find each other"
+            );
+        }
+        Ok(Environment {
+            rank,
+            local_rank: number("LOCAL_RANK")?.unwrap_or(rank),
+            world_size,
+            master_addr: env::var("MASTER_ADDR").unwrap_or_else(|_| "127.0.0.1".into()),
+            master_port: number("MASTER_PORT")?.unwrap_or(0),
+            store_fd: number("SPINECTL_STORE_FD")?,
+            event_fd: number("SPINECTL_EVENT_FD")?,
+        })
+    }
+}
+
+fn number<T: FromStr>(name: &str) -> Result<Option<T>> {
+    let Some(text) = env::var_os(name) else {
+        return Ok(None);
+    };
+    match text.to_str().and_then(|text| text.parse().ok()) {
+        Some(number) => Ok(Some(number)),
+        None => bail!("the environment variable {name} is {text:?}: expected a number"),
+    }
+}

@@ -1,0 +1,183 @@
+//! A job of the plan: its parts are built from the JobSpec and handed to the stage.
+
+use std::time::Duration;
+
+use collective::{Backend, ProcessGroup, Rendezvous, Store};
+use event::{EventKind, Phase};
+use plan::{JobKind, JobSpec, Plan, TrainStage};
+use stage::{Context, Members, RunPlace, Settings, Stage};
+use train::{Ended, Report, TrainError};
+
+use crate::Outcome;
+use crate::arguments::{DeviceKind, Job};
+use crate::environment::Environment;
+use crate::failure::RankError;
+use crate::reporter::Reporter;
+use crate::signals::STOP;
+
+/// Runs this rank's part of the job.
+pub fn run(
+    job: &Job,
+    environment: &Environment,
+    reporter: &Reporter,
+) -> Result<Outcome, RankError> {
+    let plan = read_plan(job)?;
+    let spec = plan.job(&job.job).ok_or_else(|| {
+        let known: Vec<&str> = plan.jobs.iter().map(|job| job.id.as_str()).collect();
+        RankError::Setup(format!(
+            "the plan has no job `{}`; it has: {}",
+            job.job,
+            known.join(", ")
+        ))
+    })?;
+    let folder = job.run_dir.join("jobs").join(&job.job);
+    std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write {
+        path: folder.display().to_string(),
+        source,
+    })?;
+
+    let heartbeat = |phase| {
+        reporter.report(EventKind::Heartbeat {
+            phase,
+            step: 0,
+            sequence: 0,
+        })
+    };
+    heartbeat(Phase::StartUp);
+    let device = job
+        .device
+        .open(environment.local_rank)
+        .map_err(TrainError::from)?;
+    heartbeat(Phase::Rendezvous);
+    let timeout = Duration::from_secs_f64(plan.stall_timeout);
+    let store = Store::connect(&Rendezvous {
+        rank: environment.rank,
+        world_size: environment.world_size,
+        master_addr: environment.master_addr.clone(),
+        master_port: environment.master_port,
+        listen_fd: environment.store_fd,
+        timeout,
+    })
+    .map_err(TrainError::from)?;
+    let backend = match job.device {
+        DeviceKind::Cpu => Backend::Gloo,
+        DeviceKind::Cuda => Backend::Nccl,
+    };
+    let group =
+        ProcessGroup::new(&store, backend, spec.id.as_str(), timeout).map_err(TrainError::from)?;
+
+    let place = RunPlace::new(&job.run_dir);
+    let context = Context {
+        data: &plan.data,
+        place: &place,
+        group: &group,
+        device,
+        report: reporter,
+    };
+    match &spec.kind {
+        JobKind::Train { .. } => train(&context, &plan, spec, job),
+        kind => tables(&context, &plan, spec, kind),
+    }
+}
+
+fn read_plan(job: &Job) -> Result<Plan, RankError> {
+    plan::read(&job.run_dir.join("plan.json")).map_err(|error| RankError::Setup(error.to_string()))
+}
+
+fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Outcome, RankError> {
+    let JobKind::Train {
+        stage,
+        fold,
+        seed,
+        training,
+    } = &spec.kind
+    else {
+        return Err(RankError::Setup(format!("job {} trains nothing", spec.id)));
+    };
+    let split = plan::accumulation(training, context.group.world_size())
+        .map_err(|error| RankError::Setup(error.to_string()))?;
+    let ended = stage::run_stage(
+        context,
+        &Settings {
+            job: spec.id.as_str(),
+            hash: &spec.hash,
+            stage: of_plan(stage),
+            fold: fold.0,
+            seeds: (plan.seed, *seed),
+            training,
+            micro_batch: split.micro_batch,
+            accumulation: split.accumulation,
+            checkpointing: &plan.checkpoint,
+            resume: &job.resume(),
+            stop: &STOP,
+        },
+    )?;
+    Ok(match ended {
+        Ended::Finished => Outcome::Done,
+        Ended::Stopped => Outcome::Stopped,
+    })
+}
+
+fn of_plan(stage: &TrainStage) -> Stage<'_> {
+    match stage {
+        TrainStage::Stage1a { box_loss } => Stage::Stage1a {
+            box_loss: *box_loss,
+        },
+        TrainStage::Stage1b { sequence, crop } => Stage::Stage1b {
+            sequence,
+            crop: *crop,
+        },
+        TrainStage::Stage2 { sequence } => Stage::Stage2 { sequence },
+        TrainStage::Stage3 { study, features } => Stage::Stage3 {
+            study,
+            features: features.as_str(),
+        },
+    }
+}
+
+fn tables(
+    context: &Context,
+    plan: &Plan,
+    spec: &JobSpec,
+    kind: &JobKind,
+) -> Result<Outcome, RankError> {
+    context.report.report(EventKind::Heartbeat {
+        phase: Phase::Tables,
+        step: 0,
+        sequence: 0,
+    });
+    match kind {
+        JobKind::Labels => stage::make_labels(context, plan.seed)?,
+        JobKind::StudyBoxes => {
+            stage::merge_boxes(context, &context.cohort()?, &jobs_of(plan, "stage1a"))?;
+        }
+        JobKind::SliceLabels => {
+            stage::merge_ratios(context, &context.cohort()?, &jobs_of(plan, "stage1b"))?;
+        }
+        JobKind::Summary => {
+            let members = Members {
+                stage1a: jobs_of(plan, "stage1a"),
+                stage1b: jobs_of(plan, "stage1b"),
+                stage2: jobs_of(plan, "stage2"),
+                stage3: jobs_of(plan, "stage3"),
+            };
+            let metrics = stage::summarise(context, &context.cohort()?, &members)?;
+            stage::finish(context, spec.id.as_str(), 0, &metrics)?;
+        }
+        JobKind::Train { .. } => {
+            return Err(RankError::Setup(format!("job {} makes no table", spec.id)));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The training jobs of a stage, in the plan's order.
+fn jobs_of(plan: &Plan, name: &str) -> Vec<String> {
+    let of_stage =
+        |job: &&JobSpec| matches!(&job.kind, JobKind::Train { stage, .. } if stage.name() == name);
+    plan.jobs
+        .iter()
+        .filter(of_stage)
+        .map(|job| job.id.to_string())
+        .collect()
+}

@@ -1,0 +1,60 @@
+//! Prediction with a run's finished models, in one process.
+
+use std::time::Instant;
+
+use event::EventKind;
+use plan::{JobKind, TrainStage};
+use stage::{Models, RunPlace};
+use train::Report;
+
+use crate::Outcome;
+use crate::arguments::Predict;
+use crate::failure::RankError;
+use crate::reporter::Reporter;
+
+/// Loads all localizers and study models of the run and predicts every study of the folder.
+pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError> {
+    let began = Instant::now();
+    let plan = plan::read(&request.run_dir.join("plan.json"))
+        .map_err(|error| RankError::Setup(error.to_string()))?;
+    let device = request.device.open(0).map_err(train::TrainError::from)?;
+    let place = RunPlace::new(&request.run_dir);
+    let mut models = Models::new(&plan.data, device);
+    for job in &plan.jobs {
+        let JobKind::Train {
+            stage, training, ..
+        } = &job.kind
+        else {
+            continue;
+        };
+        match stage {
+            TrainStage::Stage1a { .. } => {
+                models.add_localizer(&place, job.id.as_str(), training)?
+            }
+            TrainStage::Stage3 { study, .. } => {
+                models.add_study_model(&place, job.id.as_str(), training, study)?;
+            }
+            TrainStage::Stage1b { .. } | TrainStage::Stage2 { .. } => {}
+        }
+    }
+    if !models.are_complete() {
+        return Err(RankError::Setup(format!(
+            "{} has no models of stage 1a and stage 3: predictions need both; run all stages",
+            request.run_dir.display()
+        )));
+    }
+    let counts = stage::predict(&models, &request.images, &request.out, reporter)?;
+    if counts.predicted == 0 {
+        let message = format!(
+            "none of the {} studies could be read; see the warnings",
+            counts.failed
+        );
+        return Err(train::TrainError::Tables(message).into());
+    }
+    let metrics = [("predicted", counts.predicted), ("failed", counts.failed)];
+    reporter.report(EventKind::JobFinished {
+        seconds: began.elapsed().as_secs_f64(),
+        metrics: metrics.map(|(name, n)| (name.to_owned(), n as f64)).into(),
+    });
+    Ok(Outcome::Done)
+}

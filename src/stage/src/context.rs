@@ -1,0 +1,167 @@
+//! What every stage works with: the data set, its split, this rank's group, where to report.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use collective::ProcessGroup;
+use data::csv_table::read_table;
+use data::image::{Window, WindowMode};
+use data::stack::{Appearance, Stack, Stacks};
+use data::tables::{StudyBox, StudyFold, StudyLabels};
+use data::{DataError, StudyUid};
+use event::EventKind;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tch::Device;
+use train::{Report, TrainError, gather_rows, share};
+
+use crate::Result;
+use crate::place::RunPlace;
+
+/// One rank's surroundings.
+pub struct Context<'a> {
+    pub data: &'a recipe::Data,
+    pub place: &'a RunPlace,
+    pub group: &'a ProcessGroup,
+    pub device: Device,
+    pub report: &'a dyn Report,
+}
+
+/// The labelled studies and the fold in which each is held out.
+#[derive(Clone, Debug)]
+pub struct Cohort {
+    pub labels: BTreeMap<StudyUid, StudyLabels>,
+    pub folds: BTreeMap<StudyUid, u32>,
+}
+
+impl Cohort {
+    /// Studies that models of this fold do not see.
+    pub fn held_out(&self, fold: u64) -> Vec<StudyUid> {
+        self.select(|of| u64::from(of) == fold)
+    }
+
+    /// Studies that models of this fold learn from.
+    pub fn training(&self, fold: u64) -> Vec<StudyUid> {
+        self.select(|of| u64::from(of) != fold)
+    }
+
+    fn select(&self, wanted: impl Fn(u32) -> bool) -> Vec<StudyUid> {
+        let chosen = self.folds.iter().filter(|(_, fold)| wanted(**fold));
+        chosen.map(|(study, _)| study.clone()).collect()
+    }
+}
+
+impl Context<'_> {
+    pub fn images(&self) -> PathBuf {
+        self.data.root.join("train_images")
+    }
+
+    /// train.csv without the excluded studies, and tables/folds.csv.
+    pub fn cohort(&self) -> Result<Cohort> {
+        let labels = read_labels(self.data)?;
+        let path = self.place.table("folds");
+        let folds: BTreeMap<StudyUid, u32> = read_table::<StudyFold>(&path)?
+            .into_iter()
+            .map(|row| (row.study, row.fold))
+            .collect();
+        match labels.keys().find(|study| !folds.contains_key(*study)) {
+            Some(study) => Err(TrainError::Tables(format!(
+                "{} has no fold for study {study}, which train.csv lists: the data set has changed since the labels \
+                 were made; launch into another run directory",
+                path.display()
+            ))),
+            None => Ok(Cohort { labels, folds }),
+        }
+    }
+
+    /// tables/study_boxes.csv by study.
+    pub fn study_boxes(&self) -> Result<BTreeMap<StudyUid, StudyBox>> {
+        let rows = read_table::<StudyBox>(&self.place.table("study_boxes"))?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.study.clone(), row))
+            .collect())
+    }
+
+    /// Studies as 8-bit stacks of this side; cropped to their boxes where boxes are given.
+    pub fn stacks(&self, side: u64, boxes: Option<&BTreeMap<StudyUid, StudyBox>>) -> Stacks {
+        let crops = boxes.into_iter().flatten();
+        let crops = crops
+            .map(|(study, row)| (study.clone(), bounds(row)))
+            .collect();
+        let limit = (self.data.memory_mb as usize).saturating_mul(1 << 20);
+        Stacks::new(self.images(), appearance(self.data, side), crops, limit)
+    }
+
+    /// Runs `predict` on each study, shared over the ranks; the rows of all studies in the order of `studies`, on
+    /// every rank.
+    pub fn over_studies<R: Serialize + DeserializeOwned>(
+        &self,
+        what: &str,
+        studies: &[StudyUid],
+        mut predict: impl FnMut(&StudyUid) -> Result<R>,
+    ) -> Result<Vec<R>> {
+        let numbered: Vec<(usize, &StudyUid)> = studies.iter().enumerate().collect();
+        let mine: Vec<_> = share(&numbered, self.group).copied().collect();
+        let mut rows = Vec::with_capacity(mine.len());
+        for (done, (number, study)) in mine.iter().enumerate() {
+            self.progress(what, done, mine.len());
+            rows.push((*number, predict(study)?));
+        }
+        self.progress(what, mine.len(), mine.len());
+        let mut all = gather_rows(rows, self.group, self.device)?;
+        all.sort_by_key(|(number, _)| *number);
+        Ok(all.into_iter().map(|(_, row)| row).collect())
+    }
+
+    pub fn progress(&self, what: &str, done: usize, total: usize) {
+        if self.group.rank() == 0 {
+            let (done, total) = (done as u64, total as u64);
+            self.report.report(EventKind::Progress {
+                what: what.to_owned(),
+                done,
+                total,
+            });
+        }
+    }
+}
+
+/// A study box's sides.
+pub(crate) fn bounds(row: &StudyBox) -> [f64; 4] {
+    [row.x0, row.y0, row.x1, row.y1].map(f64::from)
+}
+
+/// How the recipe wants slices to look at this side.
+pub(crate) fn appearance(data: &recipe::Data, side: u64) -> Appearance {
+    let mode = match data.window {
+        recipe::Window::PerSlice => WindowMode::PerSlice,
+        recipe::Window::Fixed => WindowMode::Fixed,
+    };
+    Appearance {
+        side: side as usize,
+        window: Window {
+            mode,
+            ..Window::default()
+        },
+    }
+}
+
+/// train.csv without the studies that the recipe excludes.
+pub(crate) fn read_labels(data: &recipe::Data) -> Result<BTreeMap<StudyUid, StudyLabels>> {
+    let rows = read_table::<StudyLabels>(&data.root.join("train.csv"))?;
+    let excluded = data
+        .exclude
+        .iter()
+        .map(|uid| StudyUid::new(uid))
+        .collect::<std::result::Result<Vec<_>, DataError>>()?;
+    let kept = rows
+        .into_iter()
+        .filter(|row| !excluded.contains(&row.study));
+    Ok(kept.map(|row| (row.study.clone(), row)).collect())
+}
+
+/// The slices of a stack around `index` that make one 3-slice image: (3, side, side).
+pub(crate) fn image_at(stack: &Stack, index: usize) -> Vec<u8> {
+    let index = index as isize;
+    stack.slices_between(index - 1, index + 2)
+}

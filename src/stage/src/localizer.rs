@@ -1,0 +1,260 @@
+//! Stage 1a: boxes of the vertebrae in single slices.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use data::StudyUid;
+use data::augment::{Augmentation, Strength};
+use data::csv_table::{read_table, write_table};
+use data::loader::Dataset;
+use data::stack::{Stack, Stacks};
+use data::stage_tables::{LocatedSlice, SliceTargets};
+use data::targets::{intersection_over_union, union};
+use nn::{Localizer, box_l1, box_rmse, has_box_loss};
+use recipe::{BoxLoss, Training};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use train::{Losses, Task, augmented, normalised, pixels, shape, strength};
+
+use crate::Result;
+use crate::boxes::study_box;
+use crate::context::{Cohort, Context, image_at};
+
+/// Weights of the two losses.
+const BOX_WEIGHT: f64 = 0.8;
+const HAS_BOX_WEIGHT: f64 = 0.2;
+
+/// Images that go through the network at once in inference.
+const CHUNK: usize = 64;
+
+/// Slices of segmented studies with their boxes.
+pub struct Slices {
+    stacks: Stacks,
+    /// Study, place in its stack, target.
+    samples: Vec<(StudyUid, usize, SliceTargets)>,
+    strength: Strength,
+    seed: u64,
+}
+
+/// One slice: three adjacent ones as channels.
+pub struct SliceSample {
+    /// (3, side, side)
+    pixels: Vec<u8>,
+    change: Augmentation,
+    /// x0, y0, x1, y1 in the changed image.
+    bounds: [f32; 4],
+    has_box: bool,
+}
+
+impl Dataset for Slices {
+    type Sample = SliceSample;
+
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn load(&self, index: usize, epoch: u64) -> data::Result<SliceSample> {
+        let (study, place, target) = &self.samples[index];
+        let stack = self.stacks.get(study)?;
+        let change = Augmentation::draw(&self.strength, self.seed, epoch, index as u64);
+        let moved = target
+            .has_box
+            .then(|| change.move_box(target.bounds.map(f64::from)))
+            .flatten();
+        Ok(SliceSample {
+            pixels: image_at(&stack, *place),
+            change,
+            bounds: moved.unwrap_or_default().map(|v| v as f32),
+            has_box: moved.is_some(),
+        })
+    }
+}
+
+/// The model of one fold and seed, and what it learns from.
+pub struct Stage1a<'a> {
+    context: &'a Context<'a>,
+    model: Localizer,
+    data: Arc<Slices>,
+    box_loss: BoxLoss,
+    side: usize,
+    /// Held-out segmented studies, with the boxes of their slices.
+    truth: BTreeMap<StudyUid, Vec<SliceTargets>>,
+    held_out: Vec<StudyUid>,
+    /// Stacks for inference: whole images, as in training.
+    stacks: RefCell<Stacks>,
+}
+
+impl<'a> Stage1a<'a> {
+    pub fn new(
+        context: &'a Context<'a>,
+        cohort: &Cohort,
+        store: &VarStore,
+        training: &Training,
+        box_loss: BoxLoss,
+        fold: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut by_study: BTreeMap<StudyUid, Vec<SliceTargets>> = BTreeMap::new();
+        for row in read_table::<SliceTargets>(&context.place.table("slice_targets"))? {
+            by_study.entry(row.study.clone()).or_default().push(row);
+        }
+        let held_out = cohort.held_out(fold);
+        let mut samples = Vec::new();
+        for study in cohort.training(fold) {
+            let rows = by_study.get(&study).into_iter().flatten();
+            samples.extend(
+                rows.enumerate()
+                    .map(|(place, row)| (study.clone(), place, row.clone())),
+            );
+        }
+        by_study.retain(|study, _| held_out.contains(study));
+        Ok(Stage1a {
+            context,
+            model: Localizer::new(&store.root(), &training.arch)?,
+            data: Arc::new(Slices {
+                stacks: context.stacks(training.image_size, None),
+                samples,
+                strength: strength(&training.augment),
+                seed,
+            }),
+            box_loss,
+            side: training.image_size as usize,
+            truth: by_study,
+            held_out,
+            stacks: RefCell::new(context.stacks(training.image_size, None)),
+        })
+    }
+
+    /// What the model says of every slice of the held-out studies, as jobs/<job>/out_of_fold.csv.
+    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+        let rows = self.predict("out-of-fold boxes", &self.held_out)?;
+        let metrics = self.metrics(&rows);
+        let rows: Vec<LocatedSlice> = rows.into_iter().flatten().collect();
+        if self.context.group.rank() == 0 {
+            write_table(&self.context.place.out_of_fold(job), &rows)?;
+        }
+        Ok(metrics)
+    }
+
+    fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<LocatedSlice>>> {
+        self.context.over_studies(what, studies, |study| {
+            let stack = self.stacks.borrow().get(study)?;
+            locate(&self.model, study, &stack, self.side, self.context.device)
+        })
+    }
+
+    /// Mean IoU of the study boxes, and the share of slices whose `has_box` is right.
+    fn metrics(&self, predicted: &[Vec<LocatedSlice>]) -> BTreeMap<String, f64> {
+        let (mut ious, mut right, mut slices) = (Vec::new(), 0, 0);
+        for rows in predicted {
+            let Some(truth) = rows.first().and_then(|row| self.truth.get(&row.study)) else {
+                continue;
+            };
+            slices += rows.len();
+            right += rows
+                .iter()
+                .zip(truth)
+                .filter(|(row, t)| (row.has_box > 0.5) == t.has_box)
+                .count();
+            let boxes = truth
+                .iter()
+                .filter(|t| t.has_box)
+                .map(|t| t.bounds.map(f64::from));
+            if let (Some(truth), Some(found)) = (union(boxes), study_box(rows)) {
+                ious.push(intersection_over_union(truth, found.bounds));
+            }
+        }
+        let mean = |sum: f64, n: usize| sum / n.max(1) as f64;
+        BTreeMap::from([
+            ("study_box_iou".into(), mean(ious.iter().sum(), ious.len())),
+            ("has_box_accuracy".into(), mean(right as f64, slices)),
+        ])
+    }
+}
+
+/// Boxes of every slice of a study.
+pub(crate) fn locate(
+    model: &Localizer,
+    study: &StudyUid,
+    stack: &Stack,
+    side: usize,
+    device: Device,
+) -> Result<Vec<LocatedSlice>> {
+    let _no_grad = tch::no_grad_guard();
+    let mut rows = Vec::with_capacity(stack.slices());
+    let places: Vec<usize> = (0..stack.slices()).collect();
+    for chunk in places.chunks(CHUNK) {
+        let images: Vec<Vec<u8>> = chunk.iter().map(|place| image_at(stack, *place)).collect();
+        let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
+        let image = normalised(&pixels(&images, 3, side, device)?)?;
+        let located = model.forward(&image, false)?;
+        let bounds = host(&located.bounds.f_view(-1)?)?;
+        let has_box = host(&located.has_box.f_sigmoid()?)?;
+        for ((place, bounds), has_box) in chunk.iter().zip(bounds.chunks_exact(4)).zip(has_box) {
+            rows.push(LocatedSlice {
+                study: study.clone(),
+                slice_number: stack.slice_numbers[*place],
+                bounds: [bounds[0], bounds[1], bounds[2], bounds[3]],
+                has_box,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// A tensor's values on the host.
+pub(crate) fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    let flat = tensor
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Float)?
+        .f_reshape([-1])?;
+    Ok(Vec::<f32>::try_from(flat)?)
+}
+
+impl Task for Stage1a<'_> {
+    type Data = Slices;
+
+    fn data(&self) -> &Arc<Slices> {
+        &self.data
+    }
+
+    fn loss(&self, samples: Vec<SliceSample>) -> Result<Losses> {
+        let device = self.context.device;
+        let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
+        let changes: Vec<Augmentation> = samples.iter().map(|s| s.change.clone()).collect();
+        let image = normalised(&augmented(
+            &pixels(&bytes, 3, self.side, device)?,
+            &changes,
+        )?)?;
+        let bounds: Vec<f32> = samples.iter().flat_map(|s| s.bounds).collect();
+        let bounds = Tensor::f_from_slice(&bounds)?
+            .f_view(shape([samples.len(), 4]))?
+            .f_to_device(device)?;
+        let has_box: Vec<f32> = samples
+            .iter()
+            .map(|s| f32::from(u8::from(s.has_box)))
+            .collect();
+        let has_box = Tensor::f_from_slice(&has_box)?.f_to_device(device)?;
+
+        let located = self.model.forward(&image, true)?;
+        let box_part = match self.box_loss {
+            BoxLoss::Rmse => box_rmse(&located.bounds, &bounds, &has_box)?,
+            BoxLoss::L1 => box_l1(&located.bounds, &bounds, &has_box)?,
+        };
+        let has_box_part = has_box_loss(&located.has_box, &has_box)?;
+        let total = box_part
+            .f_mul_scalar(BOX_WEIGHT)?
+            .f_add(&has_box_part.f_mul_scalar(HAS_BOX_WEIGHT)?)?;
+        Ok(Losses {
+            total,
+            parts: vec![("box", box_part), ("has_box", has_box_part)],
+            images: samples.len(),
+        })
+    }
+
+    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+        let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
+        Ok(self.metrics(&self.predict("evaluation", &labelled)?))
+    }
+}

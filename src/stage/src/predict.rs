@@ -1,0 +1,170 @@
+//! A folder of studies -> submission.csv, by all of a run's models together.
+
+use std::fs;
+use std::path::Path;
+
+use data::csv_table::write_table;
+use data::tables::Prediction;
+use data::{DataError, StudyUid};
+use event::EventKind;
+use nn::{Localizer, StudyModel};
+use recipe::{StudyModel as StudySettings, Training};
+use tch::Device;
+use tch::nn::VarStore;
+use train::{Report, TrainError, load_model};
+
+use crate::Result;
+use crate::place::RunPlace;
+use crate::prediction::predict_study;
+use crate::summary::prediction_rows;
+
+/// A run's finished models on one device.
+pub struct Models<'a> {
+    pub data: &'a recipe::Data,
+    pub device: Device,
+    pub(crate) localizers: Vec<(Localizer, &'a Training)>,
+    pub(crate) studies: Vec<(StudyModel, &'a Training, &'a StudySettings)>,
+    /// The variables of all of them: dropped last.
+    stores: Vec<VarStore>,
+}
+
+impl<'a> Models<'a> {
+    pub fn new(data: &'a recipe::Data, device: Device) -> Self {
+        Models {
+            data,
+            device,
+            localizers: Vec::new(),
+            studies: Vec::new(),
+            stores: Vec::new(),
+        }
+    }
+
+    /// Adds a localizer with the weights that its job ended with.
+    pub fn add_localizer(
+        &mut self,
+        place: &RunPlace,
+        job: &str,
+        training: &'a Training,
+    ) -> Result<()> {
+        let store = VarStore::new(self.device);
+        let model = Localizer::new(&store.root(), &training.arch)?;
+        load_final(place, job, &store)?;
+        self.localizers.push((model, training));
+        self.stores.push(store);
+        Ok(())
+    }
+
+    /// Adds a study model with the weights that its job ended with.
+    pub fn add_study_model(
+        &mut self,
+        place: &RunPlace,
+        job: &str,
+        training: &'a Training,
+        study: &'a StudySettings,
+    ) -> Result<()> {
+        let store = VarStore::new(self.device);
+        let (hidden, length) = (study.lstm_hidden as i64, study.max_images as i64);
+        let model = StudyModel::new(&store.root(), &training.arch, hidden, length)?;
+        load_final(place, job, &store)?;
+        self.studies.push((model, training, study));
+        self.stores.push(store);
+        Ok(())
+    }
+
+    /// Whether a study can be taken from pixels to probabilities.
+    pub fn are_complete(&self) -> bool {
+        !self.localizers.is_empty() && !self.studies.is_empty()
+    }
+}
+
+fn load_final(place: &RunPlace, job: &str, store: &VarStore) -> Result<()> {
+    let root = place.checkpoints(job);
+    let found = checkpoint::newest_valid(&root)?.ok_or_else(|| {
+        TrainError::Tables(format!(
+            "{} holds no checkpoint: job {job} has not been trained; finish the run with \
+             `spinectl launch ... --resume auto`",
+            root.display()
+        ))
+    })?;
+    let saved = checkpoint::read(&found.path, None)?;
+    load_model(store, &saved.model, &found.path.display().to_string())
+}
+
+/// How many studies were predicted and how many could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub predicted: usize,
+    pub failed: usize,
+}
+
+/// Predicts every study folder below `images` and writes a submission to `out`.
+///
+/// A study that cannot be read is named in a warning and left out; the others go on.
+pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) -> Result<Counts> {
+    let studies = studies_below(images)?;
+    let mut rows: Vec<Prediction> = Vec::new();
+    let mut counts = Counts {
+        predicted: 0,
+        failed: 0,
+    };
+    let total = studies.len() as u64;
+    for (done, study) in studies.iter().enumerate() {
+        report.report(EventKind::Progress {
+            what: "studies".into(),
+            done: done as u64,
+            total,
+        });
+        match predict_study(models, &images.join(study.as_str()), study) {
+            Ok(outcome) => {
+                counts.predicted += 1;
+                rows.extend(prediction_rows(study, &outcome.probabilities));
+                if outcome.uncropped {
+                    let message =
+                        format!("study {study}: no vertebra was found; all of it was taken");
+                    report.report(EventKind::Warning { message });
+                }
+            }
+            Err(TrainError::Data(error)) => {
+                counts.failed += 1;
+                let message = format!("study {study} is left out: {error}");
+                report.report(EventKind::Warning { message });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.report(EventKind::Progress {
+        what: "studies".into(),
+        done: total,
+        total,
+    });
+    write_table(out, &rows)?;
+    report.report(EventKind::TableWritten {
+        table: "submission".into(),
+        rows: rows.len(),
+    });
+    Ok(counts)
+}
+
+/// The folders below `images` that are named like a study, in order.
+fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
+    let entries = fs::read_dir(images).map_err(DataError::io("list", images))?;
+    let mut studies = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(DataError::io("list", images))?;
+        let name = entry.file_name();
+        if let Some(study) = name.to_str().and_then(|name| StudyUid::new(name).ok())
+            && entry.path().is_dir()
+        {
+            studies.push(study);
+        }
+    }
+    studies.sort();
+    if studies.is_empty() {
+        return Err(TrainError::Tables(format!(
+            "{} holds no folder named by a StudyInstanceUID: give the folder that holds one folder of DICOM files for \
+             each study",
+            images.display()
+        )));
+    }
+    Ok(studies)
+}

@@ -1,0 +1,68 @@
+//! What a run's models say of one study that none of them may have seen.
+
+use std::path::Path;
+
+use data::StudyUid;
+use data::stack::{Appearance, read_stack};
+use data::volume::study_header;
+
+use crate::Result;
+use crate::boxes::{Found, mean_over_models, study_box};
+use crate::localizer::locate;
+use crate::metric::LABELS;
+use crate::predict::Models;
+use crate::study::{fitted_features, probabilities};
+
+/// A study's probabilities (patient_overall, C1..C7), and where the vertebrae were found.
+pub(crate) struct StudyOutcome {
+    pub probabilities: [f64; LABELS],
+    /// The localizers found no vertebra: the whole study was taken.
+    pub uncropped: bool,
+}
+
+/// Reads one study and takes it through the localizers and the study models; each a mean over models.
+pub(crate) fn predict_study(
+    models: &Models,
+    folder: &Path,
+    study: &StudyUid,
+) -> Result<StudyOutcome> {
+    let header = study_header(folder)?;
+    let appearance = |side: u64| -> Appearance { crate::context::appearance(models.data, side) };
+
+    let mut located = Vec::with_capacity(models.localizers.len());
+    for (model, training) in &models.localizers {
+        let stack = read_stack(&header, None, appearance(training.image_size))?;
+        let side = training.image_size as usize;
+        located.push(locate(model, study, &stack, side, models.device)?);
+    }
+    let last = header.slice_numbers.len().saturating_sub(1);
+    let found = study_box(&mean_over_models(&located));
+    let uncropped = found.is_none();
+    let found = found.unwrap_or(Found {
+        bounds: [0.0, 0.0, 1.0, 1.0],
+        slice_from: 0,
+        slice_to: last,
+    });
+
+    let mut sum = [0.0; LABELS];
+    for (model, training, settings) in &models.studies {
+        let _no_grad = tch::no_grad_guard();
+        let stack = read_stack(&header, Some(found.bounds), appearance(training.image_size))?;
+        let margin = settings.margin as usize;
+        let range = (
+            found.slice_from.saturating_sub(margin),
+            (found.slice_to + margin).min(last),
+        );
+        let (features, mask) =
+            fitted_features(model, &stack, range, settings, training, models.device)?;
+        let logits = model.forward(&features.f_unsqueeze(0)?, &mask.f_unsqueeze(0)?, false)?;
+        sum.iter_mut()
+            .zip(probabilities(&logits)?)
+            .for_each(|(sum, p)| *sum += p);
+    }
+    let count = models.studies.len().max(1) as f64;
+    Ok(StudyOutcome {
+        probabilities: sum.map(|sum| sum / count),
+        uncropped,
+    })
+}

@@ -1,0 +1,161 @@
+//! One training job from its settings to its out-of-fold table.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use event::{EventKind, Phase};
+use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
+use tch::nn::VarStore;
+use train::{CheckpointPlace, Ended, Resume, Setup, StopFlag, Task, train};
+
+use crate::Result;
+use crate::context::Context;
+use crate::localizer::Stage1a;
+use crate::slice_task::SliceTask;
+use crate::study::Stage3;
+
+/// Which stage, with the settings that only it has.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage<'a> {
+    Stage1a {
+        box_loss: BoxLoss,
+    },
+    Stage1b {
+        sequence: &'a Sequence,
+        crop: bool,
+    },
+    Stage2 {
+        sequence: &'a Sequence,
+    },
+    /// `features`: the stage-2 job whose CNN is taken over.
+    Stage3 {
+        study: &'a StudyModel,
+        features: &'a str,
+    },
+}
+
+/// One training job.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    pub job: &'a str,
+    /// Hash of the plan up to this job.
+    pub hash: &'a str,
+    pub stage: Stage<'a>,
+    pub fold: u64,
+    /// The recipe's seed and the model's.
+    pub seeds: (u64, u64),
+    pub training: &'a Training,
+    pub micro_batch: usize,
+    pub accumulation: usize,
+    pub checkpointing: &'a Checkpointing,
+    pub resume: &'a Resume,
+    pub stop: &'a StopFlag,
+}
+
+/// Trains, predicts the held-out studies, writes their table and metrics.json.
+pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
+    let Settings { training, fold, .. } = *settings;
+    let seed = mixed_seed(settings.seeds);
+    // Initial weights; ranks draw the same and rank 0's are broadcast all the same.
+    tch::manual_seed(seed as i64);
+    let store = VarStore::new(context.device);
+    let cohort = context.cohort()?;
+    match settings.stage {
+        Stage::Stage1a { box_loss } => {
+            let task = Stage1a::new(context, &cohort, &store, training, box_loss, fold, seed)?;
+            run(context, settings, &store, seed, &task, |task| {
+                task.out_of_fold(settings.job)
+            })
+        }
+        Stage::Stage1b { sequence, crop } => {
+            let parts = (training, sequence, crop);
+            let task = SliceTask::stage1b(context, &cohort, &store, parts, fold, seed)?;
+            run(context, settings, &store, seed, &task, |task| {
+                task.out_of_fold(settings.job)
+            })
+        }
+        Stage::Stage2 { sequence } => {
+            let task =
+                SliceTask::stage2(context, &cohort, &store, (training, sequence), fold, seed)?;
+            run(context, settings, &store, seed, &task, |task| {
+                task.out_of_fold(settings.job)
+            })
+        }
+        Stage::Stage3 { study, features } => {
+            let task = Stage3::new(context, &cohort, &store, training, study, features, fold)?;
+            run(context, settings, &store, seed, &task, |task| {
+                task.out_of_fold(settings.job)
+            })
+        }
+    }
+}
+
+fn run<T: Task>(
+    context: &Context,
+    settings: &Settings,
+    store: &VarStore,
+    seed: u64,
+    task: &T,
+    out_of_fold: impl Fn(&T) -> Result<BTreeMap<String, f64>>,
+) -> Result<Ended> {
+    let checkpoints = CheckpointPlace {
+        root: context.place.checkpoints(settings.job),
+        job: settings.job.to_owned(),
+        hash: settings.hash.to_owned(),
+        every: settings.checkpointing.every,
+        keep_last: settings.checkpointing.keep_last as usize,
+    };
+    let setup = Setup {
+        store,
+        group: context.group,
+        training: settings.training,
+        micro_batch: settings.micro_batch,
+        accumulation: settings.accumulation,
+        seed,
+        workers: context.data.workers as usize,
+        checkpoints: &checkpoints,
+        resume: settings.resume,
+        report: context.report,
+        stop: settings.stop,
+    };
+    let (ended, step) = train(task, &setup)?;
+    if ended == Ended::Stopped {
+        return Ok(ended);
+    }
+    context.report.report(EventKind::Heartbeat {
+        phase: Phase::Inference,
+        step,
+        sequence: context.group.sequence(),
+    });
+    let metrics = out_of_fold(task)?;
+    if context.group.rank() == 0 {
+        finish(context, settings.job, step, &metrics)?;
+    }
+    Ok(Ended::Finished)
+}
+
+/// metrics.json, and the event that says the same.
+pub fn finish(
+    context: &Context,
+    job: &str,
+    step: u64,
+    metrics: &BTreeMap<String, f64>,
+) -> Result<()> {
+    data::atomic_file::replace(&context.place.metrics(job), |file| {
+        serde_json::to_writer_pretty(&mut *file, metrics)?;
+        file.write_all(b"\n")
+    })?;
+    let (set, metrics) = ("out_of_fold".to_owned(), metrics.clone());
+    context
+        .report
+        .report(EventKind::Evaluated { step, set, metrics });
+    Ok(())
+}
+
+/// One seed of the recipe's and the model's, spread over 63 bits (splitmix64's finaliser).
+fn mixed_seed((recipe, model): (u64, u64)) -> u64 {
+    let mut z = recipe.wrapping_add(model.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) >> 1
+}

@@ -1,0 +1,312 @@
+//! Stage 1b and 2: what every slice of a window shows (vertebra ratios), and what of it is fractured.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use data::StudyUid;
+use data::csv_table::{read_table, write_table};
+use data::stack::{Stack, Stacks};
+use data::stage_tables::{SliceScores, SliceTargets};
+use data::tables::SliceLabels;
+use data::targets::VERTEBRAE;
+use nn::{SliceHeads, SliceModel, SlicePrediction, nonzero_weighted_mse};
+use recipe::{Sequence, Training};
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+use train::{Losses, Task, augmented, images_of_three, normalised, pixels, shape, strength};
+
+use crate::Result;
+use crate::context::{Cohort, Context};
+use crate::localizer::host;
+use crate::windows::{
+    Cover, SliceTruth, WindowSample, WindowShape, Windows, starts, window_pixels,
+};
+
+/// Inference windows overlap: a window starts every so-many-th of its length.
+const OVERLAP: usize = 6;
+
+/// Windows that go through the network at once in inference.
+const CHUNK: usize = 4;
+
+/// The model of one fold and seed, and what it learns from.
+pub struct SliceTask<'a> {
+    context: &'a Context<'a>,
+    model: SliceModel,
+    heads: SliceHeads,
+    data: Arc<Windows>,
+    side: usize,
+    held_out: Vec<StudyUid>,
+    /// Held-out studies with labels.
+    truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
+    stacks: Stacks,
+}
+
+impl<'a> SliceTask<'a> {
+    /// Stage 1b, from slice_targets.csv: the segmented studies.
+    pub fn stage1b(
+        context: &'a Context<'a>,
+        cohort: &Cohort,
+        store: &VarStore,
+        (training, sequence, crop): (&Training, &Sequence, bool),
+        fold: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut truth: BTreeMap<StudyUid, Vec<SliceTruth>> = BTreeMap::new();
+        for row in read_table::<SliceTargets>(&context.place.table("slice_targets"))? {
+            let slice = SliceTruth {
+                ratio: row.ratio,
+                ..SliceTruth::default()
+            };
+            truth.entry(row.study).or_default().push(slice);
+        }
+        let heads = SliceHeads::Ratio;
+        Self::new(
+            context,
+            cohort,
+            store,
+            (training, sequence, crop),
+            heads,
+            truth,
+            fold,
+            seed,
+        )
+    }
+
+    /// Stage 2, from slice_labels.csv: all studies, cropped.
+    pub fn stage2(
+        context: &'a Context<'a>,
+        cohort: &Cohort,
+        store: &VarStore,
+        (training, sequence): (&Training, &Sequence),
+        fold: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let truth = slice_labels(context)?;
+        let heads = SliceHeads::Fracture;
+        Self::new(
+            context,
+            cohort,
+            store,
+            (training, sequence, true),
+            heads,
+            truth,
+            fold,
+            seed,
+        )
+    }
+
+    #[allow(clippy::too_many_arguments)] // each is one thing that the two stages differ in
+    fn new(
+        context: &'a Context<'a>,
+        cohort: &Cohort,
+        store: &VarStore,
+        (training, sequence, crop): (&Training, &Sequence, bool),
+        heads: SliceHeads,
+        mut truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
+        fold: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let boxes = crop.then(|| context.study_boxes()).transpose()?;
+        let stacks = || context.stacks(training.image_size, boxes.as_ref());
+        let window = WindowShape {
+            images: sequence.images as usize,
+            position: sequence.position,
+        };
+        let hidden = sequence.lstm_hidden.map(|n| n as i64);
+        let held_out = cohort.held_out(fold);
+        let studies = cohort.training(fold);
+        let mut seen = truth.clone();
+        seen.retain(|study, _| studies.contains(study));
+        truth.retain(|study, _| held_out.contains(study));
+        let data = Windows::new(
+            stacks(),
+            &studies,
+            seen,
+            window,
+            sequence.grid as usize,
+            strength(&training.augment),
+            seed,
+        );
+        Ok(SliceTask {
+            context,
+            model: SliceModel::new(&store.root(), &training.arch, hidden, heads)?,
+            heads,
+            data: Arc::new(data),
+            side: training.image_size as usize,
+            held_out,
+            truth,
+            stacks: stacks(),
+        })
+    }
+
+    /// What the model says of every slice of the held-out studies, as jobs/<job>/out_of_fold.csv.
+    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+        let rows = self.predict("out-of-fold slices", &self.held_out)?;
+        let metrics = self.metrics(&rows);
+        let rows: Vec<SliceScores> = rows.into_iter().flatten().collect();
+        if self.context.group.rank() == 0 {
+            write_table(&self.context.place.out_of_fold(job), &rows)?;
+        }
+        Ok(metrics)
+    }
+
+    fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<SliceScores>>> {
+        self.context.over_studies(what, studies, |study| {
+            let stack = self.stacks.get(study)?;
+            let scores = self.scores(&stack)?;
+            let rows = stack
+                .slice_numbers
+                .iter()
+                .zip(scores)
+                .map(|(slice_number, scores)| SliceScores {
+                    study: study.clone(),
+                    slice_number: *slice_number,
+                    scores,
+                });
+            Ok(rows.collect())
+        })
+    }
+
+    /// Ratios (stage 1b) or fractures (stage 2) of every slice, from overlapping windows.
+    fn scores(&self, stack: &Stack) -> Result<Vec<[f32; VERTEBRAE]>> {
+        let _no_grad = tch::no_grad_guard();
+        let window = self.data.shape;
+        let mut cover = Cover::new(stack.slices());
+        let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
+        for chunk in all.chunks(CHUNK) {
+            let bytes: Vec<Vec<u8>> = chunk
+                .iter()
+                .map(|s| window_pixels(stack, *s, window))
+                .collect();
+            let bytes: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+            let positions: Vec<f32> = chunk
+                .iter()
+                .flat_map(|start| window.positions(*start, stack.slices()))
+                .collect();
+            let (image, position) = self.input(&bytes, &positions, None)?;
+            let SlicePrediction {
+                ratio, fracture, ..
+            } = self.model.forward(&image, &position, false)?;
+            let scores = host(&fracture.unwrap_or(ratio))?; // (windows, images, 7)
+            let rows = scores.chunks_exact(window.images * VERTEBRAE);
+            for (start, rows) in chunk.iter().zip(rows) {
+                for (i, scores) in rows.chunks_exact(VERTEBRAE).enumerate() {
+                    cover.add(window.middle(*start, i), scores);
+                }
+            }
+        }
+        Ok(cover.scores())
+    }
+
+    /// Normalised images (B, S, 3, H, W) and positions (B, S) on the device.
+    fn input(
+        &self,
+        bytes: &[&[u8]],
+        positions: &[f32],
+        changes: Option<&[data::augment::Augmentation]>,
+    ) -> Result<(Tensor, Tensor)> {
+        let device: Device = self.context.device;
+        let window = self.data.shape;
+        let mut slices = pixels(bytes, window.slices(), self.side, device)?;
+        if let Some(changes) = changes {
+            slices = augmented(&slices, changes)?;
+        }
+        let image = normalised(&images_of_three(&slices)?)?;
+        let position = Tensor::f_from_slice(positions)?
+            .f_view(shape([bytes.len(), window.images]))?
+            .f_to_device(device)?;
+        Ok((image, position))
+    }
+
+    /// Mean absolute error of the scores on held-out studies with labels.
+    fn metrics(&self, predicted: &[Vec<SliceScores>]) -> BTreeMap<String, f64> {
+        let (mut sum, mut count) = (0.0, 0usize);
+        for rows in predicted {
+            let Some(truth) = rows.first().and_then(|row| self.truth.get(&row.study)) else {
+                continue;
+            };
+            for (row, truth) in rows.iter().zip(truth) {
+                let truth = match self.heads {
+                    SliceHeads::Ratio => truth.ratio,
+                    SliceHeads::Fracture => truth.fracture,
+                };
+                let errors = row
+                    .scores
+                    .iter()
+                    .zip(truth)
+                    .map(|(a, b)| f64::from((a - b).abs()));
+                sum += errors.sum::<f64>();
+                count += VERTEBRAE;
+            }
+        }
+        let name = match self.heads {
+            SliceHeads::Ratio => "ratio_mae",
+            SliceHeads::Fracture => "fracture_mae",
+        };
+        BTreeMap::from([(name.into(), sum / count.max(1) as f64)])
+    }
+}
+
+/// slice_labels.csv by study, slices in order.
+pub(crate) fn slice_labels(context: &Context) -> Result<BTreeMap<StudyUid, Vec<SliceTruth>>> {
+    let mut truth: BTreeMap<StudyUid, Vec<SliceTruth>> = BTreeMap::new();
+    for row in read_table::<SliceLabels>(&context.place.table("slice_labels"))? {
+        let slice = SliceTruth {
+            ratio: row.ratio,
+            fracture: row.fracture,
+        };
+        truth.entry(row.study).or_default().push(slice);
+    }
+    Ok(truth)
+}
+
+impl Task for SliceTask<'_> {
+    type Data = Windows;
+
+    fn data(&self) -> &Arc<Windows> {
+        &self.data
+    }
+
+    fn loss(&self, samples: Vec<WindowSample>) -> Result<Losses> {
+        let device = self.context.device;
+        let images = self.data.shape.images;
+        let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
+        let changes: Vec<_> = samples.iter().map(|s| s.change.clone()).collect();
+        let positions: Vec<f32> = samples
+            .iter()
+            .flat_map(|s| s.position.iter().copied())
+            .collect();
+        let (image, position) = self.input(&bytes, &positions, Some(&changes))?;
+        let target = |of: fn(&SliceTruth) -> [f32; VERTEBRAE]| -> Result<Tensor> {
+            let values: Vec<f32> = samples.iter().flat_map(|s| &s.truth).flat_map(of).collect();
+            let size = shape([samples.len(), images, VERTEBRAE]);
+            Ok(Tensor::f_from_slice(&values)?
+                .f_view(size)?
+                .f_to_device(device)?)
+        };
+
+        let predicted = self.model.forward(&image, &position, true)?;
+        let ratio = nonzero_weighted_mse(&predicted.ratio, &target(|t| t.ratio)?)?;
+        let mut parts = vec![("ratio", ratio)];
+        if let (Some(fracture), Some(any)) = (&predicted.fracture, &predicted.any) {
+            let truth = target(|t| t.fracture)?;
+            parts.push(("fracture", nonzero_weighted_mse(fracture, &truth)?));
+            let truth = truth.f_amax(&[-1i64][..], false)?;
+            parts.push(("any", nonzero_weighted_mse(any, &truth)?));
+        }
+        let mut total = parts[0].1.shallow_clone();
+        for (_, part) in &parts[1..] {
+            total = total.f_add(part)?;
+        }
+        Ok(Losses {
+            total,
+            parts,
+            images: samples.len() * images,
+        })
+    }
+
+    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+        let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
+        Ok(self.metrics(&self.predict("evaluation", &labelled)?))
+    }
+}

@@ -1,0 +1,322 @@
+//! Stage 3: eight probabilities of a whole study, over the frozen CNN of stage 2.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use data::StudyUid;
+use data::csv_table::write_table;
+use data::loader::Dataset;
+use data::stack::Stack;
+use data::tables::{StudyBox, StudyPrediction};
+use nn::{StudyModel, competition_loss};
+use recipe::{StudyModel as StudySettings, Training};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use train::{Losses, Task, TrainError, load_model, normalised, pixels, shape, share};
+
+use crate::Result;
+use crate::context::{Cohort, Context, image_at};
+use crate::localizer::host;
+use crate::metric::{LABELS, area_under_roc, competition_score};
+use crate::windows::SLICES_PER_IMAGE;
+
+/// What the frozen CNN makes of a study, brought to one length.
+#[derive(Clone, Debug)]
+pub struct StudyFeatures {
+    /// (S, F), zeros where padded
+    features: Vec<f32>,
+    /// (S,)
+    mask: Vec<f32>,
+    label: [u8; LABELS],
+}
+
+/// Studies as features: the CNN is frozen and images are not augmented, so it runs once for each study.
+pub struct FeatureSet {
+    studies: Vec<StudyFeatures>,
+}
+
+impl Dataset for FeatureSet {
+    type Sample = StudyFeatures;
+
+    fn len(&self) -> usize {
+        self.studies.len()
+    }
+
+    fn load(&self, index: usize, _: u64) -> data::Result<StudyFeatures> {
+        Ok(self.studies[index].clone())
+    }
+}
+
+/// The model of one fold and seed.
+pub struct Stage3<'a> {
+    context: &'a Context<'a>,
+    model: StudyModel,
+    data: Arc<FeatureSet>,
+    max_images: usize,
+    fold: u64,
+    held_out: Vec<(StudyUid, StudyFeatures)>,
+}
+
+impl<'a> Stage3<'a> {
+    /// `features_job`: the stage-2 job whose CNN is taken over.
+    #[allow(clippy::too_many_arguments)] // a stage's settings, one by one
+    pub fn new(
+        context: &'a Context<'a>,
+        cohort: &Cohort,
+        store: &VarStore,
+        training: &Training,
+        study: &StudySettings,
+        features_job: &str,
+        fold: u64,
+    ) -> Result<Self> {
+        let (hidden, max_images) = (study.lstm_hidden as i64, study.max_images as i64);
+        let model = StudyModel::new(&store.root(), &training.arch, hidden, max_images)?;
+        take_over_cnn(context, store, features_job)?;
+
+        let boxes = context.study_boxes()?;
+        let stacks = context.stacks(training.image_size, Some(&boxes));
+        let features_of =
+            |studies: Vec<StudyUid>, what: &str| -> Result<Vec<(StudyUid, StudyFeatures)>> {
+                let extract = |uid: &StudyUid| {
+                    let row = boxes.get(uid).ok_or_else(|| no_box(uid))?;
+                    let stack = stacks.get(uid)?;
+                    fitted_features(
+                        &model,
+                        &stack,
+                        range(row, study.margin),
+                        study,
+                        training,
+                        context.device,
+                    )
+                };
+                let fitted = shared_features(
+                    context,
+                    what,
+                    &studies,
+                    (max_images, model.width()),
+                    extract,
+                )?;
+                studies
+                    .into_iter()
+                    .zip(fitted)
+                    .map(|(uid, (features, mask))| {
+                        let row = cohort.labels.get(&uid).ok_or_else(|| no_box(&uid))?;
+                        let mut label = [row.patient_overall; LABELS];
+                        label[1..].copy_from_slice(&row.vertebrae);
+                        Ok((
+                            uid,
+                            StudyFeatures {
+                                features: host(&features)?,
+                                mask: host(&mask)?,
+                                label,
+                            },
+                        ))
+                    })
+                    .collect()
+            };
+        let seen = features_of(cohort.training(fold), "features of training studies")?;
+        let held_out = features_of(cohort.held_out(fold), "features of held-out studies")?;
+        Ok(Stage3 {
+            context,
+            model,
+            data: Arc::new(FeatureSet {
+                studies: seen.into_iter().map(|(_, study)| study).collect(),
+            }),
+            max_images: max_images as usize,
+            fold,
+            held_out,
+        })
+    }
+
+    /// Probabilities of the held-out studies, as jobs/<job>/out_of_fold.csv.
+    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+        let rows = self.predict()?;
+        if self.context.group.rank() == 0 {
+            write_table(&self.context.place.out_of_fold(job), &rows)?;
+        }
+        Ok(self.metrics(&rows))
+    }
+
+    /// Every rank computes all of them: the LSTM over a few hundred vectors is cheaper than sharing it.
+    fn predict(&self) -> Result<Vec<StudyPrediction>> {
+        let _no_grad = tch::no_grad_guard();
+        self.held_out
+            .iter()
+            .map(|(study, features)| {
+                let (features, mask, _) = self.batch(std::slice::from_ref(features))?;
+                let logits = self.model.forward(&features, &mask, false)?;
+                Ok(StudyPrediction {
+                    study: study.clone(),
+                    fold: self.fold as u32,
+                    probabilities: probabilities(&logits)?,
+                })
+            })
+            .collect()
+    }
+
+    fn metrics(&self, rows: &[StudyPrediction]) -> BTreeMap<String, f64> {
+        let scored: Vec<_> = rows
+            .iter()
+            .zip(&self.held_out)
+            .map(|(row, (_, truth))| (row.probabilities, truth.label))
+            .collect();
+        let overall: Vec<_> = scored.iter().map(|(p, y)| (p[0], y[0] > 0)).collect();
+        let mut metrics =
+            BTreeMap::from([("competition_loss".to_owned(), competition_score(&scored))]);
+        if let Some(area) = area_under_roc(&overall) {
+            metrics.insert("auc_overall".into(), area);
+        }
+        metrics
+    }
+
+    /// Features (B, S, F), mask (B, S), labels (B, 8) on the device.
+    fn batch(&self, studies: &[StudyFeatures]) -> Result<(Tensor, Tensor, Tensor)> {
+        let device = self.context.device;
+        let (b, s) = (studies.len(), self.max_images);
+        let gather = |of: &dyn Fn(&StudyFeatures) -> Vec<f32>| -> Result<Tensor> {
+            let values: Vec<f32> = studies.iter().flat_map(of).collect();
+            Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
+        };
+        Ok((
+            gather(&|study| study.features.clone())?.f_view([b as i64, s as i64, -1])?,
+            gather(&|study| study.mask.clone())?.f_view(shape([b, s]))?,
+            gather(&|study| study.label.map(f32::from).to_vec())?.f_view(shape([b, LABELS]))?,
+        ))
+    }
+}
+
+/// Loads `backbone.*` of the stage-2 job and freezes it.
+fn take_over_cnn(context: &Context, store: &VarStore, job: &str) -> Result<()> {
+    let root = context.place.checkpoints(job);
+    let found = checkpoint::newest_valid(&root)?.ok_or_else(|| {
+        TrainError::Tables(format!(
+            "{} holds no checkpoint: stage 3 takes its CNN from job {job}; launch with stage 2",
+            root.display()
+        ))
+    })?;
+    let cnn: Vec<_> = checkpoint::read(&found.path, None)?
+        .model
+        .into_iter()
+        .filter(|tensor| tensor.name.starts_with("backbone."))
+        .collect();
+    // Everything but the CNN keeps its fresh values: a full set of names is loaded.
+    let own = train::model_tensors(store)?.into_iter();
+    let mut all: Vec<_> = own
+        .filter(|tensor| !tensor.name.starts_with("backbone."))
+        .collect();
+    all.extend(cnn);
+    load_model(store, &all, &found.path.display().to_string())?;
+    freeze_backbone(store);
+    Ok(())
+}
+
+/// Takes `backbone.*` out of training.
+pub(crate) fn freeze_backbone(store: &VarStore) {
+    for (name, tensor) in store.variables() {
+        if name.starts_with("backbone.") && tensor.requires_grad() {
+            let _ = tensor.set_requires_grad(false);
+        }
+    }
+}
+
+fn no_box(study: &StudyUid) -> TrainError {
+    TrainError::Tables(format!(
+        "study {study} is missing in tables/study_boxes.csv or train.csv: they were made from another data set; launch \
+         into another run directory"
+    ))
+}
+
+/// First and last slice (included) of a study's images.
+fn range(row: &StudyBox, margin: u64) -> (usize, usize) {
+    let margin = u32::try_from(margin).unwrap_or(u32::MAX);
+    let to = row.slice_to.saturating_add(margin).min(row.slice_max);
+    (row.slice_from.saturating_sub(margin) as usize, to as usize)
+}
+
+/// The features of a study's images between two slices, as (S, F) and mask (S,).
+pub(crate) fn fitted_features(
+    model: &StudyModel,
+    stack: &Stack,
+    (from, to): (usize, usize),
+    study: &StudySettings,
+    training: &Training,
+    device: Device,
+) -> Result<(Tensor, Tensor)> {
+    let side = training.image_size as usize;
+    let images: Vec<Vec<u8>> = (from..=to)
+        .step_by(SLICES_PER_IMAGE)
+        .map(|first| image_at(stack, first + 1))
+        .collect();
+    let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
+    let image = normalised(&pixels(&images, SLICES_PER_IMAGE, side, device)?)?;
+    let features = model.features(&image, study.chunk as i64)?;
+    Ok(StudyModel::fit(&features, study.max_images as i64)?)
+}
+
+/// Sigmoids of one study's logits (1, 8).
+pub(crate) fn probabilities(logits: &Tensor) -> Result<[f64; LABELS]> {
+    let values = host(&logits.f_sigmoid()?)?;
+    Ok(std::array::from_fn(|j| {
+        values.get(j).copied().map_or(f64::NAN, f64::from)
+    }))
+}
+
+/// Each rank extracts its share; then every rank has all, in the order of `studies`.
+fn shared_features(
+    context: &Context,
+    what: &str,
+    studies: &[StudyUid],
+    (max_images, width): (i64, i64),
+    extract: impl Fn(&StudyUid) -> Result<(Tensor, Tensor)>,
+) -> Result<Vec<(Tensor, Tensor)>> {
+    let (rank, world_size) = (context.group.rank(), context.group.world_size());
+    let mine: Vec<&StudyUid> = share(studies, context.group).collect();
+    let mut own = BTreeMap::new();
+    for (done, study) in mine.iter().enumerate() {
+        context.progress(what, done, mine.len());
+        own.insert((*study).clone(), extract(study)?);
+    }
+    context.progress(what, mine.len(), mine.len());
+    let options = (Kind::Float, context.device);
+    let mut all = Vec::with_capacity(studies.len());
+    for (i, study) in studies.iter().enumerate() {
+        let owner = i % world_size;
+        let (features, mask) = match own.remove(study).filter(|_| owner == rank) {
+            Some(pair) => pair,
+            None => (
+                Tensor::f_zeros([max_images, width], options)?,
+                Tensor::f_zeros([max_images], options)?,
+            ),
+        };
+        context.group.broadcast_all(&[&features, &mask], owner)?;
+        all.push((features, mask));
+    }
+    Ok(all)
+}
+
+impl Task for Stage3<'_> {
+    type Data = FeatureSet;
+
+    fn data(&self) -> &Arc<FeatureSet> {
+        &self.data
+    }
+
+    fn loss(&self, samples: Vec<StudyFeatures>) -> Result<Losses> {
+        let (features, mask, label) = self.batch(&samples)?;
+        let images = samples
+            .iter()
+            .flat_map(|s| &s.mask)
+            .filter(|m| **m > 0.0)
+            .count();
+        let total = competition_loss(&self.model.forward(&features, &mask, true)?, &label)?;
+        Ok(Losses {
+            total,
+            parts: Vec::new(),
+            images,
+        })
+    }
+
+    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+        Ok(self.metrics(&self.predict()?))
+    }
+}

@@ -1,0 +1,273 @@
+//! The end of a run: out-of-fold metrics of every stage beside the baseline that a constant would reach.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use data::StudyUid;
+use data::csv_table::{read_table, write_table};
+use data::stage_tables::{SliceScores, SliceTargets};
+use data::tables::{Prediction, SliceLabels, StudyPrediction};
+use data::targets::{VERTEBRAE, intersection_over_union, union};
+use event::EventKind;
+use serde_json::json;
+
+use crate::Result;
+use crate::context::{Cohort, Context, bounds};
+use crate::metric::{LABELS, area_under_roc, competition_score};
+
+/// The jobs whose out-of-fold tables are there, by stage.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    pub stage1a: Vec<String>,
+    pub stage1b: Vec<String>,
+    pub stage2: Vec<String>,
+    pub stage3: Vec<String>,
+}
+
+/// Writes tables/predictions.csv (where there is a stage 3) and summary.json; returns all metrics as
+/// `<stage>.<metric>`.
+pub fn summarise(
+    context: &Context,
+    cohort: &Cohort,
+    members: &Members,
+) -> Result<BTreeMap<String, f64>> {
+    let mut stages: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
+    if !members.stage1a.is_empty() {
+        stages.insert("stage1a", study_boxes(context, cohort)?);
+    }
+    if !members.stage1b.is_empty() {
+        stages.insert("stage1b", ratios(context, cohort)?);
+    }
+    if !members.stage2.is_empty() {
+        stages.insert("stage2", fractures(context, cohort, &members.stage2)?);
+    }
+    if !members.stage3.is_empty() {
+        stages.insert("stage3", studies(context, cohort, &members.stage3)?);
+    }
+    data::atomic_file::replace(&context.place.summary(), |file| {
+        serde_json::to_writer_pretty(&mut *file, &json!(stages))?;
+        file.write_all(b"\n")
+    })?;
+    Ok(stages
+        .into_iter()
+        .flat_map(|(stage, metrics)| {
+            metrics
+                .into_iter()
+                .map(move |(name, value)| (format!("{stage}.{name}"), value))
+        })
+        .collect())
+}
+
+/// slice_targets.csv by study.
+fn targets(context: &Context) -> Result<BTreeMap<StudyUid, Vec<SliceTargets>>> {
+    let mut by_study: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for row in read_table::<SliceTargets>(&context.place.table("slice_targets"))? {
+        by_study.entry(row.study.clone()).or_default().push(row);
+    }
+    Ok(by_study)
+}
+
+/// IoU of the study boxes with the segmentations' boxes; baseline: the other folds' mean box.
+fn study_boxes(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static str, f64>> {
+    let found = context.study_boxes()?;
+    let truth: BTreeMap<StudyUid, [f64; 4]> = targets(context)?
+        .into_iter()
+        .filter_map(|(study, rows)| {
+            let boxes = rows
+                .iter()
+                .filter(|row| row.has_box)
+                .map(|row| row.bounds.map(f64::from));
+            Some((study, union(boxes)?))
+        })
+        .collect();
+    let constants = per_fold(cohort, |fold| {
+        let others = truth
+            .iter()
+            .filter(|(study, _)| cohort.folds.get(*study) != Some(&fold));
+        mean_of(others.map(|(_, bounds)| *bounds))
+    });
+    let (mut iou, mut baseline) = (Vec::new(), Vec::new());
+    for (study, truth) in &truth {
+        let (Some(row), Some(fold)) = (found.get(study), cohort.folds.get(study)) else {
+            continue;
+        };
+        iou.push(intersection_over_union(bounds(row), *truth));
+        if let Some(constant) = constants.get(fold) {
+            baseline.push(intersection_over_union(*constant, *truth));
+        }
+    }
+    Ok(BTreeMap::from([
+        ("study_box_iou", mean(&iou)),
+        ("baseline_study_box_iou", mean(&baseline)),
+    ]))
+}
+
+/// Error of the slice ratios on segmented studies; baseline: the other folds' mean of each vertebra.
+fn ratios(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static str, f64>> {
+    let truth: BTreeMap<(StudyUid, u32), [f64; VERTEBRAE]> = targets(context)?
+        .into_values()
+        .flatten()
+        .map(|row| ((row.study, row.slice_number), row.ratio.map(f64::from)))
+        .collect();
+    let predicted = read_table::<SliceLabels>(&context.place.table("slice_labels"))?;
+    let pairs = predicted.into_iter().filter_map(|row| {
+        let key = (row.study, row.slice_number);
+        let truth = *truth.get(&key)?;
+        Some((key.0, row.ratio.map(f64::from), truth))
+    });
+    let (error, baseline) = errors(cohort, pairs.collect());
+    Ok(BTreeMap::from([
+        ("ratio_mae", error),
+        ("baseline_ratio_mae", baseline),
+    ]))
+}
+
+/// Error of the slice fractures on all labelled slices; baseline as for the ratios.
+fn fractures(
+    context: &Context,
+    cohort: &Cohort,
+    jobs: &[String],
+) -> Result<BTreeMap<&'static str, f64>> {
+    let truth: BTreeMap<(StudyUid, u32), [f64; VERTEBRAE]> =
+        read_table::<SliceLabels>(&context.place.table("slice_labels"))?
+            .into_iter()
+            .map(|row| ((row.study, row.slice_number), row.fracture.map(f64::from)))
+            .collect();
+    let mut pairs = Vec::new();
+    for job in jobs {
+        for row in read_table::<SliceScores>(&context.place.out_of_fold(job))? {
+            let key = (row.study, row.slice_number);
+            if let Some(truth) = truth.get(&key) {
+                pairs.push((key.0, row.scores.map(f64::from), *truth));
+            }
+        }
+    }
+    let (error, baseline) = errors(cohort, pairs);
+    Ok(BTreeMap::from([
+        ("fracture_mae", error),
+        ("baseline_fracture_mae", baseline),
+    ]))
+}
+
+/// (study, predicted, true) scores of a slice.
+type Pair = (StudyUid, [f64; VERTEBRAE], [f64; VERTEBRAE]);
+
+/// Mean absolute error, and that of the other folds' mean of each vertebra.
+fn errors(cohort: &Cohort, pairs: Vec<Pair>) -> (f64, f64) {
+    let constants = per_fold(cohort, |fold| {
+        let others = pairs
+            .iter()
+            .filter(|(study, ..)| cohort.folds.get(study) != Some(&fold));
+        mean_of(others.map(|(_, _, truth)| *truth))
+    });
+    let absolute = |a: &[f64; VERTEBRAE], b: &[f64; VERTEBRAE]| {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / VERTEBRAE as f64
+    };
+    let (mut error, mut baseline) = (Vec::new(), Vec::new());
+    for (study, predicted, truth) in &pairs {
+        error.push(absolute(predicted, truth));
+        let constant = cohort.folds.get(study).and_then(|fold| constants.get(fold));
+        baseline.extend(constant.map(|constant| absolute(constant, truth)));
+    }
+    (mean(&error), mean(&baseline))
+}
+
+/// The competition's loss of the mean over models; baseline: the other folds' prevalence. Writes predictions.csv.
+fn studies(
+    context: &Context,
+    cohort: &Cohort,
+    jobs: &[String],
+) -> Result<BTreeMap<&'static str, f64>> {
+    let mut sums: BTreeMap<StudyUid, ([f64; LABELS], f64)> = BTreeMap::new();
+    for job in jobs {
+        for row in read_table::<StudyPrediction>(&context.place.out_of_fold(job))? {
+            let (sum, count) = sums.entry(row.study).or_default();
+            sum.iter_mut()
+                .zip(row.probabilities)
+                .for_each(|(sum, p)| *sum += p);
+            *count += 1.0;
+        }
+    }
+    let truth_of = |study: &StudyUid| {
+        let row = cohort.labels.get(study)?;
+        let mut label = [row.patient_overall; LABELS];
+        label[1..].copy_from_slice(&row.vertebrae);
+        Some(label)
+    };
+    let prevalence = per_fold(cohort, |fold| {
+        let others = cohort.folds.iter().filter(|(_, of)| **of != fold);
+        mean_of(
+            others
+                .filter_map(|(study, _)| truth_of(study))
+                .map(|label| label.map(f64::from)),
+        )
+    });
+    let (mut scored, mut constant, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    for (study, (sum, count)) in sums {
+        let probabilities = sum.map(|sum| sum / count);
+        if let Some(label) = truth_of(&study) {
+            scored.push((probabilities, label));
+            let share = cohort
+                .folds
+                .get(&study)
+                .and_then(|fold| prevalence.get(fold));
+            constant.extend(share.map(|share| (*share, label)));
+        }
+        rows.extend(prediction_rows(&study, &probabilities));
+    }
+    write_table(&context.place.table("predictions"), &rows)?;
+    context.report.report(EventKind::TableWritten {
+        table: "predictions".into(),
+        rows: rows.len(),
+    });
+    let overall: Vec<_> = scored.iter().map(|(p, y)| (p[0], y[0] > 0)).collect();
+    let mut metrics = BTreeMap::from([
+        ("competition_loss", competition_score(&scored)),
+        ("baseline_loss", competition_score(&constant)),
+    ]);
+    metrics.extend(area_under_roc(&overall).map(|area| ("auc_overall", area)));
+    Ok(metrics)
+}
+
+/// A study's eight rows of a submission.
+pub(crate) fn prediction_rows(
+    study: &StudyUid,
+    probabilities: &[f64; LABELS],
+) -> impl Iterator<Item = Prediction> {
+    let study = study.clone();
+    probabilities
+        .map(|p| p)
+        .into_iter()
+        .enumerate()
+        .map(move |(label, fractured)| Prediction {
+            study: study.clone(),
+            label,
+            fractured,
+        })
+}
+
+/// A constant for each fold, from what its models may see.
+fn per_fold<T>(cohort: &Cohort, of: impl Fn(u32) -> Option<T>) -> BTreeMap<u32, T> {
+    let mut folds: Vec<u32> = cohort.folds.values().copied().collect();
+    folds.sort_unstable();
+    folds.dedup();
+    folds
+        .into_iter()
+        .filter_map(|fold| Some((fold, of(fold)?)))
+        .collect()
+}
+
+fn mean_of<const N: usize>(rows: impl Iterator<Item = [f64; N]>) -> Option<[f64; N]> {
+    let (mut sum, mut count) = ([0.0; N], 0.0);
+    for row in rows {
+        sum.iter_mut()
+            .zip(row)
+            .for_each(|(sum, value)| *sum += value);
+        count += 1.0;
+    }
+    (count > 0.0).then(|| sum.map(|sum| sum / count))
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}

@@ -1,0 +1,88 @@
+//! What ends a training, and of which class it is for the retry policy.
+
+use std::io;
+
+use event::FailureClass;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    #[error(transparent)]
+    Collective(#[from] collective::CollectiveError),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    #[error(transparent)]
+    Network(#[from] nn::NnError),
+    #[error(
+        "update {step}: the {what} is {value}; the last good checkpoint is untouched: lower the learning rate, \
+         or set clip_norm, and launch again with --resume auto"
+    )]
+    NotFinite {
+        step: u64,
+        what: &'static str,
+        value: f64,
+    },
+    #[error(
+        "the training set has {samples} samples, fewer than one batch of {batch}: lower training.batch, or add studies"
+    )]
+    TooFewSamples { samples: usize, batch: usize },
+    #[error(
+        "checkpoint {path} does not fit this model: {report}; it was written by another version or recipe"
+    )]
+    Mismatch { path: String, report: String },
+    #[error("checkpoint {path}: {problem}; delete the folder to fall back to an older one")]
+    TrainerState { path: String, problem: String },
+    #[error("{0}")]
+    Tables(String),
+    #[error("cannot write {path}: {source}")]
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("ranks exchanged what is not a table: {0}")]
+    Gather(serde_json::Error),
+}
+
+impl TrainError {
+    /// The class of the failure, for the retry policy and the exit code.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            TrainError::Data(error) => data_class(error),
+            TrainError::Tables(_) => FailureClass::Data,
+            TrainError::Collective(_) => FailureClass::Collective,
+            TrainError::Checkpoint(checkpoint::Error::Write { .. }) => FailureClass::Disk,
+            TrainError::Checkpoint(checkpoint::Error::Busy { .. }) => FailureClass::Other,
+            TrainError::Checkpoint(_) => FailureClass::Setup,
+            TrainError::Write { .. } => FailureClass::Disk,
+            TrainError::TooFewSamples { .. }
+            | TrainError::Mismatch { .. }
+            | TrainError::Network(nn::NnError::UnknownArchitecture { .. }) => FailureClass::Setup,
+            TrainError::Torch(_)
+            | TrainError::Network(_)
+            | TrainError::NotFinite { .. }
+            | TrainError::TrainerState { .. }
+            | TrainError::Gather(_) => FailureClass::Other,
+        }
+    }
+}
+
+/// A file that cannot be written is the disk's fault; everything else that the data crate refuses is the data's.
+fn data_class(error: &data::DataError) -> FailureClass {
+    match error {
+        data::DataError::Io { source, .. }
+            if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            FailureClass::Disk
+        }
+        _ => FailureClass::Data,
+    }
+}

@@ -1,0 +1,143 @@
+//! The trainer's state into a checkpoint and back.
+
+use std::path::{Path, PathBuf};
+
+use checkpoint::{Checkpoint, Meta};
+use collective::ProcessGroup;
+use event::EventKind;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+use crate::report::Report;
+use crate::state;
+use crate::step::Stepper;
+use crate::trainer::{CheckpointPlace, Resume};
+use crate::{Result, TrainError};
+
+/// What a checkpoint holds beside tensors. All randomness of a step is a function of (seed, epoch, sample), so the
+/// count of updates is the position in every random stream, the schedule and the sampler.
+#[derive(Debug, Serialize, Deserialize)]
+struct TrainerState {
+    step: u64,
+    total_steps: u64,
+    updates_per_epoch: u64,
+}
+
+/// Writes a checkpoint after `step` updates; rank 0 only.
+pub(crate) fn save(
+    place: &CheckpointPlace,
+    store: &VarStore,
+    stepper: &Stepper,
+    world_size: usize,
+    step: u64,
+    total_steps: u64,
+    updates_per_epoch: u64,
+) -> Result<u64> {
+    let state = TrainerState {
+        step,
+        total_steps,
+        updates_per_epoch,
+    };
+    let written = checkpoint::write(
+        &place.root,
+        &Checkpoint {
+            step,
+            model: state::model_tensors(store)?,
+            optimizer: stepper.optimizer.save(&stepper.parameters)?,
+            trainer: json!(state),
+            meta: Meta {
+                plan_hash: place.hash.clone(),
+                job: place.job.clone(),
+                world_size,
+            },
+        },
+    )?;
+    checkpoint::retain(&place.root, &place.hash, place.keep_last, None)?;
+    Ok(written.bytes)
+}
+
+/// Loads what `resume` asks for and returns the updates done: rank 0 chooses, all ranks load the same.
+pub(crate) fn restore(
+    place: &CheckpointPlace,
+    resume: &Resume,
+    store: &VarStore,
+    stepper: &mut Stepper,
+    group: &ProcessGroup,
+    report: &dyn Report,
+) -> Result<u64> {
+    let mut skipped = Vec::new();
+    let chosen = match resume {
+        Resume::Never => None,
+        Resume::From(path) => Some(path.clone()),
+        Resume::Auto => {
+            let found = match group.rank() {
+                0 => checkpoint::newest_valid_of(&place.root, &place.hash)?,
+                _ => None,
+            };
+            if let Some(found) = &found
+                && !found.skipped.is_empty()
+            {
+                skipped.push(found.to_string());
+            }
+            agree_on(group, store.device(), found.map(|found| found.step))?
+                .map(|step| place.root.join(format!("step-{step:08}")))
+        }
+    };
+    let Some(path) = chosen else {
+        return Ok(0);
+    };
+    let step = load(&path, place, store, stepper)?;
+    if group.rank() == 0 {
+        report.report(EventKind::JobResumed {
+            step,
+            checkpoint: folder_name(&path),
+            skipped,
+        });
+    }
+    Ok(step)
+}
+
+fn folder_name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+fn load(
+    path: &PathBuf,
+    place: &CheckpointPlace,
+    store: &VarStore,
+    stepper: &mut Stepper,
+) -> Result<u64> {
+    let shown = path.display().to_string();
+    let found = checkpoint::read(path, Some(&place.hash))?;
+    let state: TrainerState =
+        serde_json::from_value(found.trainer).map_err(|e| TrainError::TrainerState {
+            path: shown.clone(),
+            problem: format!("trainer.json: {e}"),
+        })?;
+    if state.step != found.step {
+        let problem = format!(
+            "trainer.json says step {}, manifest.json {}",
+            state.step, found.step
+        );
+        return Err(TrainError::TrainerState {
+            path: shown,
+            problem,
+        });
+    }
+    state::load_model(store, &found.model, &shown)?;
+    stepper
+        .optimizer
+        .load(&stepper.parameters, &found.optimizer, &shown)?;
+    Ok(state.step)
+}
+
+/// Rank 0's step on all ranks.
+fn agree_on(group: &ProcessGroup, device: Device, step: Option<u64>) -> Result<Option<u64>> {
+    let number = step.map_or(-1, |step| step as i64);
+    let number = Tensor::f_from_slice(&[number])?.f_to_device(device)?;
+    group.broadcast(&number, 0)?;
+    Ok(u64::try_from(number.f_int64_value(&[0])?).ok())
+}

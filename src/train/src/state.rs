@@ -1,0 +1,158 @@
+//! A model's tensors under their names: on the device, and as bytes for a checkpoint.
+
+use std::collections::{BTreeMap, HashMap};
+
+use checkpoint::{Dtype, TensorData, TensorSpec};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::{Result, TrainError};
+
+/// What is trained: names and tensors, in the order in which the layers were made (the same on every rank).
+#[derive(Debug)]
+pub struct Parameters {
+    pub names: Vec<String>,
+    pub tensors: Vec<Tensor>,
+    /// Floating-point buffers (running statistics), by name.
+    pub buffers: Vec<Tensor>,
+}
+
+impl Parameters {
+    /// The store's variables that require a gradient.
+    pub fn of(store: &VarStore) -> Self {
+        let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+        let by_address: HashMap<usize, &String> = variables
+            .iter()
+            .map(|(name, tensor)| (tensor.data_ptr() as usize, name))
+            .collect();
+        let mut parameters = Parameters {
+            names: Vec::new(),
+            tensors: Vec::new(),
+            buffers: Vec::new(),
+        };
+        let mut trained = Vec::new();
+        for tensor in store.trainable_variables() {
+            let address = tensor.data_ptr() as usize;
+            if let Some(name) = by_address.get(&address)
+                && tensor.requires_grad()
+            {
+                trained.push(address);
+                parameters.names.push((*name).clone());
+                parameters.tensors.push(tensor);
+            }
+        }
+        parameters.buffers = variables
+            .iter()
+            .filter(|(name, _)| name.contains("running_"))
+            .map(|(_, tensor)| tensor.shallow_clone())
+            .collect();
+        parameters
+    }
+}
+
+/// All variables of a model, by name.
+pub fn model_tensors(store: &VarStore) -> Result<Vec<TensorData>> {
+    let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+    variables
+        .iter()
+        .map(|(name, tensor)| to_host(name, tensor))
+        .collect()
+}
+
+/// Loads all variables of a model by name; `place` names the checkpoint in errors.
+pub fn load_model(store: &VarStore, tensors: &[TensorData], place: &str) -> Result<()> {
+    let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+    load(&variables, tensors, place)
+}
+
+/// Copies `tensors` into `targets` of the same names, shapes and types.
+pub(crate) fn load(
+    targets: &BTreeMap<String, Tensor>,
+    tensors: &[TensorData],
+    place: &str,
+) -> Result<()> {
+    let specs = targets
+        .iter()
+        .map(|(name, tensor)| {
+            Ok(TensorSpec {
+                name: name.clone(),
+                dtype: dtype(tensor.kind())?,
+                shape: shape_of(tensor),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let report = checkpoint::diff(&specs, tensors);
+    if !report.is_match() {
+        return Err(TrainError::Mismatch {
+            path: place.to_owned(),
+            report: report.to_string(),
+        });
+    }
+    let _no_grad = tch::no_grad_guard();
+    for source in tensors {
+        if let Some(target) = targets.get(&source.name) {
+            let mut target = target.shallow_clone();
+            target.f_copy_(&from_host(source)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// A tensor's bytes, row-major.
+pub(crate) fn to_host(name: &str, tensor: &Tensor) -> Result<TensorData> {
+    let host = tensor
+        .f_detach()?
+        .f_to_device(Device::Cpu)?
+        .f_contiguous()?;
+    let dtype = dtype(host.kind())?;
+    let mut bytes = vec![0; host.numel() * dtype.size()];
+    host.f_copy_data_u8(&mut bytes, host.numel())?;
+    Ok(TensorData {
+        name: name.to_owned(),
+        dtype,
+        shape: shape_of(&host),
+        bytes,
+    })
+}
+
+fn from_host(source: &TensorData) -> Result<Tensor> {
+    let shape: Vec<i64> = source.shape.iter().map(|n| *n as i64).collect();
+    Ok(Tensor::f_from_data_size(
+        &source.bytes,
+        &shape,
+        kind(source.dtype),
+    )?)
+}
+
+fn shape_of(tensor: &Tensor) -> Vec<usize> {
+    tensor.size().into_iter().map(|n| n as usize).collect()
+}
+
+fn dtype(kind: Kind) -> Result<Dtype> {
+    Ok(match kind {
+        Kind::Double => Dtype::F64,
+        Kind::Float => Dtype::F32,
+        Kind::Half => Dtype::F16,
+        Kind::BFloat16 => Dtype::Bf16,
+        Kind::Int64 => Dtype::I64,
+        Kind::Int => Dtype::I32,
+        Kind::Uint8 => Dtype::U8,
+        Kind::Bool => Dtype::Bool,
+        other => {
+            return Err(tch::TchError::Kind(format!("a checkpoint cannot hold {other:?}")).into());
+        }
+    })
+}
+
+fn kind(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::Bool => Kind::Bool,
+    }
+}

@@ -1,0 +1,248 @@
+//! The training loop: epochs of updates, checkpoints at step boundaries, evaluation, a stop on request.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use collective::ProcessGroup;
+use data::loader::{Dataset, Loader, Request};
+use data::sampler::{epoch_order, rank_share, updates_per_epoch};
+use event::{EventKind, Phase, StepRecord};
+use recipe::Training;
+use tch::nn::VarStore;
+
+use crate::adamw::AdamW;
+use crate::report::Report;
+use crate::restore::{restore, save};
+use crate::schedule::learning_rate;
+use crate::state::Parameters;
+use crate::step::{Losses, Stepper};
+use crate::stop::StopFlag;
+use crate::{Result, TrainError};
+
+/// What is trained: samples, their loss, and how well it does on studies that it did not see.
+pub trait Task {
+    type Data: Dataset;
+
+    fn data(&self) -> &Arc<Self::Data>;
+
+    /// Loss of a micro-batch, each sample weighing the same.
+    fn loss(&self, samples: Vec<<Self::Data as Dataset>::Sample>) -> Result<Losses>;
+
+    /// Metrics on held-out studies. All ranks call it; each does its share.
+    fn evaluate(&self) -> Result<BTreeMap<String, f64>>;
+}
+
+/// Where a job's checkpoints are, and whose they are.
+#[derive(Clone, Debug)]
+pub struct CheckpointPlace {
+    /// `jobs/<job>/checkpoints`
+    pub root: PathBuf,
+    pub job: String,
+    /// Hash of the plan up to this job: a checkpoint of another is not loaded.
+    pub hash: String,
+    /// Updates between two checkpoints.
+    pub every: u64,
+    pub keep_last: usize,
+}
+
+/// From where to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// From the newest valid checkpoint, else from the beginning.
+    Auto,
+    Never,
+    From(PathBuf),
+}
+
+/// How a training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Finished,
+    /// On request, with a checkpoint.
+    Stopped,
+}
+
+/// What [`train`] needs beside the task.
+pub struct Setup<'a> {
+    pub store: &'a VarStore,
+    pub group: &'a ProcessGroup,
+    pub training: &'a Training,
+    /// Samples a rank takes through the model at once, and how often before an update.
+    pub micro_batch: usize,
+    pub accumulation: usize,
+    /// Of the sample order.
+    pub seed: u64,
+    pub workers: usize,
+    pub checkpoints: &'a CheckpointPlace,
+    pub resume: &'a Resume,
+    pub report: &'a dyn Report,
+    pub stop: &'a StopFlag,
+}
+
+/// Trains to the end, or to a stop; returns how it ended and the updates done. The weights are in the store afterwards.
+pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
+    let Setup {
+        group,
+        training,
+        checkpoints,
+        ..
+    } = setup;
+    let batch = setup.micro_batch * setup.accumulation * group.world_size();
+    let samples = task.data().len();
+    let per_epoch = updates_per_epoch(samples, batch) as u64;
+    if per_epoch == 0 {
+        return Err(TrainError::TooFewSamples { samples, batch });
+    }
+    let total = per_epoch * training.epochs;
+
+    broadcast_variables(setup.store, group)?;
+    let parameters = Parameters::of(setup.store);
+    let optimizer = AdamW::new(&parameters, training.weight_decay)?;
+    let mut stepper = Stepper::new(parameters, optimizer, group, training.clip_norm)?;
+    let start = restore(
+        checkpoints,
+        setup.resume,
+        setup.store,
+        &mut stepper,
+        group,
+        setup.report,
+    )?;
+
+    let ahead = setup.micro_batch * 3;
+    let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
+    let mut loader = Loader::new(task.data(), requests, setup.workers, ahead);
+    for step in start..total {
+        let began = Instant::now();
+        let rate = learning_rate(training.learning_rate, training.warmup, step, total);
+        let load = || {
+            (0..setup.micro_batch)
+                .map(|_| {
+                    loader
+                        .next_sample()
+                        .unwrap_or(Err(data::DataError::LoaderEnded))
+                })
+                .collect::<data::Result<Vec<_>>>()
+                .map_err(TrainError::from)
+        };
+        let outcome = stepper.update(
+            step,
+            rate,
+            setup.accumulation,
+            load,
+            |samples| task.loss(samples),
+            setup.stop.is_requested(),
+        )?;
+        let done = step + 1;
+        if group.rank() == 0 {
+            setup.report.report(EventKind::Step(StepRecord {
+                step: done,
+                total_steps: total,
+                epoch: step / per_epoch,
+                loss: outcome.loss,
+                losses: outcome.parts,
+                learning_rate: rate,
+                gradient_norm: outcome.gradient_norm,
+                samples: batch as u64,
+                images: outcome.images,
+                seconds: began.elapsed().as_secs_f64(),
+                phases: outcome.phases,
+            }));
+        }
+        if outcome.stop || done % checkpoints.every == 0 || done == total {
+            write_checkpoint(setup, &stepper, done, total, per_epoch)?;
+        }
+        if outcome.stop {
+            return Ok((Ended::Stopped, done));
+        }
+        let epoch_ends = done % per_epoch == 0;
+        if epoch_ends && done < total && (done / per_epoch) % training.evaluate_every == 0 {
+            setup.report.report(EventKind::Heartbeat {
+                phase: Phase::Evaluate,
+                step: done,
+                sequence: group.sequence(),
+            });
+            let metrics = task.evaluate()?;
+            if group.rank() == 0 {
+                setup.report.report(EventKind::Evaluated {
+                    step: done,
+                    set: "held_out".into(),
+                    metrics,
+                });
+            }
+        }
+    }
+    Ok((Ended::Finished, total))
+}
+
+fn write_checkpoint(
+    setup: &Setup,
+    stepper: &Stepper,
+    step: u64,
+    total: u64,
+    per_epoch: u64,
+) -> Result<()> {
+    if setup.group.rank() != 0 {
+        return Ok(());
+    }
+    let began = Instant::now();
+    let world_size = setup.group.world_size();
+    let bytes = save(
+        setup.checkpoints,
+        setup.store,
+        stepper,
+        world_size,
+        step,
+        total,
+        per_epoch,
+    )?;
+    setup.report.report(EventKind::CheckpointWritten {
+        step,
+        bytes,
+        seconds: began.elapsed().as_secs_f64(),
+    });
+    Ok(())
+}
+
+/// The samples of this rank from update `start` on, in order, epoch by epoch.
+fn requests(
+    seed: u64,
+    start: u64,
+    total: u64,
+    per_epoch: u64,
+    samples: usize,
+    batch: usize,
+    group: &ProcessGroup,
+) -> impl Iterator<Item = Request> + Send + 'static {
+    let (rank, world_size) = (group.rank(), group.world_size());
+    let mut step = start;
+    let mut current: Option<(u64, Vec<usize>)> = None;
+    let mut pending = VecDeque::new();
+    std::iter::from_fn(move || {
+        while pending.is_empty() {
+            if step >= total {
+                return None;
+            }
+            let epoch = step / per_epoch;
+            if current.as_ref().is_none_or(|(of, _)| *of != epoch) {
+                current = Some((epoch, epoch_order(seed, epoch, samples)));
+            }
+            if let Some((_, order)) = &current {
+                let update = (step % per_epoch) as usize;
+                let share = rank_share(order, update, batch, rank, world_size);
+                pending.extend(share.into_iter().map(|index| Request { index, epoch }));
+            }
+            step += 1;
+        }
+        pending.pop_front()
+    })
+}
+
+/// Rank 0's variables on all ranks.
+fn broadcast_variables(store: &VarStore, group: &ProcessGroup) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    let variables: BTreeMap<_, _> = store.variables().into_iter().collect();
+    let tensors: Vec<_> = variables.into_values().collect();
+    Ok(group.broadcast_all(&tensors, 0)?)
+}
