@@ -391,3 +391,5 @@ fn back_off(retried: u64) -> Duration {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A rank that speaks the contract and does what RUN_DIR/does-<job>-<attempt> (else RUN_DIR/does-<job>) says.
 set -u
+job=predict attempt=1 resume=never
 while [ $# -gt 0 ]; do
     case $1 in
     --run-dir) run_dir=$2 ;;

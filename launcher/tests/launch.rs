@@ -1,217 +1,15 @@
-//! Whole launches with real processes: the ranks are `fake_rank.sh`, the launcher is `examples/launch.rs`.
+//! Whole launches with real processes.
+
+mod harness;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use event::{EventKind, RunEvent};
-use plan::{JobId, JobKind, JobSpec, JobState, Plan};
-use recipe::Source;
+use event::EventKind;
+use plan::JobState;
 
-/// Generous: only a hang takes this long.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// `first -> second -> third`, two ranks for the first two; and `alone`.
-fn plan(retries: u64) -> Plan {
-    let source = Source {
-        name: "test.yaml".into(),
-        text: format!(
-            "data: {{root: data}}\nretries: {retries}\n\
-             stage1a: {{training: {{batch: 4, micro_batch: 1}}}}"
-        ),
-    };
-    let plan = plan::compile(&recipe::parse(&source, &[]).unwrap()).unwrap();
-    let training = plan.jobs.iter().find(|job| job.kind.is_training()).unwrap();
-    let job = |id: &str, needs: &[&str], kind: &JobKind| JobSpec {
-        id: JobId::new(id).unwrap(),
-        hash: format!("hash of {id}"),
-        needs: needs.iter().map(|id| JobId::new(id).unwrap()).collect(),
-        kind: kind.clone(),
-    };
-    Plan {
-        jobs: vec![
-            job("first", &[], &training.kind),
-            job("second", &["first"], &training.kind),
-            job("third", &["second"], &JobKind::Labels),
-            job("alone", &[], &JobKind::Labels),
-        ],
-        ..plan.clone()
-    }
-}
-
-struct Run {
-    folder: tempfile::TempDir,
-}
-
-impl Run {
-    fn new(plan: &Plan) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("run")).unwrap();
-        let run = Run { folder };
-        run.set_plan(plan);
-        run
-    }
-
-    fn set_plan(&self, plan: &Plan) {
-        plan::write(&self.folder.path().join("given.json"), plan).unwrap();
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.folder.path().join("run")
-    }
-
-    /// What the ranks of a job (or of one attempt: `job-2`) do, in bash.
-    fn does(&self, job: &str, script: &str) {
-        fs::write(self.dir().join(format!("does-{job}")), script).unwrap();
-    }
-
-    fn undo(&self, job: &str) {
-        fs::remove_file(self.dir().join(format!("does-{job}"))).unwrap();
-    }
-
-    fn spawn(&self, resume: &str) -> Launcher {
-        // target/<profile>/deps/launch-* -> target/<profile>/examples/launch
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().unwrap().parent().unwrap();
-        let child = Command::new(profile.join("examples/launch"))
-            .arg(self.dir())
-            .arg(self.folder.path().join("given.json"))
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_rank.sh"))
-            .args(["2", resume])
-            .env_remove("OMP_NUM_THREADS")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(self.folder.path().join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
-        Launcher(child)
-    }
-
-    fn launch(&self, resume: &str) -> i32 {
-        self.spawn(resume).end().code().unwrap()
-    }
-
-    fn stderr(&self) -> String {
-        fs::read_to_string(self.folder.path().join("stderr")).unwrap()
-    }
-
-    fn calls(&self) -> Vec<String> {
-        let calls = fs::read_to_string(self.dir().join("calls")).unwrap_or_default();
-        let mut calls: Vec<String> = calls.lines().map(str::to_owned).collect();
-        calls.sort();
-        calls
-    }
-
-    /// The calls without what depends on the machine.
-    fn attempts(&self) -> Vec<String> {
-        let calls = self.calls();
-        let short = calls
-            .iter()
-            .map(|call| call.split(" resume").next().unwrap().to_owned());
-        short.collect()
-    }
-
-    fn events(&self) -> Vec<RunEvent> {
-        let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap();
-        text.lines()
-            .map(|line| event::parse_line(line).unwrap())
-            .collect()
-    }
-
-    fn states(&self) -> Vec<(String, JobState, u32)> {
-        let status = launcher::status(&self.dir()).unwrap();
-        let jobs = status.jobs.into_iter();
-        jobs.map(|job| (job.id.to_string(), job.state, job.attempt))
-            .collect()
-    }
-
-    fn state(&self, job: &str) -> (JobState, u32) {
-        let states = self.states();
-        let (_, state, attempt) = states.into_iter().find(|(id, ..)| id == job).unwrap();
-        (state, attempt)
-    }
-
-    /// Waits until both ranks train; returns their process ids.
-    fn training(&self) -> [i32; 2] {
-        let files = [0, 1].map(|rank| self.dir().join(format!("pid-{rank}")));
-        wait_until("both ranks train", || {
-            files.iter().all(|file| file.exists())
-        });
-        files.map(|file| {
-            let pid = number(&file);
-            fs::remove_file(file).unwrap();
-            pid
-        })
-    }
-
-    /// The children of the ranks.
-    fn children(&self) -> [i32; 2] {
-        [0, 1].map(|rank| number(&self.dir().join(format!("child-{rank}"))))
-    }
-}
-
-/// The launcher's process, killed should the test fail.
-struct Launcher(Child);
-
-impl Launcher {
-    fn signal(&self, signal: i32) {
-        kill(i32::try_from(self.0.id()).unwrap(), signal);
-    }
-
-    fn end(mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("the launcher ends", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < DEADLINE, "hangs: {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
-
-fn number(file: &Path) -> i32 {
-    fs::read_to_string(file).unwrap().trim().parse().unwrap()
-}
-
-fn kill(pid: i32, signal: i32) {
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "kill {pid} {signal}");
-}
-
-/// Gone, or dead and only waiting for its parent to notice.
-fn is_gone(pid: i32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(_) => true,
-        Ok(stat) => stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .trim_start()
-            .starts_with('Z'),
-    }
-}
-
-fn assert_gone(pids: impl IntoIterator<Item = i32>) {
-    for pid in pids {
-        wait_until(&format!("process {pid} is gone"), || is_gone(pid));
-    }
-}
+use harness::{Run, assert_gone, example, fake_rank, kill, number, plan, wait_until};
 
 #[test]
 fn a_graph_of_jobs_runs_to_its_end_and_leaves_its_records() {
@@ -587,4 +385,46 @@ fn a_program_that_cannot_be_started_fails_its_job_and_not_the_launcher() {
         .unwrap();
     assert_eq!(status.code(), Some(3));
     assert_eq!(run.state("first"), (JobState::Failed, 1), "not retried");
+}
+
+#[test]
+fn all_that_a_rank_said_before_its_death_is_kept_in_order() {
+    let run = Run::new(&plan(0));
+    run.does(
+        "alone",
+        r#"for done in {1..2000}; do say progress ",\"what\":\"w\",\"done\":$done,\"total\":9"; done; kill -9 $$"#,
+    );
+    assert_eq!(run.launch("auto"), 1, "{}", run.stderr());
+    let said = run
+        .events()
+        .into_iter()
+        .filter_map(|event| match event.kind {
+            EventKind::Progress { done, .. } => Some(done),
+            EventKind::RankFailed(_) => Some(0),
+            _ => None,
+        });
+    let expected: Vec<u64> = (1..=2000).chain([0]).collect();
+    assert_eq!(said.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_prediction_is_supervised_as_a_rank_is() {
+    let run = Run::new(&plan(0));
+    let predict = || {
+        let status = Command::new(example("predict"))
+            .arg(run.dir())
+            .args(["images", "out.csv"])
+            .env("SPINECTL_RANK", fake_rank())
+            .status();
+        status.unwrap().code()
+    };
+    assert_eq!(predict(), Some(2), "there is no run yet");
+    assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
+    assert_eq!(predict(), Some(0));
+    let log = fs::read_to_string(run.dir().join("predict.log")).unwrap();
+    assert_eq!(log, "log of rank 0\n");
+    run.does("predict", r#"fail data "1.2.3: no slices" 4"#);
+    assert_eq!(predict(), Some(4));
+    run.does("predict", "kill -TERM $PPID; train");
+    assert_eq!(predict(), Some(143));
 }

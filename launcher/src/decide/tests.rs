@@ -1,176 +1,15 @@
-//! The supervisor against a mock clock and ranks that exist in the test alone.
+//! What the supervisor decides, without a process and without waiting.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use event::{EventKind, FailureClass, FailureReport, Phase};
-use plan::{JobState, Plan, Progress};
+use event::{EventKind, FailureClass, Phase};
+use plan::{JobState, Progress};
 
+use super::world::{Blow, RANKS, World};
 use super::{GRACE, Supervisor};
 use crate::action::{Action, Event};
 use crate::attempt::{Exit, STOPPED};
 use crate::{Outcome, sample};
-
-const RANKS: usize = 2;
-
-/// What happens to the ranks, as the pairs below combine it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Blow {
-    /// Rank 1 is killed from outside.
-    Died,
-    /// Rank 1 reports a failure and exits.
-    Reported,
-    Signal,
-    AllDone,
-    AllStopped,
-}
-
-/// A world in which ranks do as they are told: killed, they end at once.
-struct World {
-    supervisor: Supervisor,
-    now: Duration,
-    /// The ranks that are running.
-    alive: Vec<usize>,
-    started: Vec<(String, u32)>,
-    states: BTreeMap<String, JobState>,
-    told: Vec<EventKind>,
-    reports: Vec<(usize, FailureReport)>,
-    asked: usize,
-    killed: bool,
-    outcome: Option<Outcome>,
-}
-
-impl World {
-    fn new(plan: Plan) -> Self {
-        let progress = plan.jobs.iter().map(|job| Progress {
-            id: job.id.clone(),
-            state: JobState::Pending,
-            attempt: 0,
-        });
-        let progress = progress.collect();
-        let mut world = World {
-            supervisor: Supervisor::new(plan, progress, RANKS),
-            now: Duration::ZERO,
-            alive: Vec::new(),
-            started: Vec::new(),
-            states: BTreeMap::new(),
-            told: Vec::new(),
-            reports: Vec::new(),
-            asked: 0,
-            killed: false,
-            outcome: None,
-        };
-        world.happens(Event::Launched);
-        world
-    }
-
-    fn happens(&mut self, event: Event<'_>) {
-        for action in self.supervisor.step(event, self.now) {
-            assert_eq!(
-                self.outcome, None,
-                "nothing comes after the end: {action:?}"
-            );
-            match action {
-                Action::Record { job, to, .. } => {
-                    let from = self.states.insert(job.to_string(), to);
-                    let from = from.unwrap_or(JobState::Pending);
-                    assert!(from.may_become(to), "{job}: {from} -> {to}");
-                }
-                Action::Start {
-                    job,
-                    attempt,
-                    world_size,
-                } => {
-                    assert!(self.alive.is_empty(), "ranks of two attempts at once");
-                    assert_eq!(self.states[job.as_str()], JobState::Running);
-                    self.alive = (0..world_size).collect();
-                    self.started.push((job.to_string(), attempt));
-                }
-                Action::Report { rank, report } => self.reports.push((rank, report)),
-                Action::Tell { kind, .. } => self.told.push(kind),
-                Action::Terminate => self.asked += 1,
-                Action::Kill => self.killed = true,
-                Action::Finish(outcome) => self.outcome = Some(outcome),
-                Action::Close { .. } => {}
-            }
-        }
-        if std::mem::take(&mut self.killed) {
-            for rank in self.alive.clone() {
-                self.ends(rank, Exit::Signal(9));
-            }
-        }
-    }
-
-    fn ends(&mut self, rank: usize, exit: Exit) {
-        if let Some(place) = self.alive.iter().position(|alive| *alive == rank) {
-            self.alive.remove(place);
-            let at = self.now.as_secs_f64();
-            self.happens(Event::Ended {
-                rank,
-                exit,
-                at,
-                last_words: String::new(),
-            });
-        }
-    }
-
-    fn all_end(&mut self, code: i32) {
-        for rank in self.alive.clone() {
-            self.ends(rank, Exit::Code(code));
-        }
-    }
-
-    fn reports(&mut self, rank: usize, class: FailureClass, failed_at: f64, message: &str) {
-        let kind = EventKind::RankFailed(FailureReport {
-            failed_at,
-            class,
-            message: message.into(),
-            phase: None,
-            step: None,
-            exit: None,
-        });
-        self.happens(Event::Said { rank, kind: &kind });
-    }
-
-    fn strikes(&mut self, blow: Blow) {
-        match blow {
-            Blow::Died => self.ends(1, Exit::Signal(11)),
-            Blow::Reported if self.alive.contains(&1) => {
-                self.reports(1, FailureClass::Other, 1.0, "loss is NaN");
-                self.ends(1, Exit::Code(1));
-            }
-            Blow::Reported => {}
-            Blow::Signal => self.happens(Event::Signal(libc::SIGTERM)),
-            Blow::AllDone => self.all_end(0),
-            Blow::AllStopped => self.all_end(STOPPED),
-        }
-    }
-
-    /// Time passes until nothing more happens by itself.
-    fn settle(&mut self) {
-        while self.outcome.is_none() {
-            // Patience with silent ranks is none of these tests' time.
-            let deadline = self.supervisor.deadline();
-            let Some(deadline) = deadline.filter(|due| *due <= self.now + Duration::from_secs(40))
-            else {
-                break;
-            };
-            self.now = deadline;
-            self.happens(Event::Tick { at: 0.0 });
-        }
-    }
-
-    fn state(&self, job: &str) -> JobState {
-        self.states.get(job).copied().unwrap_or(JobState::Pending)
-    }
-
-    fn started(&self) -> Vec<(&str, u32)> {
-        let started = self.started.iter();
-        started
-            .map(|(job, attempt)| (job.as_str(), *attempt))
-            .collect()
-    }
-}
 
 /// Every ordered pair of events on a job of two ranks that a second job waits for.
 #[test]
@@ -186,32 +25,45 @@ fn every_pair_of_events_has_its_end() {
         ((Died, Died), None, Running, 2),
         ((Died, Reported), None, Running, 2),
         ((Died, Signal), cut.clone(), Stopped, 1),
+        ((Died, TwoSignals), cut.clone(), Stopped, 1),
         ((Died, AllDone), None, Running, 2),
         ((Died, AllStopped), None, Running, 2),
         ((Reported, Died), None, Running, 2),
         ((Reported, Reported), None, Running, 2),
         ((Reported, Signal), cut.clone(), Stopped, 1),
+        ((Reported, TwoSignals), cut.clone(), Stopped, 1),
         ((Reported, AllDone), None, Running, 2),
         ((Reported, AllStopped), None, Running, 2),
         // Asked to stop: nothing is tried again, and 75 says that nothing was lost.
         ((Signal, Died), cut.clone(), Stopped, 1),
         ((Signal, Reported), cut.clone(), Stopped, 1),
         ((Signal, Signal), cut.clone(), Stopped, 1),
+        ((Signal, TwoSignals), cut.clone(), Stopped, 1),
         ((Signal, AllDone), stopped.clone(), Succeeded, 1),
         ((Signal, AllStopped), stopped.clone(), Stopped, 1),
+        // A second signal leaves no rank to which anything could happen.
+        ((TwoSignals, Died), cut.clone(), Stopped, 1),
+        ((TwoSignals, Reported), cut.clone(), Stopped, 1),
+        ((TwoSignals, Signal), cut.clone(), Stopped, 1),
+        ((TwoSignals, TwoSignals), cut.clone(), Stopped, 1),
+        ((TwoSignals, AllDone), cut.clone(), Stopped, 1),
+        ((TwoSignals, AllStopped), cut.clone(), Stopped, 1),
         // The first job is done and the second event hits the second job.
         ((AllDone, Died), None, Succeeded, 1),
         ((AllDone, Reported), None, Succeeded, 1),
         ((AllDone, Signal), None, Succeeded, 1),
+        ((AllDone, TwoSignals), cut.clone(), Succeeded, 1),
         ((AllDone, AllDone), Some(Outcome::Done), Succeeded, 1),
         ((AllDone, AllStopped), stopped.clone(), Succeeded, 1),
         // Ranks that were asked by somebody else than the launcher: the run is over.
         ((AllStopped, Died), stopped.clone(), Stopped, 1),
         ((AllStopped, Reported), stopped.clone(), Stopped, 1),
         ((AllStopped, Signal), stopped.clone(), Stopped, 1),
+        ((AllStopped, TwoSignals), stopped.clone(), Stopped, 1),
         ((AllStopped, AllDone), stopped.clone(), Stopped, 1),
         ((AllStopped, AllStopped), stopped.clone(), Stopped, 1),
     ];
+    assert_eq!(table.len(), 36);
     for ((first, second), outcome, state, attempts) in table {
         let mut world = World::new(sample::chain(2));
         world.strikes(first);
@@ -224,7 +76,8 @@ fn every_pair_of_events_has_its_end() {
         assert_eq!(tries.count(), attempts, "{pair}");
         let is_over = world.outcome.is_some();
         assert!(!is_over || world.alive.is_empty(), "{pair}: ranks are left");
-        let asked = [first, second].contains(&Signal) && (first, second) != (AllStopped, Signal);
+        let signalled = |blow| matches!(blow, Signal | TwoSignals);
+        let asked = signalled(first) || (signalled(second) && first != AllStopped);
         assert_eq!(world.asked > 0, asked, "{pair}");
     }
 }

@@ -244,7 +244,13 @@ uint64_t spc_group_sequence(const SpcGroup* group) {
 
 void spc_group_free(SpcGroup* group) {
   char* ignored = nullptr;
-  spc::guarded(&ignored, [&] { delete group; });
+  spc::guarded(&ignored, [&] {
+    std::unique_ptr<SpcGroup> last(group);
+    // NCCL wants its communicators closed before its threads are joined; Gloo has nothing to close.
+    if (last->group->getBackendType() == c10d::ProcessGroup::NCCL) {
+      last->backends.back()->shutdown();
+    }
+  });
   std::free(ignored);
 }
 

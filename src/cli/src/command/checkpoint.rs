@@ -177,6 +177,7 @@ fn job_folders(jobs: &Path) -> anyhow::Result<Vec<PathBuf>> {
         fs::read_dir(jobs).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     let mut folders = folders
         .map_err(|error| anyhow::anyhow!("cannot list the jobs in {}: {error}", jobs.display()))?;
+    folders.retain(|folder| folder.is_dir());
     folders.sort();
     Ok(folders)
 }

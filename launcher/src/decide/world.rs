@@ -1,0 +1,181 @@
+//! A mock world for the supervisor's tests: a clock that they set, ranks that exist in it alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use event::{EventKind, FailureClass, FailureReport};
+use plan::{JobState, Plan, Progress};
+
+use super::Supervisor;
+use crate::Outcome;
+use crate::action::{Action, Event};
+use crate::attempt::{Exit, STOPPED};
+
+/// Ranks of a training job.
+pub const RANKS: usize = 2;
+
+/// What happens to the ranks, as the pairs below combine it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Blow {
+    /// Rank 1 is killed from outside.
+    Died,
+    /// Rank 1 reports a failure and exits.
+    Reported,
+    /// The first one that asks for a stop, or the next.
+    Signal,
+    /// Two of them at once.
+    TwoSignals,
+    AllDone,
+    AllStopped,
+}
+
+/// A world in which ranks do as they are told: killed, they end at once.
+pub struct World {
+    pub supervisor: Supervisor,
+    pub now: Duration,
+    /// The ranks that are running.
+    pub alive: Vec<usize>,
+    pub started: Vec<(String, u32)>,
+    states: BTreeMap<String, JobState>,
+    pub told: Vec<EventKind>,
+    pub reports: Vec<(usize, FailureReport)>,
+    pub asked: usize,
+    killed: bool,
+    pub outcome: Option<Outcome>,
+}
+
+impl World {
+    pub fn new(plan: Plan) -> Self {
+        let progress = plan.jobs.iter().map(|job| Progress {
+            id: job.id.clone(),
+            state: JobState::Pending,
+            attempt: 0,
+        });
+        let progress = progress.collect();
+        let mut world = World {
+            supervisor: Supervisor::new(plan, progress, RANKS),
+            now: Duration::ZERO,
+            alive: Vec::new(),
+            started: Vec::new(),
+            states: BTreeMap::new(),
+            told: Vec::new(),
+            reports: Vec::new(),
+            asked: 0,
+            killed: false,
+            outcome: None,
+        };
+        world.happens(Event::Launched);
+        world
+    }
+
+    pub fn happens(&mut self, event: Event<'_>) {
+        for action in self.supervisor.step(event, self.now) {
+            assert_eq!(
+                self.outcome, None,
+                "nothing comes after the end: {action:?}"
+            );
+            match action {
+                Action::Record { job, to, .. } => {
+                    let from = self.states.insert(job.to_string(), to);
+                    let from = from.unwrap_or(JobState::Pending);
+                    assert!(from.may_become(to), "{job}: {from} -> {to}");
+                }
+                Action::Start {
+                    job,
+                    attempt,
+                    world_size,
+                } => {
+                    assert!(self.alive.is_empty(), "ranks of two attempts at once");
+                    assert_eq!(self.states[job.as_str()], JobState::Running);
+                    self.alive = (0..world_size).collect();
+                    self.started.push((job.to_string(), attempt));
+                }
+                Action::Report { rank, report } => self.reports.push((rank, report)),
+                Action::Tell { kind, .. } => self.told.push(kind),
+                Action::Terminate => self.asked += 1,
+                Action::Kill => self.killed = true,
+                Action::Finish(outcome) => self.outcome = Some(outcome),
+                Action::Close { .. } => {}
+            }
+        }
+        if std::mem::take(&mut self.killed) {
+            for rank in self.alive.clone() {
+                self.ends(rank, Exit::Signal(9));
+            }
+        }
+    }
+
+    pub fn ends(&mut self, rank: usize, exit: Exit) {
+        if let Some(place) = self.alive.iter().position(|alive| *alive == rank) {
+            self.alive.remove(place);
+            let at = self.now.as_secs_f64();
+            self.happens(Event::Ended {
+                rank,
+                exit,
+                at,
+                last_words: String::new(),
+            });
+        }
+    }
+
+    pub fn all_end(&mut self, code: i32) {
+        for rank in self.alive.clone() {
+            self.ends(rank, Exit::Code(code));
+        }
+    }
+
+    pub fn reports(&mut self, rank: usize, class: FailureClass, failed_at: f64, message: &str) {
+        let kind = EventKind::RankFailed(FailureReport {
+            failed_at,
+            class,
+            message: message.into(),
+            phase: None,
+            step: None,
+            exit: None,
+        });
+        self.happens(Event::Said { rank, kind: &kind });
+    }
+
+    pub fn strikes(&mut self, blow: Blow) {
+        match blow {
+            Blow::Died => self.ends(1, Exit::Signal(11)),
+            Blow::Reported if self.alive.contains(&1) => {
+                self.reports(1, FailureClass::Other, 1.0, "loss is NaN");
+                self.ends(1, Exit::Code(1));
+            }
+            Blow::Reported => {}
+            Blow::Signal => self.happens(Event::Signal(libc::SIGTERM)),
+            Blow::TwoSignals => {
+                self.strikes(Blow::Signal);
+                self.strikes(Blow::Signal);
+            }
+            Blow::AllDone => self.all_end(0),
+            Blow::AllStopped => self.all_end(STOPPED),
+        }
+    }
+
+    /// Time passes until nothing more happens by itself.
+    pub fn settle(&mut self) {
+        while self.outcome.is_none() {
+            // Patience with silent ranks is none of these tests' time.
+            let deadline = self.supervisor.deadline();
+            let Some(deadline) = deadline.filter(|due| *due <= self.now + Duration::from_secs(40))
+            else {
+                break;
+            };
+            self.now = deadline;
+            self.happens(Event::Tick { at: 0.0 });
+        }
+    }
+
+    pub fn state(&self, job: &str) -> JobState {
+        self.states.get(job).copied().unwrap_or(JobState::Pending)
+    }
+
+    pub fn started(&self) -> Vec<(&str, u32)> {
+        let started = self.started.iter();
+        started
+            .map(|(job, attempt)| (job.as_str(), *attempt))
+            .collect()
+    }
+}
