@@ -91,14 +91,16 @@ fn compiler_flags(build: &mut cc::Build, root: &Path) {
     }
 }
 
-/// Without NVIDIA's headers there is nothing to build, and `Backend::Nccl` says so at run time.
+/// Without NVIDIA's headers there is nothing to build, and `Backend::Nccl` says so at run time. They are looked for in the
+/// Python packages beside torch and, where it is set, in the folder of packages that SPINECTL_NVIDIA_HEADERS names.
 fn build_nccl(root: &Path, lib: &Path) {
     println!("cargo:rerun-if-env-changed=SPINECTL_NVIDIA_HEADERS");
-    let Some(beside_torch) = root.parent() else {
-        return;
-    };
-    let mut packages = vec![beside_torch.to_owned()];
-    packages.extend(env::var_os("SPINECTL_NVIDIA_HEADERS").map(PathBuf::from));
+    // The folder that LIBTORCH names may be a link into the packages.
+    let beside_torch = fs::canonicalize(root)
+        .ok()
+        .and_then(|root| Some(root.parent()?.to_owned()));
+    let named = env::var_os("SPINECTL_NVIDIA_HEADERS").map(PathBuf::from);
+    let packages: Vec<PathBuf> = beside_torch.into_iter().chain(named).collect();
     let includes = nvidia_includes(&packages);
     if !NVIDIA_HEADERS
         .iter()
@@ -143,6 +145,10 @@ fn nvidia_includes(packages: &[PathBuf]) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(package.join("nvidia")) else {
             continue;
         };
+        println!(
+            "cargo:rerun-if-changed={}",
+            package.join("nvidia").display()
+        );
         for entry in entries.flatten() {
             let include = entry.path().join("include");
             includes.push(include.join("cccl"));

@@ -39,8 +39,10 @@ pub enum ReduceOp {
 }
 
 /// The ranks of a job, connected. Every rank must call the same collectives in the same order with tensors of the same shape
-/// and type; strides may differ. After a `Timeout` or `PeerLost` the group is dead: drop it and, if all ranks agree to, build
-/// another over the same store.
+/// and type; strides may differ.
+///
+/// After a `Timeout` or `PeerLost` the group is dead: drop it and, if all ranks agree to, build another over the same store.
+/// Dropping a group closes it: drop a [`crate::Reducer`] over it first.
 pub struct ProcessGroup {
     handle: NonNull<ffi::Group>,
     name: String,

@@ -30,8 +30,8 @@ unsafe impl Send for Store {}
 impl Store {
     /// Meets the other ranks: rank 0 serves, the others connect, and all wait until every rank has arrived.
     ///
-    /// Rank 0 listens on `listen_fd` where it is given, else at `master_addr` (at all addresses only if that name is not one
-    /// of this machine's). A world of one rank without a `listen_fd` needs no socket and opens none.
+    /// Rank 0 listens on `listen_fd` where it is given, else at `master_addr` (at all addresses only if that is no address of
+    /// this machine's). A world of one rank without a `listen_fd` needs no socket and opens none.
     ///
     /// # Errors
     /// `RanksMissing` names who did not arrive; `Rendezvous` says why the store cannot be served or reached; `Invalid` covers
@@ -116,8 +116,10 @@ impl Store {
             (None, ffi::FailureKind::Timeout) => rendezvous.missing(vec![0]),
             _ => error(failure),
         })?;
-        let local_address = rendezvous.local_address()?;
-        Self::new(handle, rendezvous, local_address)
+        // Looked up only now: the store has waited until the master's name was known.
+        let mut store = Self::new(handle, rendezvous, Ipv4Addr::UNSPECIFIED.into())?;
+        store.local_address = rendezvous.local_address()?;
+        Ok(store)
     }
 
     /// The same store under a prefix of the keys.

@@ -1,10 +1,7 @@
-//! Rendezvous and collectives between real processes.
+//! Collectives between real processes.
 
 mod ranks;
 
-use std::fs;
-use std::net::TcpListener;
-use std::os::fd::{AsRawFd, IntoRawFd};
 use std::time::Duration;
 
 use collective::{Backend, CollectiveError, ProcessGroup, ReduceOp, Rendezvous, Store};
@@ -101,34 +98,6 @@ fn gathering_keeps_the_order_of_ranks() {
 }
 
 #[test]
-fn the_store_shares_values_and_counts() {
-    ranks::run("the_store_shares_values_and_counts", 2, |rendezvous| {
-        let store = Store::connect(&rendezvous).unwrap();
-        let key = |rank: usize| format!("from/{rank}");
-        store
-            .set(&key(store.rank()), &[store.rank() as u8, 0, 255])
-            .unwrap();
-        let other = 1 - store.rank();
-        assert_eq!(store.get(&key(other)).unwrap(), [other as u8, 0, 255]);
-        store.set(&format!("empty/{}", store.rank()), &[]).unwrap();
-        assert!(store.get(&format!("empty/{other}")).unwrap().is_empty());
-        assert!((1..=2).contains(&store.add("count", 1).unwrap()));
-        store
-            .set(&format!("counted/{}", store.rank()), b"yes")
-            .unwrap();
-        store.get(&format!("counted/{other}")).unwrap();
-        assert_eq!(store.add("count", 0).unwrap(), 2);
-        // Rank 0 serves the store, so it leaves last.
-        store
-            .set(&format!("done/{}", store.rank()), b"yes")
-            .unwrap();
-        if store.rank() == 0 {
-            store.get("done/1").unwrap();
-        }
-    });
-}
-
-#[test]
 fn a_group_can_be_built_anew_over_the_same_store() {
     ranks::run(
         "a_group_can_be_built_anew_over_the_same_store",
@@ -147,104 +116,12 @@ fn a_group_can_be_built_anew_over_the_same_store() {
     );
 }
 
-#[test]
-fn ranks_meet_over_a_store_that_is_served_elsewhere() {
-    ranks::run(
-        "ranks_meet_over_a_store_that_is_served_elsewhere",
-        2,
-        |rendezvous| {
-            let served = (rendezvous.rank == 0).then(|| {
-                Store::connect(&Rendezvous {
-                    world_size: 1,
-                    ..rendezvous.clone()
-                })
-                .unwrap()
-            });
-            let client = Rendezvous {
-                listen_fd: None,
-                ..rendezvous
-            };
-            let store = Store::join(&client, "attempt/1").unwrap();
-            let group = ProcessGroup::new(&store, Backend::Gloo, "test", client.timeout).unwrap();
-            group.barrier().unwrap();
-            drop((group, store, served));
-        },
-    );
-}
-
-/// The local addresses of this process' listening sockets, from /proc/self/net/tcp: hexadecimal, in memory order.
-fn listening_addresses() -> Vec<String> {
-    let inodes: Vec<String> = fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .filter_map(|link| {
-            Some(
-                link.to_str()?
-                    .strip_prefix("socket:[")?
-                    .trim_end_matches(']')
-                    .to_owned(),
-            )
-        })
-        .collect();
-    let mut addresses = Vec::new();
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        for line in fs::read_to_string(table)
-            .unwrap_or_default()
-            .lines()
-            .skip(1)
-        {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            let (address, state, inode) = (columns[1], columns[3], columns[9]);
-            if state == "0A" && inodes.iter().any(|own| own == inode) {
-                addresses.push(address.split(':').next().unwrap().to_owned());
-            }
-        }
-    }
-    addresses
-}
-
-#[test]
-fn nothing_listens_beyond_loopback_on_one_machine() {
-    ranks::run(
-        "nothing_listens_beyond_loopback_on_one_machine",
-        2,
-        |rendezvous| {
-            let (_store, group) = gloo(&rendezvous);
-            let listening = listening_addresses();
-            assert!(!listening.is_empty());
-            assert!(
-                listening.iter().all(|address| address == "0100007F"),
-                "{listening:?}"
-            );
-            group.barrier().unwrap();
-        },
-    );
-}
-
-#[test]
-fn rank_0_binds_the_master_address_when_it_inherits_no_socket() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let rendezvous = move |rank| Rendezvous {
-        master_port: port,
-        ..world_of_two(rank)
-    };
-    let client = std::thread::spawn(move || Store::connect(&rendezvous(1)).unwrap());
-    let server = Store::connect(&rendezvous(0)).unwrap();
-    client.join().unwrap().set("key", b"value").unwrap();
-    assert_eq!(server.get("key").unwrap(), b"value");
-    assert_eq!(listening_addresses(), ["0100007F"]);
-}
-
-fn world_of_two(rank: usize) -> Rendezvous {
+fn alone() -> Rendezvous {
     Rendezvous {
-        rank,
-        world_size: 2,
+        rank: 0,
+        world_size: 1,
         master_addr: "127.0.0.1".to_owned(),
-        master_port: 29500,
+        master_port: 0,
         listen_fd: None,
         timeout: Duration::from_secs(20),
     }
@@ -252,11 +129,7 @@ fn world_of_two(rank: usize) -> Rendezvous {
 
 #[test]
 fn a_world_of_one_needs_no_port() {
-    let rendezvous = Rendezvous {
-        world_size: 1,
-        master_port: 0,
-        ..world_of_two(0)
-    };
+    let rendezvous = alone();
     let (store, group) = gloo(&rendezvous);
     store.set("key", b"value").unwrap();
     assert_eq!(store.get("key").unwrap(), b"value");
@@ -279,10 +152,7 @@ fn a_world_of_one_needs_no_port() {
 
 #[test]
 fn tensors_that_cannot_be_reduced_are_refused() {
-    let (_store, group) = gloo(&Rendezvous {
-        world_size: 1,
-        ..world_of_two(0)
-    });
+    let (_store, group) = gloo(&alone());
     let error = group
         .all_reduce(&Tensor::from_slice(&[1i64]), ReduceOp::Mean)
         .unwrap_err();
@@ -295,117 +165,8 @@ fn tensors_that_cannot_be_reduced_are_refused() {
 }
 
 #[test]
-fn wrong_use_is_refused_before_anything_is_sent() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let unconnected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let cases = [
-        (
-            Rendezvous {
-                rank: 2,
-                ..world_of_two(2)
-            },
-            "rank 2 is outside a world of 2 ranks",
-        ),
-        (
-            Rendezvous {
-                world_size: 0,
-                ..world_of_two(0)
-            },
-            "a world of 0 ranks; WORLD_SIZE is at least 1",
-        ),
-        (
-            Rendezvous {
-                timeout: Duration::ZERO,
-                ..world_of_two(0)
-            },
-            "a timeout of 0ns; give at least a millisecond",
-        ),
-        (
-            Rendezvous {
-                master_port: 0,
-                ..world_of_two(1)
-            },
-            "MASTER_PORT is 0, where nobody can be found",
-        ),
-        (
-            Rendezvous {
-                listen_fd: Some(closed.as_raw_fd()),
-                ..world_of_two(1)
-            },
-            "rank 1 was given a listening socket, but rank 0 serves",
-        ),
-        (
-            Rendezvous {
-                listen_fd: Some(closed.as_raw_fd()),
-                master_port: 1,
-                ..world_of_two(0)
-            },
-            "but MASTER_PORT is 1",
-        ),
-        (
-            Rendezvous {
-                listen_fd: Some(unconnected.as_raw_fd()),
-                ..world_of_two(0)
-            },
-            "it does not listen",
-        ),
-        (
-            Rendezvous {
-                listen_fd: Some(-1),
-                ..world_of_two(0)
-            },
-            "Bad file descriptor",
-        ),
-        (
-            Rendezvous {
-                master_addr: "a\0b".to_owned(),
-                ..world_of_two(1)
-            },
-            "holds a zero byte",
-        ),
-    ];
-    for (rendezvous, expected) in cases {
-        let error = Store::connect(&rendezvous).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-    // A socket that is refused stays the caller's.
-    closed.local_addr().unwrap();
-}
-
-#[test]
-fn a_rank_cannot_be_taken_twice() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let master_port = listener.local_addr().unwrap().port();
-    let client = Rendezvous {
-        master_port,
-        ..world_of_two(1)
-    };
-    let server = Rendezvous {
-        master_port,
-        listen_fd: Some(listener.into_raw_fd()),
-        ..world_of_two(0)
-    };
-    let first = std::thread::spawn({
-        let client = client.clone();
-        move || Store::connect(&client).unwrap()
-    });
-    let _server = Store::connect(&server).unwrap();
-    let _first = first.join().unwrap();
-    let error = Store::connect(&client).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("another process has arrived as rank 1"),
-        "{error}"
-    );
-}
-
-#[test]
 fn nccl_says_what_is_missing_where_it_cannot_run() {
-    let (store, _group) = gloo(&Rendezvous {
-        world_size: 1,
-        ..world_of_two(0)
-    });
+    let (store, _group) = gloo(&alone());
     if let Err(error) = ProcessGroup::new(&store, Backend::Nccl, "gpu", Duration::from_secs(2)) {
         let text = error.to_string();
         assert!(

@@ -52,7 +52,12 @@ pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
                 box_loss: stage.box_loss,
             })
         };
-        let models = graph.train(&stage.training, &every_fold, &[labels.clone()], of)?;
+        let models = graph.train(
+            &stage.training,
+            &every_fold,
+            std::slice::from_ref(&labels),
+            of,
+        )?;
         let merged = graph.add("study-boxes", &models, JobKind::StudyBoxes)?;
         last = vec![merged.clone()];
         boxes = Some(merged);
@@ -180,7 +185,7 @@ impl Graph<'_> {
                     stage,
                     fold: Fold(fold),
                     seed,
-                    training: training.clone(),
+                    training: Box::new(training.clone()),
                 };
                 ids.push(self.add(id.as_str(), &needs, kind)?);
             }

@@ -40,7 +40,7 @@ pub fn cost(kind: &JobKind) -> Option<Cost> {
     };
     let Training {
         arch, image_size, ..
-    } = training;
+    } = training.as_ref();
     let (parameters, multiply_adds, features) = backbone(arch)?;
     let side = *image_size as f64 / 224.0;
     let trained = match stage {

@@ -60,7 +60,7 @@ pub enum JobKind {
         fold: Fold,
         /// Of the recipe's seeds; mixed with the recipe's own seed.
         seed: u64,
-        training: Training,
+        training: Box<Training>,
     },
 }
 

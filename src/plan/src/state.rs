@@ -72,7 +72,7 @@ pub struct Progress {
 }
 
 /// The jobs that may start now, in the plan's order: not yet run, and all that they need is there.
-pub fn ready<'p>(plan: &'p Plan, state: impl Fn(&JobId) -> JobState) -> Vec<&'p JobSpec> {
+pub fn ready(plan: &Plan, state: impl Fn(&JobId) -> JobState) -> Vec<&JobSpec> {
     plan.jobs
         .iter()
         .filter(|job| matches!(state(&job.id), JobState::Pending | JobState::Stopped))

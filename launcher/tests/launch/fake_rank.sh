@@ -31,8 +31,10 @@ train() {
     wait
 }
 
+store=none
+[ -S "/proc/$$/fd/${SPINECTL_STORE_FD:-none}" ] && store=socket
 echo "$job attempt $attempt rank $RANK of $WORLD_SIZE resume $resume threads $OMP_NUM_THREADS" \
-    "store ${SPINECTL_STORE_FD:+handed over}" >>"$run_dir/calls"
+    "store $store" >>"$run_dir/calls"
 echo "log of rank $RANK"
 for does in "$run_dir/does-$job-$attempt" "$run_dir/does-$job"; do
     if [ -e "$does" ]; then

@@ -1,15 +1,12 @@
-//! Whole launches with real processes.
-
-mod harness;
+//! Runs that go well: their records, what a second launch does, resuming, prediction.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use event::EventKind;
 use plan::JobState;
 
-use harness::{Run, assert_gone, example, fake_rank, kill, number, plan, wait_until};
+use crate::harness::{Run, example, fake_rank, plan};
 
 #[test]
 fn a_graph_of_jobs_runs_to_its_end_and_leaves_its_records() {
@@ -26,14 +23,12 @@ fn a_graph_of_jobs_runs_to_its_end_and_leaves_its_records() {
     assert_eq!(
         run.calls(),
         [
-            format!("alone attempt 1 rank 0 of 1 resume never threads {cores} store handed over"),
-            format!("first attempt 1 rank 0 of 2 resume never threads {threads} store handed over"),
-            format!("first attempt 1 rank 1 of 2 resume never threads {threads} store "),
-            format!(
-                "second attempt 1 rank 0 of 2 resume never threads {threads} store handed over"
-            ),
-            format!("second attempt 1 rank 1 of 2 resume never threads {threads} store "),
-            format!("third attempt 1 rank 0 of 1 resume never threads {cores} store handed over"),
+            format!("alone attempt 1 rank 0 of 1 resume never threads {cores} store socket"),
+            format!("first attempt 1 rank 0 of 2 resume never threads {threads} store socket"),
+            format!("first attempt 1 rank 1 of 2 resume never threads {threads} store none"),
+            format!("second attempt 1 rank 0 of 2 resume never threads {threads} store socket"),
+            format!("second attempt 1 rank 1 of 2 resume never threads {threads} store none"),
+            format!("third attempt 1 rank 0 of 1 resume never threads {cores} store socket"),
         ]
     );
     let events = run.events();
@@ -121,159 +116,6 @@ fn a_finished_run_is_not_done_again_but_what_a_new_plan_changes_is() {
         .iter()
         .filter(|event| matches!(event.kind, EventKind::RunStarted { .. }));
     assert_eq!(starts.count(), 3, "all launches are in one file");
-}
-
-#[test]
-fn a_rank_that_is_killed_is_started_again_and_leaves_nobody_behind() {
-    let run = Run::new(&plan(1));
-    run.does("first-1", "train");
-    let launcher = run.spawn("auto");
-    let ranks = run.training();
-    let children = run.children();
-    kill(ranks[1], libc::SIGKILL);
-    assert_eq!(launcher.end().code(), Some(0), "{}", run.stderr());
-    assert_eq!(run.state("first"), (JobState::Succeeded, 2));
-    assert_gone(ranks);
-    assert_gone(children);
-
-    let report = run.dir().join("jobs/first/attempt-1/failure-rank1.json");
-    let report: event::FailureReport = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
-    assert_eq!(report.exit.as_deref(), Some("signal 9"));
-    assert!(
-        !run.dir()
-            .join("jobs/first/attempt-1/failure-rank0.json")
-            .exists()
-    );
-    let retried = run.events().into_iter().find_map(|event| match event.kind {
-        EventKind::JobRetried { reason, .. } => Some(reason),
-        _ => None,
-    });
-    let reason = retried.unwrap();
-    assert!(
-        reason.starts_with("rank 1, forward at step 5: "),
-        "{reason}"
-    );
-    assert!(
-        run.calls()
-            .iter()
-            .any(|call| call.contains("attempt 2") && call.contains("resume auto"))
-    );
-}
-
-#[test]
-fn bad_data_ends_its_branch_at_once_with_exit_code_4() {
-    let run = Run::new(&plan(3));
-    run.does(
-        "first",
-        r#"[ "$RANK" = 1 ] || train; fail data "1.2.3: slice 7 is torn" 4"#,
-    );
-    assert_eq!(run.launch("auto"), 4, "{}", run.stderr());
-    assert_eq!(run.state("first"), (JobState::Failed, 1));
-    assert_eq!(run.state("second"), (JobState::Pending, 0));
-    assert_eq!(run.state("third"), (JobState::Pending, 0));
-    assert_eq!(
-        run.state("alone"),
-        (JobState::Succeeded, 1),
-        "it needs nobody"
-    );
-    assert_gone([number(&run.dir().join("child-0"))]);
-
-    run.undo("first");
-    assert_eq!(run.launch("auto"), 0, "a new launch tries again");
-    assert_eq!(run.state("first"), (JobState::Succeeded, 2));
-}
-
-#[test]
-fn a_death_without_a_report_is_told_with_the_end_of_its_log() {
-    let run = Run::new(&plan(0));
-    run.does("first", "echo 'terminate called: bad_alloc' >&2; exit 7");
-    assert_eq!(run.launch("auto"), 1);
-    let failed = run.events().into_iter().find_map(|event| match event.kind {
-        EventKind::JobFailed { reason } => Some(reason),
-        _ => None,
-    });
-    let reason = failed.unwrap();
-    assert!(
-        reason.contains("exit 7") && reason.contains("bad_alloc"),
-        "{reason}"
-    );
-}
-
-#[test]
-fn nobody_outlives_a_launcher_that_is_killed_and_the_next_launch_goes_on() {
-    let run = Run::new(&plan(0));
-    run.does("second-1", "train");
-    let launcher = run.spawn("auto");
-    let ranks = run.training();
-    let children = run.children();
-    launcher.signal(libc::SIGKILL);
-    assert_eq!(launcher.end().signal(), Some(libc::SIGKILL));
-    assert_gone(ranks);
-    assert_gone(children);
-
-    assert_eq!(run.state("second"), (JobState::Running, 1));
-    let status = launcher::status(&run.dir()).unwrap();
-    assert_eq!(status.launcher_pid, None);
-    assert!(
-        status.jobs[1]
-            .why
-            .as_deref()
-            .unwrap()
-            .contains("launch again")
-    );
-    assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
-    assert_eq!(run.state("first"), (JobState::Succeeded, 1));
-    assert_eq!(run.state("second"), (JobState::Succeeded, 2));
-}
-
-#[test]
-fn a_stop_saves_and_the_next_launch_goes_on() {
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP] {
-        let run = Run::new(&plan(3));
-        run.does("first-1", "train");
-        let launcher = run.spawn("auto");
-        let ranks = run.training();
-        let children = run.children();
-        launcher.signal(signal);
-        assert_eq!(launcher.end().code(), Some(75), "{}", run.stderr());
-        assert_eq!(run.state("first"), (JobState::Stopped, 1));
-        assert_eq!(
-            run.state("alone"),
-            (JobState::Pending, 0),
-            "nothing new is started"
-        );
-        assert_gone(ranks);
-        assert_gone(children);
-        let stopped = run
-            .events()
-            .into_iter()
-            .any(|event| matches!(event.kind, EventKind::JobStopped { step: Some(5) }));
-        assert!(stopped);
-        assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
-        assert_eq!(run.state("first"), (JobState::Succeeded, 2));
-    }
-}
-
-#[test]
-fn a_second_signal_ends_ranks_that_do_not_stop() {
-    let run = Run::new(&plan(3));
-    run.does(
-        "first-1",
-        "train() { :; }; trap 'echo >\"$run_dir/asked-$RANK\"' TERM; \
-        sleep 1000 & echo $$ >\"$run_dir/pid-$RANK\"; while :; do wait; done",
-    );
-    let launcher = run.spawn("auto");
-    let ranks = run.training();
-    launcher.signal(libc::SIGTERM);
-    wait_until("the ranks are asked", || {
-        [0, 1]
-            .iter()
-            .all(|rank| run.dir().join(format!("asked-{rank}")).exists())
-    });
-    launcher.signal(libc::SIGINT);
-    assert_eq!(launcher.end().code(), Some(130));
-    assert_gone(ranks);
-    assert_eq!(run.state("first"), (JobState::Stopped, 1));
 }
 
 #[test]
@@ -365,46 +207,6 @@ fn the_users_checkpoint_goes_to_the_job_that_owns_it_and_only_once() {
     assert_eq!(status.jobs[1].checkpoint, Some(5));
 
     assert_eq!(run.launch(path.to_str().unwrap()), 2, "it has succeeded");
-}
-
-#[test]
-fn a_program_that_cannot_be_started_fails_its_job_and_not_the_launcher() {
-    let run = Run::new(&plan(3));
-    let test = std::env::current_exe().unwrap();
-    let launch = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/launch");
-    let status = Command::new(launch)
-        .arg(run.dir())
-        .arg(run.folder.path().join("given.json"))
-        .args(["/nowhere/spinectl-rank", "2", "auto"])
-        .status()
-        .unwrap();
-    assert_eq!(status.code(), Some(3));
-    assert_eq!(run.state("first"), (JobState::Failed, 1), "not retried");
-}
-
-#[test]
-fn all_that_a_rank_said_before_its_death_is_kept_in_order() {
-    let run = Run::new(&plan(0));
-    run.does(
-        "alone",
-        r#"for done in {1..2000}; do say progress ",\"what\":\"w\",\"done\":$done,\"total\":9"; done; kill -9 $$"#,
-    );
-    assert_eq!(run.launch("auto"), 1, "{}", run.stderr());
-    let said = run
-        .events()
-        .into_iter()
-        .filter_map(|event| match event.kind {
-            EventKind::Progress { done, .. } => Some(done),
-            EventKind::RankFailed(_) => Some(0),
-            _ => None,
-        });
-    let expected: Vec<u64> = (1..=2000).chain([0]).collect();
-    assert_eq!(said.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -182,7 +182,7 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 pub fn fake_rank() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_rank.sh")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/launch/fake_rank.sh")
 }
 
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

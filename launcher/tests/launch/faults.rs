@@ -1,0 +1,223 @@
+//! Ranks that fail or are killed, launchers that are killed, and signals.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use event::EventKind;
+use plan::JobState;
+
+use crate::harness::{Run, assert_gone, kill, number, plan, wait_until};
+
+#[test]
+fn a_rank_that_is_killed_is_started_again_and_leaves_nobody_behind() {
+    let run = Run::new(&plan(1));
+    run.does("first-1", "train");
+    let launcher = run.spawn("auto");
+    let ranks = run.training();
+    let children = run.children();
+    kill(ranks[1], libc::SIGKILL);
+    assert_eq!(launcher.end().code(), Some(0), "{}", run.stderr());
+    assert_eq!(run.state("first"), (JobState::Succeeded, 2));
+    assert_gone(ranks);
+    assert_gone(children);
+
+    let report = run.dir().join("jobs/first/attempt-1/failure-rank1.json");
+    let report: event::FailureReport = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert_eq!(report.exit.as_deref(), Some("signal 9"));
+    assert!(
+        !run.dir()
+            .join("jobs/first/attempt-1/failure-rank0.json")
+            .exists()
+    );
+    let retried = run.events().into_iter().find_map(|event| match event.kind {
+        EventKind::JobRetried { reason, .. } => Some(reason),
+        _ => None,
+    });
+    let reason = retried.unwrap();
+    assert!(
+        reason.starts_with("rank 1, forward at step 5: "),
+        "{reason}"
+    );
+    assert!(
+        run.calls()
+            .iter()
+            .any(|call| call.contains("attempt 2") && call.contains("resume auto"))
+    );
+}
+
+#[test]
+fn bad_data_ends_its_branch_at_once_with_exit_code_4() {
+    let run = Run::new(&plan(3));
+    run.does(
+        "first",
+        r#"[ "$RANK" = 1 ] || train; fail data "1.2.3: slice 7 is torn" 4"#,
+    );
+    assert_eq!(run.launch("auto"), 4, "{}", run.stderr());
+    assert_eq!(run.state("first"), (JobState::Failed, 1));
+    assert_eq!(run.state("second"), (JobState::Pending, 0));
+    assert_eq!(run.state("third"), (JobState::Pending, 0));
+    assert_eq!(
+        run.state("alone"),
+        (JobState::Succeeded, 1),
+        "it needs nobody"
+    );
+    assert_gone([number(&run.dir().join("child-0"))]);
+
+    run.undo("first");
+    assert_eq!(run.launch("auto"), 0, "a new launch tries again");
+    assert_eq!(run.state("first"), (JobState::Succeeded, 2));
+}
+
+#[test]
+fn a_death_without_a_report_is_told_with_the_end_of_its_log() {
+    let run = Run::new(&plan(0));
+    run.does("first", "echo 'terminate called: bad_alloc' >&2; exit 7");
+    assert_eq!(run.launch("auto"), 1);
+    let failed = run.events().into_iter().find_map(|event| match event.kind {
+        EventKind::JobFailed { reason } => Some(reason),
+        _ => None,
+    });
+    let reason = failed.unwrap();
+    assert!(
+        reason.contains("exit 7") && reason.contains("bad_alloc"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn nobody_outlives_a_launcher_that_is_killed_and_the_next_launch_goes_on() {
+    let run = Run::new(&plan(0));
+    run.does("second-1", "train");
+    let launcher = run.spawn("auto");
+    let ranks = run.training();
+    let children = run.children();
+    launcher.signal(libc::SIGKILL);
+    assert_eq!(launcher.end().signal(), Some(libc::SIGKILL));
+    assert_gone(ranks);
+    assert_gone(children);
+
+    assert_eq!(run.state("second"), (JobState::Running, 1));
+    let status = launcher::status(&run.dir()).unwrap();
+    assert_eq!(status.launcher_pid, None);
+    assert!(
+        status.jobs[1]
+            .why
+            .as_deref()
+            .unwrap()
+            .contains("launch again")
+    );
+    assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
+    assert_eq!(run.state("first"), (JobState::Succeeded, 1));
+    assert_eq!(run.state("second"), (JobState::Succeeded, 2));
+}
+
+#[test]
+fn ranks_die_with_the_launcher_even_when_its_guardian_is_gone() {
+    let run = Run::new(&plan(0));
+    run.does("first", "train");
+    let launcher = run.spawn("auto");
+    let ranks = run.training();
+    let pid = launcher.0.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    let guardian: Vec<i32> = children.filter(|pid| !ranks.contains(pid)).collect();
+    assert_eq!(guardian.len(), 1);
+    kill(guardian[0], libc::SIGKILL);
+    launcher.signal(libc::SIGKILL);
+    launcher.end();
+    assert_gone(ranks);
+    for child in run.children() {
+        kill(child, libc::SIGKILL);
+    }
+}
+
+#[test]
+fn a_stop_saves_and_the_next_launch_goes_on() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP] {
+        let run = Run::new(&plan(3));
+        run.does("first-1", "train");
+        let launcher = run.spawn("auto");
+        let ranks = run.training();
+        let children = run.children();
+        launcher.signal(signal);
+        assert_eq!(launcher.end().code(), Some(75), "{}", run.stderr());
+        assert_eq!(run.state("first"), (JobState::Stopped, 1));
+        assert_eq!(
+            run.state("alone"),
+            (JobState::Pending, 0),
+            "nothing new is started"
+        );
+        assert_gone(ranks);
+        assert_gone(children);
+        let stopped = run
+            .events()
+            .into_iter()
+            .any(|event| matches!(event.kind, EventKind::JobStopped { step: Some(5) }));
+        assert!(stopped);
+        assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
+        assert_eq!(run.state("first"), (JobState::Succeeded, 2));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_ranks_that_do_not_stop() {
+    let run = Run::new(&plan(3));
+    run.does(
+        "first-1",
+        "train() { :; }; trap 'echo >\"$run_dir/asked-$RANK\"' TERM; \
+        sleep 1000 & echo $$ >\"$run_dir/pid-$RANK\"; while :; do wait; done",
+    );
+    let launcher = run.spawn("auto");
+    let ranks = run.training();
+    launcher.signal(libc::SIGTERM);
+    wait_until("the ranks are asked", || {
+        [0, 1]
+            .iter()
+            .all(|rank| run.dir().join(format!("asked-{rank}")).exists())
+    });
+    launcher.signal(libc::SIGINT);
+    assert_eq!(launcher.end().code(), Some(130));
+    assert_gone(ranks);
+    assert_eq!(run.state("first"), (JobState::Stopped, 1));
+}
+
+#[test]
+fn a_program_that_cannot_be_started_fails_its_job_and_not_the_launcher() {
+    let run = Run::new(&plan(3));
+    let test = std::env::current_exe().unwrap();
+    let launch = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples/launch");
+    let status = Command::new(launch)
+        .arg(run.dir())
+        .arg(run.folder.path().join("given.json"))
+        .args(["/nowhere/spinectl-rank", "2", "auto"])
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(3));
+    assert_eq!(run.state("first"), (JobState::Failed, 1), "not retried");
+}
+
+#[test]
+fn all_that_a_rank_said_before_its_death_is_kept_in_order() {
+    let run = Run::new(&plan(0));
+    run.does(
+        "alone",
+        r#"for done in {1..2000}; do say progress ",\"what\":\"w\",\"done\":$done,\"total\":9"; done; kill -9 $$"#,
+    );
+    assert_eq!(run.launch("auto"), 1, "{}", run.stderr());
+    let said = run
+        .events()
+        .into_iter()
+        .filter_map(|event| match event.kind {
+            EventKind::Progress { done, .. } => Some(done),
+            EventKind::RankFailed(_) => Some(0),
+            _ => None,
+        });
+    let expected: Vec<u64> = (1..=2000).chain([0]).collect();
+    assert_eq!(said.collect::<Vec<_>>(), expected);
+}
