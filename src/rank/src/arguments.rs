@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tch::Device;
-use train::Resume;
+use train::{CollectiveError, Resume, cuda};
 
 /// One rank of a spinectl job. Usually started by `spinectl launch`.
 #[derive(Debug, Parser)]
@@ -65,11 +65,11 @@ pub enum DeviceKind {
 
 impl DeviceKind {
     /// The device of the rank with this number on its machine. Loads libtorch's GPU half where it is needed.
-    pub fn open(self, local_rank: usize) -> collective::Result<Device> {
+    pub fn open(self, local_rank: usize) -> Result<Device, CollectiveError> {
         match self {
             DeviceKind::Cpu => Ok(Device::Cpu),
             DeviceKind::Cuda => {
-                collective::cuda::load()?;
+                cuda::load()?;
                 Ok(Device::Cuda(local_rank))
             }
         }

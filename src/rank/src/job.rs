@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use collective::{Backend, ProcessGroup, Rendezvous, Store};
 use event::{EventKind, Phase};
 use plan::{JobKind, JobSpec, Plan, TrainStage};
 use stage::{Context, Members, RunPlace, Settings, Stage};
-use train::{Ended, Report, TrainError};
+use train::{Backend, Ended, ProcessGroup, Rendezvous, Report, Store, TrainError};
 
 use crate::Outcome;
 use crate::arguments::{DeviceKind, Job};

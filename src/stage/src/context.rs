@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use collective::ProcessGroup;
 use data::csv_table::read_table;
 use data::image::{Window, WindowMode};
 use data::stack::{Appearance, Stack, Stacks};
@@ -13,7 +12,7 @@ use event::EventKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
-use train::{Report, TrainError, gather_rows, share};
+use train::{ProcessGroup, Report, TrainError, gather_rows, share};
 
 use crate::Result;
 use crate::place::RunPlace;

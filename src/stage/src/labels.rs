@@ -1,9 +1,8 @@
 //! The first job: the split by patient, and what the segmentations say of each slice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data::csv_table::write_table;
 use data::folds::folds;
@@ -11,7 +10,7 @@ use data::nifti::read_labels as read_segmentation;
 use data::stage_tables::SliceTargets;
 use data::tables::{StudyFold, StudyLabels};
 use data::targets::slice_targets;
-use data::volume::study_header;
+use data::volume::{StudyHeader, study_header};
 use data::{DataError, StudyUid};
 use event::EventKind;
 use rayon::prelude::*;
@@ -23,11 +22,15 @@ use crate::context::{Context, read_labels};
 /// How many missing studies are named.
 const NAMED: usize = 10;
 
+/// Studies whose headers are read between two signs of progress.
+const HEADERS_AT_ONCE: usize = 64;
+
 /// Writes folds.csv and slice_targets.csv.
 pub fn make_labels(context: &Context, seed: u64) -> Result<()> {
     let labels: Vec<StudyLabels> = read_labels(context.data)?.into_values().collect();
     let images = context.images();
     every_study_is_there(&images, &labels)?;
+    let headers = headers(context, &images, &labels)?;
     let segmentations = segmentations(&context.data.root, &labels)?;
     if segmentations.is_empty() {
         return Err(TrainError::Tables(format!(
@@ -45,16 +48,15 @@ pub fn make_labels(context: &Context, seed: u64) -> Result<()> {
     make_folder(&context.place.table("folds"))?;
     write(context, "folds", &rows)?;
 
-    let done = AtomicUsize::new(0);
     let targets: Vec<Vec<SliceTargets>> = segmentations
         .par_iter()
         .map(|(study, path)| {
-            let rows = targets_of(&images, study, path)?;
-            done.fetch_add(1, Ordering::Relaxed);
-            Ok(rows)
+            headers
+                .get(study)
+                .map_or(Ok(Vec::new()), |header| targets_of(header, study, path))
         })
         .collect::<std::result::Result<_, DataError>>()?;
-    context.progress("segmentations", done.into_inner(), segmentations.len());
+    context.progress("segmentations", segmentations.len(), segmentations.len());
     let targets: Vec<SliceTargets> = targets.into_iter().flatten().collect();
     write(context, "slice_targets", &targets)
 }
@@ -104,6 +106,30 @@ fn every_study_is_there(images: &Path, labels: &[StudyLabels]) -> Result<()> {
     }
 }
 
+/// The headers of every study: what cannot be ordered into a volume is refused now, not after hours of training.
+fn headers(
+    context: &Context,
+    images: &Path,
+    labels: &[StudyLabels],
+) -> Result<BTreeMap<StudyUid, StudyHeader>> {
+    let mut headers = BTreeMap::new();
+    for (done, part) in labels.chunks(HEADERS_AT_ONCE).enumerate() {
+        context.progress("study headers", done * HEADERS_AT_ONCE, labels.len());
+        let read: Vec<_> = part
+            .par_iter()
+            .map(|row| {
+                Ok((
+                    row.study.clone(),
+                    study_header(&images.join(row.study.as_str()))?,
+                ))
+            })
+            .collect::<data::Result<_>>()?;
+        headers.extend(read);
+    }
+    context.progress("study headers", labels.len(), labels.len());
+    Ok(headers)
+}
+
 /// The segmentations of labelled studies, by study.
 fn segmentations(root: &Path, labels: &[StudyLabels]) -> Result<Vec<(StudyUid, PathBuf)>> {
     let folder = root.join("segmentations");
@@ -117,8 +143,11 @@ fn segmentations(root: &Path, labels: &[StudyLabels]) -> Result<Vec<(StudyUid, P
     Ok(found)
 }
 
-fn targets_of(images: &Path, study: &StudyUid, path: &Path) -> data::Result<Vec<SliceTargets>> {
-    let header = study_header(&images.join(study.as_str()))?;
+fn targets_of(
+    header: &StudyHeader,
+    study: &StudyUid,
+    path: &Path,
+) -> data::Result<Vec<SliceTargets>> {
     let volume = read_segmentation(path, &header.geometry)?;
     let (rows, cols) = (header.geometry.rows, header.geometry.cols);
     let targets = slice_targets(&volume.labels, rows, cols);

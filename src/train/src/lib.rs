@@ -15,6 +15,8 @@ mod stop;
 mod trainer;
 
 pub use adamw::AdamW;
+// The group that a training runs in: stages and ranks name it, but only this crate speaks to the engine below it.
+pub use collective::{Backend, CollectiveError, ProcessGroup, Rendezvous, Store, cuda};
 pub use error::TrainError;
 pub use feed::{augmented, images_of_three, normalised, pixels, shape, strength};
 pub use gather::{gather_rows, share};

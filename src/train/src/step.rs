@@ -95,10 +95,14 @@ impl<'a> Stepper<'a> {
             }
             images += losses.images;
             clock.lap(Phase::Forward);
-            if let Some(reducer) = self.reducer.as_mut().filter(|_| last) {
-                reducer.prepare_for_backward(&[])?;
+            match self.reducer.as_mut().filter(|_| last) {
+                Some(reducer) => {
+                    reducer.prepare_for_backward(&[])?;
+                    // Names rank and peer where the reduction inside it fails.
+                    reducer.backward(&scaled)?;
+                }
+                None => backward(&scaled)?,
             }
-            backward(&scaled)?;
             clock.lap(Phase::Backward);
         }
         if let Some(reducer) = &mut self.reducer {
