@@ -1,0 +1,123 @@
+//! Whatever is killed, and when: the next launch ends with the same bytes as a run that nobody disturbed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use spinectl_tests::{Launch, kill, launch_arguments, outcome, phantom, rank_pid, ranks, spinectl};
+
+const STAGE2: &str = "\"job\":\"stage2-resnest14d-fold0-seed0\"";
+
+/// The same files with the same bytes; the names of those that differ otherwise.
+fn assert_same(run: &Path, undisturbed: &BTreeMap<String, Vec<u8>>) {
+    let outcome = outcome(run);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&outcome), names(undisturbed));
+    let differing: Vec<_> = outcome
+        .iter()
+        .filter(|(name, bytes)| undisturbed[*name] != **bytes)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "differ from the undisturbed run: {differing:?}"
+    );
+}
+
+#[test]
+fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = phantom(folder.path());
+    let arguments = |run: &Path| launch_arguments(&data, run, &["--resume=auto"]);
+
+    let run = folder.path().join("undisturbed");
+    let mut launch = Launch::start(&arguments(&run), &run);
+    assert_eq!(launch.finish(), Some(0), "{}", launch.log());
+    // Measured on every launch anew; the bound is the project's promise for the demo.
+    assert!(
+        launch.peak_rss > 0 && launch.peak_rss < 25 * 1024,
+        "launcher: {} KiB",
+        launch.peak_rss
+    );
+    let undisturbed = outcome(&run);
+    for name in [
+        "summary.json",
+        "tables/study_boxes.csv",
+        "tables/slice_labels.csv",
+        "tables/predictions.csv",
+    ] {
+        assert!(undisturbed.contains_key(name), "{name} is missing");
+    }
+    let jobs = std::fs::read_dir(run.join("tensorboard")).unwrap().count();
+    assert!(
+        jobs >= 8,
+        "a TensorBoard run for each trained model, found {jobs}"
+    );
+
+    // A rank dies: the launcher starts the job anew from its newest checkpoint, by itself.
+    let run = folder.path().join("rank-killed");
+    let mut launch = Launch::start(&arguments(&run), &run);
+    launch.wait_for(&["\"event\":\"step\"", STAGE2, "\"step\":5,"]);
+    kill(rank_pid(&run, 1).expect("rank 1 is at work"), libc::SIGKILL);
+    assert_eq!(launch.finish(), Some(0), "{}", launch.log());
+    launch.wait_for(&[
+        "\"event\":\"job_resumed\"",
+        STAGE2,
+        "\"attempt\":2",
+        "\"step\":3,",
+    ]);
+    assert_same(&run, &undisturbed);
+
+    // The launcher dies: its ranks go with it, and the next launch redoes no finished job.
+    let run = folder.path().join("launcher-killed");
+    let mut launch = Launch::start(&arguments(&run), &run);
+    launch.wait_for(&["\"event\":\"step\"", STAGE2, "\"step\":4,"]);
+    kill(launch.pid(), libc::SIGKILL);
+    assert_eq!(launch.finish(), None);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !ranks(&run).is_empty() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "ranks outlive their launcher"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mut launch = Launch::start(&arguments(&run), &run);
+    assert_eq!(launch.finish(), Some(0), "{}", launch.log());
+    let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    let starts = events.lines().filter(|l| {
+        l.contains("\"job_started\"") && l.contains("\"job\":\"stage1a-resnest14d-fold0")
+    });
+    assert_eq!(starts.count(), 1, "a finished job ran again");
+    assert_same(&run, &undisturbed);
+
+    // A polite stop: exit 75 with a checkpoint, and on from there.
+    let run = folder.path().join("stopped");
+    let mut launch = Launch::start(&arguments(&run), &run);
+    launch.wait_for(&["\"event\":\"step\"", STAGE2, "\"step\":4,"]);
+    kill(launch.pid(), libc::SIGTERM);
+    assert_eq!(launch.finish(), Some(75), "{}", launch.log());
+    let mut launch = Launch::start(&arguments(&run), &run);
+    assert_eq!(launch.finish(), Some(0), "{}", launch.log());
+    // One checkpoint more or less is the stop's; what the run hands on is the same.
+    assert_same(&run, &undisturbed);
+
+    // The models go through prediction, also on studies without labels.
+    let images = data.join("train_images");
+    let submission = folder.path().join("submission.csv");
+    let predicted = spinectl([
+        "predict".as_ref(),
+        run.as_os_str(),
+        "--images".as_ref(),
+        images.as_os_str(),
+        "--out".as_ref(),
+        submission.as_os_str(),
+    ]);
+    assert!(
+        predicted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&predicted.stderr)
+    );
+    let rows = std::fs::read_to_string(&submission).unwrap();
+    assert_eq!(rows.lines().count(), 1 + 12 * 8);
+    assert!(rows.starts_with("row_id,fractured\n"), "{rows:.60}");
+}
