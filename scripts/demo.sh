@@ -11,13 +11,13 @@ readonly spinectl="${CARGO_TARGET_DIR:-target}/release/spinectl"
 step() { printf '\n== %s\n' "$*"; }
 
 step "1. A phantom training set"
-"$spinectl" data synth --out demo/phantom --studies 48 --slices 64 --size 128 --seed 2022
+"$spinectl" data synth --out demo/phantom --studies 128 --slices 32 --size 96 --seed 7
 
 step "2. Training: stages 1a, 1b, 2, 3 on two ranks"
 "$spinectl" launch configs/demo.yaml --device cpu --ranks 2 --run-dir "$run" --resume auto
 
 step "3. Prediction on phantom studies made with another seed"
-"$spinectl" data synth --out demo/heldout --studies 12 --slices 64 --size 128 --seed 2023
+"$spinectl" data synth --out demo/heldout --studies 12 --slices 32 --size 96 --seed 8
 "$spinectl" predict "$run" --images demo/heldout/train_images --out demo/heldout.csv
 
 step "4. Prediction on a real CT"
@@ -28,7 +28,8 @@ else
 fi
 
 step "5. What came out"
-"$spinectl" evaluate "$run"
+"$spinectl" status "$run"
+echo
 echo "metrics:     $run/summary.json"
 echo "predictions: demo/heldout.csv"
-echo "curves:      .venv/bin/tensorboard --logdir $run/tensorboard (make setup-tests installs it)"
+echo "curves:      tensorboard --logdir $run/tensorboard   (make setup-tests puts one into .venv/bin)"

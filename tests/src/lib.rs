@@ -9,22 +9,30 @@ use std::time::{Duration, Instant};
 /// Longer than any small run takes on a loaded machine; a test that waits for more hangs.
 const PATIENCE: Duration = Duration::from_secs(540);
 
-/// The recipe of the demo, shrunk to seconds: one epoch or two at 32 pixels.
-const SMALLER: [&str; 14] = [
+/// The recipe of the demo, shrunk to seconds: a few updates of every stage at 32 pixels.
+const SMALLER: [&str; 22] = [
     "checkpoint.every=3",
     "stage1a.training.image_size=32",
-    "stage1a.training.epochs=3",
+    "stage1a.training.epochs=2",
+    "stage1a.training.batch=12",
+    "stage1a.training.micro_batch=6",
     "stage1b.training.image_size=32",
     "stage1b.training.epochs=2",
+    "stage1b.training.batch=2",
+    "stage1b.training.micro_batch=1",
     "stage1b.sequence.images=4",
     "stage1b.sequence.grid=6",
     "stage2.training.image_size=32",
     "stage2.training.epochs=2",
+    "stage2.training.batch=4",
+    "stage2.training.micro_batch=2",
     "stage2.sequence.images=4",
     "stage2.sequence.grid=6",
     "stage3.training.image_size=32",
-    "stage3.training.epochs=3",
+    "stage3.training.epochs=2",
     "stage3.training.batch=2",
+    "stage3.training.micro_batch=1",
+    "stage3.training.evaluate_every=1",
 ];
 
 /// A program that `make build` built, beside this test's own binary.
@@ -257,6 +265,24 @@ pub fn outcome(run_dir: &Path) -> BTreeMap<String, Vec<u8>> {
                 .display()
                 .to_string();
             (name, fs::read(&path).expect("a file of the run"))
+        })
+        .collect()
+}
+
+/// The loss of every update as the event file holds it, by job and step; of a repeated step, the last.
+pub fn loss_curves(run_dir: &Path) -> BTreeMap<(String, u64), String> {
+    let text = fs::read_to_string(run_dir.join("events.jsonl")).expect("events.jsonl");
+    let events = text.lines().map(|line| -> serde_json::Value {
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    });
+    events
+        .filter(|event| event["event"] == "step")
+        .map(|event| {
+            let job = event["job"].as_str().expect("a job").to_owned();
+            (
+                (job, event["step"].as_u64().expect("a step")),
+                event["loss"].to_string(),
+            )
         })
         .collect()
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use spinectl_tests::{Launch, kill, launch_arguments, outcome, phantom, rank_pid, ranks, spinectl};
+use spinectl_tests::{
+    Launch, kill, launch_arguments, loss_curves, outcome, phantom, rank_pid, ranks, spinectl,
+};
 
 const STAGE2: &str = "\"job\":\"stage2-resnest14d-fold0-seed0\"";
 
@@ -39,6 +41,8 @@ fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
         launch.peak_rss
     );
     let undisturbed = outcome(&run);
+    let losses = loss_curves(&run);
+    assert!(losses.len() > 20, "{losses:?}");
     for name in [
         "summary.json",
         "tables/study_boxes.csv",
@@ -66,6 +70,8 @@ fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
         "\"step\":3,",
     ]);
     assert_same(&run, &undisturbed);
+    // To the last digit, over both attempts and all stages.
+    assert_eq!(loss_curves(&run), losses);
 
     // The launcher dies: its ranks go with it, and the next launch redoes no finished job.
     let run = folder.path().join("launcher-killed");

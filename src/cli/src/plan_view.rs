@@ -148,6 +148,7 @@ impl<'p> JobView<'p> {
                 fold,
                 seed,
                 training,
+                ..
             } => splits.get(stage.name()).map(|split| TrainingView {
                 stage: stage.name(),
                 arch: &training.arch,

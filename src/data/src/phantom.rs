@@ -252,3 +252,8 @@ fn write_segmentation(plan: &StudyPlan, scan: &Scan, out: &Path) -> Result<()> {
         .join(format!("{}.nii", plan.study));
     write_nifti_u8(&path, &scan.geometry, &scan.labels(), Layout::Kaggle)
 }
+
+/// Whether `root` is a data set that this module made.
+pub fn is_phantom(root: &Path) -> bool {
+    root.join(folder::COMPLETE).is_file()
+}

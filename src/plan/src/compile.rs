@@ -1,6 +1,6 @@
 //! Recipe -> plan: which jobs there are and what each waits for.
 
-use recipe::{Recipe, Training};
+use recipe::{Recipe, StartFrom, Training};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +16,15 @@ pub enum PlanError {
     MissingStage {
         stage: &'static str,
         needs: &'static str,
+    },
+    #[error(
+        "start_from: {stage} asks for a CNN of {arch} that {stage} trains on fold {fold}, and there is none: train \
+         {stage} with that arch, or start from random weights"
+    )]
+    NoStart {
+        stage: &'static str,
+        arch: String,
+        fold: u64,
     },
     #[error("`{0}` cannot be part of a job's name: write the architecture's name as timm does")]
     Name(String),
@@ -181,16 +190,38 @@ impl Graph<'_> {
                 if let TrainStage::Stage3 { features, .. } = &stage {
                     needs.push(features.clone());
                 }
+                let start = self.start(training, fold, seed)?;
+                needs.extend(start.clone());
                 let kind = JobKind::Train {
                     stage,
                     fold: Fold(fold),
                     seed,
                     training: Box::new(training.clone()),
+                    start,
                 };
                 ids.push(self.add(id.as_str(), &needs, kind)?);
             }
         }
         Ok(ids)
+    }
+
+    /// The model of the same fold, and of the same seed where there is one, that the weights start from.
+    fn start(&self, training: &Training, fold: u64, seed: u64) -> Result<Option<JobId>, PlanError> {
+        let stage = match training.start_from {
+            StartFrom::Random => return Ok(None),
+            StartFrom::Stage1a => "stage1a",
+            StartFrom::Stage1b => "stage1b",
+        };
+        let same = train_id(stage, &training.arch, fold, seed)?;
+        let any = format!("{stage}-{}-fold{fold}-", training.arch);
+        let mut ids = self.jobs.iter().map(|job| &job.id);
+        let found = ids.clone().find(|id| **id == same);
+        let found = found.or_else(|| ids.find(|id| id.as_str().starts_with(&any)));
+        found.cloned().map(Some).ok_or(PlanError::NoStart {
+            stage,
+            arch: training.arch.clone(),
+            fold,
+        })
     }
 
     /// What a job's outcome depends on: its settings, the data settings, the seed, its inputs.
@@ -303,6 +334,23 @@ mod tests {
         assert_eq!(
             plan(&[]).unwrap().hash,
             plan(&["data.workers=7"]).unwrap().hash
+        );
+    }
+
+    #[test]
+    fn a_cnn_starts_from_the_same_fold_or_is_refused() {
+        let set = "stage2.training.start_from=stage1b";
+        let compiled = plan(&[set]).unwrap();
+        let needs = |job: &str| compiled.job(job).unwrap().needs.clone();
+        let start = JobId::new("stage1b-resnest14d-fold1-seed0").unwrap();
+        // Seed 1 of stage 2 has no counterpart in stage 1b: it takes the one there is.
+        assert!(needs("stage2-resnest14d-fold1-seed0").contains(&start));
+        assert!(needs("stage2-resnest14d-fold1-seed1").contains(&start));
+        let other = ["stage2.training.arch=x", "stage3.training.arch=x", set];
+        let error = plan(&other).unwrap_err().to_string();
+        assert!(
+            error.contains("CNN of x") && error.contains("stage1b"),
+            "{error}"
         );
     }
 

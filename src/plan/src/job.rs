@@ -61,6 +61,8 @@ pub enum JobKind {
         /// Of the recipe's seeds; mixed with the recipe's own seed.
         seed: u64,
         training: Box<Training>,
+        /// The job whose CNN its weights start from.
+        start: Option<JobId>,
     },
 }
 

@@ -25,5 +25,6 @@ pub use state::{JobState, Progress, ready};
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Position, Sequence, StudyModel, Training, Window,
+    Augment, BoxLoss, Checkpointing, Data, Position, Sequence, StartFrom, StudyModel, Training,
+    Window,
 };

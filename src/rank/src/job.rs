@@ -89,6 +89,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
         fold,
         seed,
         training,
+        start,
     } = &spec.kind
     else {
         return Err(RankError::Setup(format!("job {} trains nothing", spec.id)));
@@ -104,6 +105,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             fold: fold.0,
             seeds: (plan.seed, *seed),
             training,
+            start: start.as_ref().map(plan::JobId::as_str),
             micro_batch: split.micro_batch,
             accumulation: split.accumulation,
             checkpointing: &plan.checkpoint,

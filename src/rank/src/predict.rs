@@ -43,6 +43,13 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
             request.run_dir.display()
         )));
     }
+    if data::phantom::is_phantom(&plan.data.root) {
+        let message = "these models learned from a phantom and never saw a patient: what they say of a real study means \
+                       nothing";
+        reporter.report(EventKind::Warning {
+            message: message.into(),
+        });
+    }
     let counts = stage::predict(&models, &request.images, &request.out, reporter)?;
     if counts.predicted == 0 {
         let message = format!(

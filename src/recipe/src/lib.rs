@@ -13,6 +13,6 @@ mod tree;
 pub use fault::{Fault, RecipeError};
 pub use model::{
     Augment, BoxLoss, Checkpointing, Data, Device, Position, Recipe, Sequence, Stage1a, Stage1b,
-    Stage2, Stage3, StudyModel, Training, Window,
+    Stage2, Stage3, StartFrom, StudyModel, Training, Window,
 };
 pub use read::{Source, load, parse, to_yaml};

@@ -98,6 +98,19 @@ pub struct Training {
     /// Epochs between two evaluations on the held-out studies; one always ends a job.
     pub evaluate_every: u64,
     pub augment: Augment,
+    /// Whose CNN the weights start from.
+    pub start_from: StartFrom,
+}
+
+/// What a model's CNN starts from; its heads always start from random weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartFrom {
+    Random,
+    /// The localizer of the same fold.
+    Stage1a,
+    /// The ratio model of the same fold.
+    Stage1b,
 }
 
 /// Random changes of the input image, one set of parameters for a whole sequence.

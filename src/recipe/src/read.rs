@@ -199,7 +199,13 @@ struct Defaults {
     learning_rate: f64,
     weight_decay: f64,
     augment: bool,
+    /// What its CNN may start from.
+    starts: &'static [(&'static str, StartFrom)],
 }
+
+const RANDOM: (&str, StartFrom) = ("random", StartFrom::Random);
+const FROM_1A: (&str, StartFrom) = ("stage1a", StartFrom::Stage1a);
+const FROM_1B: (&str, StartFrom) = ("stage1b", StartFrom::Stage1b);
 
 fn training(section: Section, default: &Defaults) -> Training {
     let training = Training {
@@ -215,6 +221,7 @@ fn training(section: Section, default: &Defaults) -> Training {
         clip_norm: section.optional_number("clip_norm", 1e-6..=1e9),
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
         augment: augment(section.section("augment"), default.augment),
+        start_from: section.choice("start_from", StartFrom::Random, default.starts),
     };
     if !training.batch.is_multiple_of(training.micro_batch) {
         section.refuse(
@@ -270,6 +277,7 @@ fn stage1a(section: Section) -> Stage1a {
         learning_rate: 2e-4,
         weight_decay: 1e-2,
         augment: true,
+        starts: &[RANDOM],
     };
     let stage = Stage1a {
         training: training(section.section("training"), &default),
@@ -293,6 +301,7 @@ fn stage1b(section: Section) -> Stage1b {
         learning_rate: 3e-4,
         weight_decay: 5e-4,
         augment: true,
+        starts: &[RANDOM, FROM_1A],
     };
     let stage = Stage1b {
         training: training(section.section("training"), &default),
@@ -313,6 +322,7 @@ fn stage2(section: Section) -> Stage2 {
         learning_rate: 3e-4,
         weight_decay: 5e-4,
         augment: true,
+        starts: &[RANDOM, FROM_1A, FROM_1B],
     };
     let stage = Stage2 {
         training: training(section.section("training"), &default),
@@ -332,6 +342,7 @@ fn stage3(section: Section) -> Stage3 {
         learning_rate: 1e-3,
         weight_decay: 5e-4,
         augment: false,
+        starts: &[RANDOM],
     };
     let study = section.section("study");
     let stage = Stage3 {

@@ -11,6 +11,7 @@
 //! summary:      all of them              -> predictions.csv, summary.json
 //! ```
 
+mod backbone;
 mod boxes;
 mod context;
 mod labels;

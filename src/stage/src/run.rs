@@ -9,6 +9,7 @@ use tch::nn::VarStore;
 use train::{CheckpointPlace, Ended, Resume, Setup, StopFlag, Task, train};
 
 use crate::Result;
+use crate::backbone::load_backbone;
 use crate::context::Context;
 use crate::localizer::Stage1a;
 use crate::slice_task::SliceTask;
@@ -45,6 +46,8 @@ pub struct Settings<'a> {
     /// The recipe's seed and the model's.
     pub seeds: (u64, u64),
     pub training: &'a Training,
+    /// The job whose CNN the weights start from.
+    pub start: Option<&'a str>,
     pub micro_batch: usize,
     pub accumulation: usize,
     pub checkpointing: &'a Checkpointing,
@@ -98,6 +101,9 @@ fn run<T: Task>(
     task: &T,
     out_of_fold: impl Fn(&T) -> Result<BTreeMap<String, f64>>,
 ) -> Result<Ended> {
+    if let Some(job) = settings.start {
+        load_backbone(context, store, job)?;
+    }
     let checkpoints = CheckpointPlace {
         root: context.place.checkpoints(settings.job),
         job: settings.job.to_owned(),

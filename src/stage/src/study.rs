@@ -12,9 +12,10 @@ use nn::{StudyModel, competition_loss};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use train::{Losses, Task, TrainError, load_model, normalised, pixels, shape, share};
+use train::{Losses, Task, TrainError, normalised, pixels, shape, share};
 
 use crate::Result;
+use crate::backbone::{freeze_backbone, load_backbone};
 use crate::context::{Cohort, Context, image_at};
 use crate::localizer::host;
 use crate::metric::{LABELS, area_under_roc, competition_score};
@@ -71,7 +72,8 @@ impl<'a> Stage3<'a> {
     ) -> Result<Self> {
         let (hidden, max_images) = (study.lstm_hidden as i64, study.max_images as i64);
         let model = StudyModel::new(&store.root(), &training.arch, hidden, max_images)?;
-        take_over_cnn(context, store, features_job)?;
+        load_backbone(context, store, features_job)?;
+        freeze_backbone(store);
 
         let boxes = context.study_boxes()?;
         let stacks = context.stacks(training.image_size, Some(&boxes));
@@ -182,40 +184,6 @@ impl<'a> Stage3<'a> {
             gather(&|study| study.mask.clone())?.f_view(shape([b, s]))?,
             gather(&|study| study.label.map(f32::from).to_vec())?.f_view(shape([b, LABELS]))?,
         ))
-    }
-}
-
-/// Loads `backbone.*` of the stage-2 job and freezes it.
-fn take_over_cnn(context: &Context, store: &VarStore, job: &str) -> Result<()> {
-    let root = context.place.checkpoints(job);
-    let found = checkpoint::newest_valid(&root)?.ok_or_else(|| {
-        TrainError::Tables(format!(
-            "{} holds no checkpoint: stage 3 takes its CNN from job {job}; launch with stage 2",
-            root.display()
-        ))
-    })?;
-    let cnn: Vec<_> = checkpoint::read(&found.path, None)?
-        .model
-        .into_iter()
-        .filter(|tensor| tensor.name.starts_with("backbone."))
-        .collect();
-    // Everything but the CNN keeps its fresh values: a full set of names is loaded.
-    let own = train::model_tensors(store)?.into_iter();
-    let mut all: Vec<_> = own
-        .filter(|tensor| !tensor.name.starts_with("backbone."))
-        .collect();
-    all.extend(cnn);
-    load_model(store, &all, &found.path.display().to_string())?;
-    freeze_backbone(store);
-    Ok(())
-}
-
-/// Takes `backbone.*` out of training.
-pub(crate) fn freeze_backbone(store: &VarStore) {
-    for (name, tensor) in store.variables() {
-        if name.starts_with("backbone.") && tensor.requires_grad() {
-            let _ = tensor.set_requires_grad(false);
-        }
     }
 }
 

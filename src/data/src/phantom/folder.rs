@@ -11,9 +11,9 @@ use crate::atomic_file;
 use crate::error::{DataError, Result};
 
 /// To be raised when equal options come to give other bytes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-const COMPLETE: &str = "phantom.json";
+pub(super) const COMPLETE: &str = "phantom.json";
 const BEGUN: &str = "phantom.partial.json";
 
 pub(super) const IMAGES: &str = "train_images";

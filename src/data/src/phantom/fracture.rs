@@ -37,10 +37,10 @@ pub(super) struct Cut {
     divide: f32,
 }
 
-/// Width of a gap, mm. The narrowest is 6 % of a crop of 80 mm, still 4 pixels of one resized to 64.
-const GAP: [f32; 2] = [5.0, 7.0];
+/// Width of a gap, mm. The narrowest is 8 % of a crop of 80 mm, still 4 pixels of one resized to 48.
+const GAP: [f32; 2] = [6.5, 9.0];
 /// The same in C1, where there is little bone to be parted.
-const RING_GAP: [f32; 2] = [6.5, 9.0];
+const RING_GAP: [f32; 2] = [8.0, 10.5];
 
 impl Cut {
     /// The planes of a new fracture of vertebra `level` (0 is C1).

@@ -47,7 +47,7 @@ impl Tissue {
             muscle: draw.between(42.0, 62.0),
             cortical: draw.between(900.0, 1200.0),
             trabecular: draw.between(360.0, 480.0),
-            gap: draw.between(-160.0, 10.0),
+            gap: draw.between(-400.0, 0.0),
             fat: draw.between(3.0, 9.0),
             girth: draw.between(0.92, 1.1),
             table: draw.between(76.0, 84.0),
