@@ -8,6 +8,7 @@ mod fault;
 mod model;
 mod read;
 mod section;
+mod stages;
 mod tree;
 
 pub use fault::{Fault, RecipeError};

@@ -1,4 +1,4 @@
-//! The recipe as types. Defaults are the published pipeline's numbers (see `read.rs`).
+//! The recipe as types. Defaults are the published pipeline's numbers (see `stages.rs`).
 
 use std::path::PathBuf;
 

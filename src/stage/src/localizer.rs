@@ -1,6 +1,5 @@
 //! Stage 1a: boxes of the vertebrae in single slices.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -82,7 +81,7 @@ pub struct Stage1a<'a> {
     truth: BTreeMap<StudyUid, Vec<SliceTargets>>,
     held_out: Vec<StudyUid>,
     /// Stacks for inference: whole images, as in training.
-    stacks: RefCell<Stacks>,
+    stacks: Stacks,
 }
 
 impl<'a> Stage1a<'a> {
@@ -122,7 +121,7 @@ impl<'a> Stage1a<'a> {
             side: training.image_size as usize,
             truth: by_study,
             held_out,
-            stacks: RefCell::new(context.stacks(training.image_size, None)),
+            stacks: context.stacks(training.image_size, None),
         })
     }
 
@@ -139,7 +138,7 @@ impl<'a> Stage1a<'a> {
 
     fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<LocatedSlice>>> {
         self.context.over_studies(what, studies, |study| {
-            let stack = self.stacks.borrow().get(study)?;
+            let stack = self.stacks.get(study)?;
             locate(&self.model, study, &stack, self.side, self.context.device)
         })
     }

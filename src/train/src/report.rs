@@ -6,10 +6,3 @@ use event::EventKind;
 pub trait Report {
     fn report(&self, kind: EventKind);
 }
-
-/// Says nothing: what ranks other than the first do with events that one voice is enough for.
-pub struct Silent;
-
-impl Report for Silent {
-    fn report(&self, _: EventKind) {}
-}

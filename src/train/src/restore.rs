@@ -1,6 +1,6 @@
 //! The trainer's state into a checkpoint and back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use checkpoint::{Checkpoint, Meta};
 use collective::ProcessGroup;
@@ -105,7 +105,7 @@ fn folder_name(path: &Path) -> String {
 }
 
 fn load(
-    path: &PathBuf,
+    path: &Path,
     place: &CheckpointPlace,
     store: &VarStore,
     stepper: &mut Stepper,

@@ -150,14 +150,14 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
                 phases: outcome.phases,
             }));
         }
-        if outcome.stop || done % checkpoints.every == 0 || done == total {
+        if outcome.stop || done.is_multiple_of(checkpoints.every) || done == total {
             write_checkpoint(setup, &stepper, done, total, per_epoch)?;
         }
         if outcome.stop {
             return Ok((Ended::Stopped, done));
         }
-        let epoch_ends = done % per_epoch == 0;
-        if epoch_ends && done < total && (done / per_epoch) % training.evaluate_every == 0 {
+        let epoch_ends = done.is_multiple_of(per_epoch);
+        if epoch_ends && done < total && (done / per_epoch).is_multiple_of(training.evaluate_every) {
             setup.report.report(EventKind::Heartbeat {
                 phase: Phase::Evaluate,
                 step: done,

@@ -1,0 +1,184 @@
+//! The sections of the four stages, with the published pipeline's numbers as defaults.
+
+use crate::model::*;
+use crate::section::Section;
+
+/// Defaults that differ from stage to stage.
+struct Defaults {
+    arch: &'static str,
+    image_size: u64,
+    epochs: u64,
+    batch: u64,
+    micro_batch: u64,
+    learning_rate: f64,
+    weight_decay: f64,
+    augment: bool,
+    /// What its CNN may start from.
+    starts: &'static [(&'static str, StartFrom)],
+}
+
+const RANDOM: (&str, StartFrom) = ("random", StartFrom::Random);
+const FROM_1A: (&str, StartFrom) = ("stage1a", StartFrom::Stage1a);
+const FROM_1B: (&str, StartFrom) = ("stage1b", StartFrom::Stage1b);
+
+fn training(section: Section, default: &Defaults) -> Training {
+    let training = Training {
+        arch: section.text("arch", default.arch),
+        seeds: section.integers("seeds", &[0]),
+        image_size: section.integer("image_size", default.image_size, 32..=2048),
+        epochs: section.integer("epochs", default.epochs, 1..=10_000),
+        batch: section.integer("batch", default.batch, 1..=1_000_000),
+        micro_batch: section.integer("micro_batch", default.micro_batch, 1..=100_000),
+        learning_rate: section.number("learning_rate", default.learning_rate, 0.0..=100.0),
+        weight_decay: section.number("weight_decay", default.weight_decay, 0.0..=10.0),
+        warmup: section.number("warmup", 0.1, 0.0..=1.0),
+        clip_norm: section.optional_number("clip_norm", 1e-6..=1e9),
+        evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
+        augment: augment(section.section("augment"), default.augment),
+        start_from: section.choice("start_from", StartFrom::Random, default.starts),
+    };
+    if !training.batch.is_multiple_of(training.micro_batch) {
+        section.refuse(
+            "micro_batch",
+            format!(
+                "a batch of {} cannot be made of micro-batches of {}",
+                training.batch, training.micro_batch
+            ),
+            "batch = micro_batch x ranks x accumulation; choose a divisor of batch".into(),
+        );
+    }
+    section.finish();
+    training
+}
+
+fn augment(section: Section, on: bool) -> Augment {
+    let or_none = |value: f64| if on { value } else { 0.0 };
+    let augment = Augment {
+        flip: section.number("flip", or_none(0.5), 0.0..=1.0),
+        contrast: section.number("contrast", or_none(0.2), 0.0..=0.9),
+        shift: section.number("shift", or_none(0.2), 0.0..=0.9),
+        scale: section.number("scale", or_none(0.2), 0.0..=0.9),
+        rotate: section.number("rotate", or_none(20.0), 0.0..=180.0),
+        probability: section.number("probability", or_none(0.75), 0.0..=1.0),
+        cutout: section.integer("cutout", if on { 8 } else { 0 }, 0..=100),
+    };
+    section.finish();
+    augment
+}
+
+fn sequence(section: Section) -> Sequence {
+    let sequence = Sequence {
+        images: section.integer("images", 32, 1..=1_000),
+        grid: section.integer("grid", 12, 1..=1_000),
+        lstm_hidden: section.optional_integer("lstm_hidden", 1..=65_536),
+        position: section.choice(
+            "position",
+            Position::Study,
+            &[("study", Position::Study), ("window", Position::Window)],
+        ),
+    };
+    section.finish();
+    sequence
+}
+
+pub(crate) fn stage1a(section: Section) -> Stage1a {
+    let default = Defaults {
+        arch: "efficientnet_b1",
+        image_size: 512,
+        epochs: 15,
+        batch: 32,
+        micro_batch: 32,
+        learning_rate: 2e-4,
+        weight_decay: 1e-2,
+        augment: true,
+        starts: &[RANDOM],
+    };
+    let stage = Stage1a {
+        training: training(section.section("training"), &default),
+        box_loss: section.choice(
+            "box_loss",
+            BoxLoss::Rmse,
+            &[("rmse", BoxLoss::Rmse), ("l1", BoxLoss::L1)],
+        ),
+    };
+    section.finish();
+    stage
+}
+
+pub(crate) fn stage1b(section: Section) -> Stage1b {
+    let default = Defaults {
+        arch: "resnest50d",
+        image_size: 512,
+        epochs: 3,
+        batch: 16,
+        micro_batch: 2,
+        learning_rate: 3e-4,
+        weight_decay: 5e-4,
+        augment: true,
+        starts: &[RANDOM, FROM_1A],
+    };
+    let stage = Stage1b {
+        training: training(section.section("training"), &default),
+        sequence: sequence(section.section("sequence")),
+        crop: section.switch("crop", true),
+    };
+    section.finish();
+    stage
+}
+
+pub(crate) fn stage2(section: Section) -> Stage2 {
+    let default = Defaults {
+        arch: "resnest50d",
+        image_size: 512,
+        epochs: 3,
+        batch: 48,
+        micro_batch: 3,
+        learning_rate: 3e-4,
+        weight_decay: 5e-4,
+        augment: true,
+        starts: &[RANDOM, FROM_1A, FROM_1B],
+    };
+    let stage = Stage2 {
+        training: training(section.section("training"), &default),
+        sequence: sequence(section.section("sequence")),
+    };
+    section.finish();
+    stage
+}
+
+pub(crate) fn stage3(section: Section) -> Stage3 {
+    let default = Defaults {
+        arch: "resnest50d",
+        image_size: 512,
+        epochs: 3,
+        batch: 8,
+        micro_batch: 1,
+        learning_rate: 1e-3,
+        weight_decay: 5e-4,
+        augment: false,
+        starts: &[RANDOM],
+    };
+    let study = section.section("study");
+    let stage = Stage3 {
+        training: training(section.section("training"), &default),
+        study: StudyModel {
+            max_images: study.integer("max_images", 192, 2..=10_000),
+            chunk: study.integer("chunk", 64, 1..=10_000),
+            margin: study.integer("margin", 2, 0..=1_000),
+            lstm_hidden: study.integer("lstm_hidden", 2048, 1..=65_536),
+        },
+    };
+    let Augment {
+        flip, probability, ..
+    } = stage.training.augment;
+    if flip > 0.0 || probability > 0.0 {
+        section.refuse(
+            "training",
+            "stage 3 trains on features that the frozen CNN computes once: augmentation has no place".into(),
+            "take training.augment out of stage3".into(),
+        );
+    }
+    study.finish();
+    section.finish();
+    stage
+}
