@@ -93,13 +93,13 @@ pub fn phantom(folder: &Path) -> PathBuf {
     out
 }
 
-/// The arguments of a small launch on two CPU ranks.
-pub fn launch_arguments(data: &Path, run_dir: &Path, more: &[&str]) -> Vec<String> {
+/// The arguments of a small launch on CPU ranks.
+pub fn launch_arguments(data: &Path, run_dir: &Path, ranks: usize, more: &[&str]) -> Vec<String> {
     let mut arguments = vec![
         "launch".to_owned(),
         root().join("configs/demo.yaml").display().to_string(),
         "--device=cpu".into(),
-        "--ranks=2".into(),
+        format!("--ranks={ranks}"),
         format!("--run-dir={}", run_dir.display()),
         format!("--set=data.root={}", data.display()),
     ];

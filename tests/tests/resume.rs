@@ -29,7 +29,7 @@ fn assert_same(run: &Path, undisturbed: &BTreeMap<String, Vec<u8>>) {
 fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
     let data = phantom(folder.path());
-    let arguments = |run: &Path| launch_arguments(&data, run, &["--resume=auto"]);
+    let arguments = |run: &Path| launch_arguments(&data, run, 2, &["--resume=auto"]);
 
     let run = folder.path().join("undisturbed");
     let mut launch = Launch::start(&arguments(&run), &run);

@@ -11,8 +11,8 @@ pub struct Cost {
     pub checkpoint_bytes: u64,
 }
 
-/// Parameters, multiply-adds at 224 x 224 pixels, and features of a backbone, as timm's published
-/// table gives them (`results/benchmark-infer-*`, and the models' own parameter counts).
+/// Parameters (with the classifier), multiply-adds at 224 x 224 pixels, and features of a backbone, as timm's published
+/// tables give them.
 fn backbone(arch: &str) -> Option<(f64, f64, u64)> {
     Some(match arch {
         "resnest14d" => (10.6e6, 2.76e9, 2048),
@@ -41,7 +41,8 @@ pub fn cost(kind: &JobKind) -> Option<Cost> {
     let Training {
         arch, image_size, ..
     } = training.as_ref();
-    let (parameters, multiply_adds, features) = backbone(arch)?;
+    let (with_classifier, multiply_adds, features) = backbone(arch)?;
+    let parameters = with_classifier - (1000 * (features + 1)) as f64;
     let side = *image_size as f64 / 224.0;
     let trained = match stage {
         TrainStage::Stage1a { .. } => parameters,

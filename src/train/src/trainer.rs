@@ -157,7 +157,8 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
             return Ok((Ended::Stopped, done));
         }
         let epoch_ends = done.is_multiple_of(per_epoch);
-        if epoch_ends && done < total && (done / per_epoch).is_multiple_of(training.evaluate_every) {
+        if epoch_ends && done < total && (done / per_epoch).is_multiple_of(training.evaluate_every)
+        {
             setup.report.report(EventKind::Heartbeat {
                 phase: Phase::Evaluate,
                 step: done,
