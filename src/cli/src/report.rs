@@ -74,6 +74,7 @@ fn class_in_words(class: FailureClass) -> &'static str {
         FailureClass::Disk => "disk",
         FailureClass::Collective => "a peer was lost",
         FailureClass::Killed => "killed",
+        FailureClass::Diverged => "training diverged",
         FailureClass::Other => "program",
     }
 }
@@ -92,6 +93,9 @@ fn advice(class: FailureClass) -> &'static str {
         FailureClass::Killed => {
             "Signal 9 without a word is mostly the kernel out of memory (`dmesg | tail`): lower `micro_batch` or \
              `data.workers` in the recipe, or give the job more memory."
+        }
+        FailureClass::Diverged => {
+            "Lower `learning_rate`, or set `clip_norm`: the same steps would come to the same end."
         }
         FailureClass::Collective | FailureClass::Other => {
             "Retries did not help: look at the log above and at those of the other ranks beside it."

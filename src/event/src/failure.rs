@@ -35,6 +35,8 @@ pub enum FailureClass {
     Collective,
     /// The process was killed by a signal.
     Killed,
+    /// The loss or the gradient is no longer finite: the same steps would come to the same.
+    Diverged,
     /// Anything else that a rank reported.
     Other,
 }
@@ -53,7 +55,10 @@ impl FailureClass {
         match self {
             FailureClass::Data => 4,
             FailureClass::Setup | FailureClass::Disk => 3,
-            FailureClass::Collective | FailureClass::Killed | FailureClass::Other => 1,
+            FailureClass::Collective
+            | FailureClass::Killed
+            | FailureClass::Diverged
+            | FailureClass::Other => 1,
         }
     }
 }

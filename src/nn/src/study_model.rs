@@ -41,15 +41,10 @@ impl StudyModel {
         self.backbone.features()
     }
 
-    /// The frozen CNN, (n, 3, H, W) -> (n, F), in chunks and without gradient.
-    pub fn features(&self, image: &Tensor, chunk: i64) -> Result<Tensor> {
+    /// The frozen CNN, (n, 3, H, W) -> (n, F), without gradient.
+    pub fn features(&self, image: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        let chunks = image.f_split(chunk.max(1), 0)?;
-        let features = chunks
-            .iter()
-            .map(|part| self.backbone.forward(part, false))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_cat(&features, 0)?)
+        self.backbone.forward(image, false)
     }
 
     /// `features`: (B, S, F), zero where padded; `mask`: (B, S), 1 where there is an image.

@@ -239,8 +239,14 @@ impl Graph<'_> {
             memory_mb: 0,
             ..self.recipe.data.clone()
         };
+        // Other seeds are other jobs, and how often a model is evaluated does not change it.
+        let mut kind = kind.clone();
+        if let JobKind::Train { training, .. } = &mut kind {
+            training.seeds.clear();
+            training.evaluate_every = 0;
+        }
         let content = Content {
-            kind,
+            kind: &kind,
             data: &data,
             seed: self.recipe.seed,
             inputs: self
@@ -327,6 +333,22 @@ mod tests {
             assert_eq!(a.hash != b.hash, descends, "{}", a.id);
         }
         assert_ne!(before.hash, after.hash);
+    }
+
+    #[test]
+    fn one_more_seed_leaves_the_other_models_alone() {
+        let (before, after) = (
+            plan(&[]).unwrap(),
+            plan(&["stage2.training.seeds=[0, 1, 2]"]).unwrap(),
+        );
+        for job in before.jobs.iter().filter(|job| job.kind.is_training()) {
+            assert_eq!(
+                after.job(job.id.as_str()).unwrap().hash,
+                job.hash,
+                "{}",
+                job.id
+            );
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{JobKind, TrainStage, Training};
 pub struct Cost {
     /// Multiply-adds (x 2) of one image forward; a training step does about three times that.
     pub forward_flops_per_image: f64,
-    /// Bytes of one checkpoint: weights and the optimizer's two moments in f32.
+    /// Bytes of one checkpoint in f32: weights, frozen ones too, and the optimizer's two moments.
     pub checkpoint_bytes: u64,
 }
 
@@ -44,16 +44,17 @@ pub fn cost(kind: &JobKind) -> Option<Cost> {
     let (with_classifier, multiply_adds, features) = backbone(arch)?;
     let parameters = with_classifier - (1000 * (features + 1)) as f64;
     let side = *image_size as f64 / 224.0;
-    let trained = match stage {
-        TrainStage::Stage1a { .. } => parameters,
+    let (trained, frozen) = match stage {
+        TrainStage::Stage1a { .. } => (parameters, 0.0),
         TrainStage::Stage1b { sequence, .. } | TrainStage::Stage2 { sequence } => {
             let input = features + 16;
-            parameters + lstm(input, sequence.lstm_hidden.unwrap_or(input))
+            let rnn = lstm(input, sequence.lstm_hidden.unwrap_or(input));
+            (parameters + rnn, 0.0)
         }
-        TrainStage::Stage3 { study, .. } => lstm(features, study.lstm_hidden),
+        TrainStage::Stage3 { study, .. } => (lstm(features, study.lstm_hidden), parameters),
     };
     Some(Cost {
         forward_flops_per_image: 2.0 * multiply_adds * side * side,
-        checkpoint_bytes: (trained * 4.0 * 3.0) as u64,
+        checkpoint_bytes: ((trained * 3.0 + frozen) * 4.0) as u64,
     })
 }

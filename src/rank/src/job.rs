@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use event::{EventKind, Phase};
-use plan::{JobKind, JobSpec, Plan, TrainStage};
-use stage::{Context, Members, RunPlace, Settings, Stage};
+use plan::{JobId, JobKind, JobSpec, Plan, TrainStage};
+use stage::{Context, Finished, Members, RunPlace, Settings, Stage};
 use train::{Backend, Ended, ProcessGroup, Rendezvous, Report, Store, TrainError};
 
 use crate::Outcome;
@@ -101,11 +101,11 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
         &Settings {
             job: spec.id.as_str(),
             hash: &spec.hash,
-            stage: of_plan(stage),
+            stage: of_plan(plan, stage)?,
             fold: fold.0,
             seeds: (plan.seed, *seed),
             training,
-            start: start.as_ref().map(plan::JobId::as_str),
+            start: start.as_ref().map(|id| finished(plan, id)).transpose()?,
             micro_batch: split.micro_batch,
             accumulation: split.accumulation,
             checkpointing: &plan.checkpoint,
@@ -119,8 +119,8 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
     })
 }
 
-fn of_plan(stage: &TrainStage) -> Stage<'_> {
-    match stage {
+fn of_plan<'a>(plan: &'a Plan, stage: &'a TrainStage) -> Result<Stage<'a>, RankError> {
+    Ok(match stage {
         TrainStage::Stage1a { box_loss } => Stage::Stage1a {
             box_loss: *box_loss,
         },
@@ -131,9 +131,19 @@ fn of_plan(stage: &TrainStage) -> Stage<'_> {
         TrainStage::Stage2 { sequence } => Stage::Stage2 { sequence },
         TrainStage::Stage3 { study, features } => Stage::Stage3 {
             study,
-            features: features.as_str(),
+            features: finished(plan, features)?,
         },
-    }
+    })
+}
+
+/// A job whose model another one builds on.
+fn finished<'a>(plan: &'a Plan, id: &'a JobId) -> Result<Finished<'a>, RankError> {
+    let spec = plan.job(id.as_str());
+    let spec = spec.ok_or_else(|| RankError::Setup(format!("the plan has no job `{id}`")))?;
+    Ok(Finished {
+        job: spec.id.as_str(),
+        hash: &spec.hash,
+    })
 }
 
 fn tables(

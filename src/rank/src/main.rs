@@ -30,9 +30,12 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG_USE);
         }
     };
-    signals::listen();
     let reporter = match &arguments.command {
-        Command::Job(job) => Reporter::new(&environment, Some((&job.job, job.attempt))),
+        Command::Job(job) => {
+            // A prediction has no state to save: it ends at once.
+            signals::listen();
+            Reporter::new(&environment, Some((&job.job, job.attempt)))
+        }
         Command::Predict(_) => Reporter::new(&environment, None),
     };
     let ended = failure::guarded(|| match &arguments.command {
@@ -42,7 +45,9 @@ fn main() -> ExitCode {
     match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
-        Err(report) => {
+        Err(mut report) => {
+            let (phase, step) = reporter.place();
+            (report.phase, report.step) = (Some(phase), Some(step));
             eprintln!("spinectl-rank: {}", report.message);
             let code = report.class.exit_code();
             if let Command::Job(job) = &arguments.command {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use event::EventKind;
 use plan::{JobKind, TrainStage};
-use stage::{Models, RunPlace};
+use stage::{Finished, Models, RunPlace};
 use train::Report;
 
 use crate::Outcome;
@@ -27,12 +27,14 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
         else {
             continue;
         };
+        let finished = Finished {
+            job: job.id.as_str(),
+            hash: &job.hash,
+        };
         match stage {
-            TrainStage::Stage1a { .. } => {
-                models.add_localizer(&place, job.id.as_str(), training)?
-            }
+            TrainStage::Stage1a { .. } => models.add_localizer(&place, finished, training)?,
             TrainStage::Stage3 { study, .. } => {
-                models.add_study_model(&place, job.id.as_str(), training, study)?;
+                models.add_study_model(&place, finished, training, study)?;
             }
             TrainStage::Stage1b { .. } | TrainStage::Stage2 { .. } => {}
         }

@@ -65,6 +65,12 @@ impl Reporter {
         Reporter { shared }
     }
 
+    /// The last place that this rank told: what it was doing, in which update.
+    pub fn place(&self) -> (Phase, u64) {
+        let state = self.shared.lock();
+        (state.phase, state.step)
+    }
+
     pub fn send(&self, kind: EventKind) {
         self.shared.send(&mut self.shared.lock(), kind);
     }
@@ -73,6 +79,11 @@ impl Reporter {
 impl Report for Reporter {
     fn report(&self, kind: EventKind) {
         self.send(kind);
+    }
+
+    fn at(&self, phase: Phase, step: u64, sequence: u64) {
+        let mut state = self.shared.lock();
+        (state.phase, state.step, state.sequence) = (phase, step, sequence);
     }
 }
 
@@ -100,19 +111,13 @@ impl Shared {
     }
 
     fn send(&self, state: &mut State, kind: EventKind) {
-        match &kind {
-            EventKind::Heartbeat {
-                phase,
-                step,
-                sequence,
-            } => {
-                (state.phase, state.step, state.sequence) = (*phase, *step, *sequence);
-            }
-            EventKind::Step(record) => (state.phase, state.step) = (Phase::Forward, record.step),
-            EventKind::CheckpointWritten { step, .. } => {
-                (state.phase, state.step) = (Phase::Checkpoint, *step)
-            }
-            _ => {}
+        if let EventKind::Heartbeat {
+            phase,
+            step,
+            sequence,
+        } = &kind
+        {
+            (state.phase, state.step, state.sequence) = (*phase, *step, *sequence);
         }
         let event = RunEvent {
             time: event::now(),

@@ -13,6 +13,8 @@ struct Defaults {
     learning_rate: f64,
     weight_decay: f64,
     augment: bool,
+    /// Holes that are cut out.
+    cutout: u64,
     /// What its CNN may start from.
     starts: &'static [(&'static str, StartFrom)],
 }
@@ -34,7 +36,7 @@ fn training(section: Section, default: &Defaults) -> Training {
         warmup: section.number("warmup", 0.1, 0.0..=1.0),
         clip_norm: section.optional_number("clip_norm", 1e-6..=1e9),
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
-        augment: augment(section.section("augment"), default.augment),
+        augment: augment(section.section("augment"), default.augment, default.cutout),
         start_from: section.choice("start_from", StartFrom::Random, default.starts),
     };
     if !training.batch.is_multiple_of(training.micro_batch) {
@@ -51,7 +53,7 @@ fn training(section: Section, default: &Defaults) -> Training {
     training
 }
 
-fn augment(section: Section, on: bool) -> Augment {
+fn augment(section: Section, on: bool, cutout: u64) -> Augment {
     let or_none = |value: f64| if on { value } else { 0.0 };
     let augment = Augment {
         flip: section.number("flip", or_none(0.5), 0.0..=1.0),
@@ -60,7 +62,7 @@ fn augment(section: Section, on: bool) -> Augment {
         scale: section.number("scale", or_none(0.2), 0.0..=0.9),
         rotate: section.number("rotate", or_none(20.0), 0.0..=180.0),
         probability: section.number("probability", or_none(0.75), 0.0..=1.0),
-        cutout: section.integer("cutout", if on { 8 } else { 0 }, 0..=100),
+        cutout: section.integer("cutout", cutout, 0..=100),
     };
     section.finish();
     augment
@@ -91,6 +93,7 @@ pub(crate) fn stage1a(section: Section) -> Stage1a {
         learning_rate: 2e-4,
         weight_decay: 1e-2,
         augment: true,
+        cutout: 0,
         starts: &[RANDOM],
     };
     let stage = Stage1a {
@@ -115,6 +118,7 @@ pub(crate) fn stage1b(section: Section) -> Stage1b {
         learning_rate: 3e-4,
         weight_decay: 5e-4,
         augment: true,
+        cutout: 8,
         starts: &[RANDOM, FROM_1A],
     };
     let stage = Stage1b {
@@ -136,6 +140,7 @@ pub(crate) fn stage2(section: Section) -> Stage2 {
         learning_rate: 3e-4,
         weight_decay: 5e-4,
         augment: true,
+        cutout: 8,
         starts: &[RANDOM, FROM_1A, FROM_1B],
     };
     let stage = Stage2 {
@@ -156,6 +161,7 @@ pub(crate) fn stage3(section: Section) -> Stage3 {
         learning_rate: 1e-3,
         weight_decay: 5e-4,
         augment: false,
+        cutout: 0,
         starts: &[RANDOM],
     };
     let study = section.section("study");

@@ -28,7 +28,7 @@ pub(crate) struct Found {
 }
 
 /// The union of the boxes of the slices that show a vertebra, and the z-range; none where no slice does.
-pub(crate) fn study_box(slices: &[LocatedSlice]) -> Option<Found> {
+fn study_box(slices: &[LocatedSlice]) -> Option<Found> {
     let boxes = slices
         .iter()
         .filter(|slice| slice.has_box > BOX_THRESHOLD)
@@ -42,6 +42,24 @@ pub(crate) fn study_box(slices: &[LocatedSlice]) -> Option<Found> {
         slice_from: (0..slices.len()).find(within)?,
         slice_to: (0..slices.len()).rfind(within)?,
     })
+}
+
+/// [`study_box`], or the whole image and all slices where no vertebra is found, and then `true`.
+pub(crate) fn found_or_all(slices: &[LocatedSlice]) -> (Found, bool) {
+    match study_box(slices) {
+        Some(found) => (found, false),
+        None => {
+            let slice_to = slices.len().saturating_sub(1);
+            (
+                Found {
+                    bounds: [0.0, 0.0, 1.0, 1.0],
+                    slice_from: 0,
+                    slice_to,
+                },
+                true,
+            )
+        }
+    }
 }
 
 /// Mean of the values around `i`, of those that exist.
@@ -95,14 +113,13 @@ pub fn merge_boxes(context: &Context, cohort: &Cohort, jobs: &[String]) -> Resul
         let slices = mean_over_models(&models);
         let fold = cohort.folds.get(&study).copied().unwrap_or_default();
         let last = slices.len().saturating_sub(1);
-        let found = study_box(&slices).unwrap_or_else(|| {
-            context.report.report(EventKind::Warning {
-                message: format!(
-                    "study {study}: the localizers found no vertebra; it goes on uncropped with all its slices"
-                ),
-            });
-            Found { bounds: [0.0, 0.0, 1.0, 1.0], slice_from: 0, slice_to: last }
-        });
+        let (found, missed) = found_or_all(&slices);
+        if missed {
+            let message = format!(
+                "study {study}: the localizers found no vertebra; it goes on uncropped with all its slices"
+            );
+            context.report.report(EventKind::Warning { message });
+        }
         let [x0, y0, x1, y1] = found.bounds.map(|v| v as f32);
         rows.push(StudyBox {
             study,

@@ -11,9 +11,9 @@
 //! summary:      all of them              -> predictions.csv, summary.json
 //! ```
 
-mod backbone;
 mod boxes;
 mod context;
+mod finished;
 mod labels;
 mod localizer;
 mod metric;
@@ -29,6 +29,7 @@ mod windows;
 
 pub use boxes::merge_boxes;
 pub use context::{Cohort, Context};
+pub use finished::Finished;
 pub use labels::make_labels;
 pub use metric::{area_under_roc, competition_score};
 pub use place::RunPlace;

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use train::{Losses, Task, augmented, normalised, pixels, shape, strength};
 
 use crate::Result;
-use crate::boxes::study_box;
+use crate::boxes::found_or_all;
 use crate::context::{Cohort, Context, image_at};
 
 /// Weights of the two losses.
@@ -29,7 +29,7 @@ const CHUNK: usize = 64;
 
 /// Slices of segmented studies with their boxes.
 pub struct Slices {
-    stacks: Stacks,
+    stacks: Arc<Stacks>,
     /// Study, place in its stack, target.
     samples: Vec<(StudyUid, usize, SliceTargets)>,
     strength: Strength,
@@ -80,8 +80,7 @@ pub struct Stage1a<'a> {
     /// Held-out segmented studies, with the boxes of their slices.
     truth: BTreeMap<StudyUid, Vec<SliceTargets>>,
     held_out: Vec<StudyUid>,
-    /// Stacks for inference: whole images, as in training.
-    stacks: Stacks,
+    stacks: Arc<Stacks>,
 }
 
 impl<'a> Stage1a<'a> {
@@ -108,11 +107,12 @@ impl<'a> Stage1a<'a> {
             );
         }
         by_study.retain(|study, _| held_out.contains(study));
+        let stacks = Arc::new(context.stacks(training.image_size, None));
         Ok(Stage1a {
             context,
             model: Localizer::new(&store.root(), &training.arch)?,
             data: Arc::new(Slices {
-                stacks: context.stacks(training.image_size, None),
+                stacks: Arc::clone(&stacks),
                 samples,
                 strength: strength(&training.augment),
                 seed,
@@ -121,7 +121,7 @@ impl<'a> Stage1a<'a> {
             side: training.image_size as usize,
             truth: by_study,
             held_out,
-            stacks: context.stacks(training.image_size, None),
+            stacks,
         })
     }
 
@@ -160,8 +160,8 @@ impl<'a> Stage1a<'a> {
                 .iter()
                 .filter(|t| t.has_box)
                 .map(|t| t.bounds.map(f64::from));
-            if let (Some(truth), Some(found)) = (union(boxes), study_box(rows)) {
-                ious.push(intersection_over_union(truth, found.bounds));
+            if let Some(truth) = union(boxes) {
+                ious.push(intersection_over_union(truth, found_or_all(rows).0.bounds));
             }
         }
         let mean = |sum: f64, n: usize| sum / n.max(1) as f64;

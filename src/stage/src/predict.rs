@@ -11,9 +11,10 @@ use nn::{Localizer, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::Device;
 use tch::nn::VarStore;
-use train::{Report, TrainError, load_model};
+use train::{Report, TrainError};
 
 use crate::Result;
+use crate::finished::{Finished, load_finished};
 use crate::place::RunPlace;
 use crate::prediction::predict_study;
 use crate::summary::prediction_rows;
@@ -43,12 +44,12 @@ impl<'a> Models<'a> {
     pub fn add_localizer(
         &mut self,
         place: &RunPlace,
-        job: &str,
+        finished: Finished,
         training: &'a Training,
     ) -> Result<()> {
         let store = VarStore::new(self.device);
         let model = Localizer::new(&store.root(), &training.arch)?;
-        load_final(place, job, &store)?;
+        load_finished(place, &store, finished)?;
         self.localizers.push((model, training));
         self.stores.push(store);
         Ok(())
@@ -58,14 +59,14 @@ impl<'a> Models<'a> {
     pub fn add_study_model(
         &mut self,
         place: &RunPlace,
-        job: &str,
+        finished: Finished,
         training: &'a Training,
         study: &'a StudySettings,
     ) -> Result<()> {
         let store = VarStore::new(self.device);
         let (hidden, length) = (study.lstm_hidden as i64, study.max_images as i64);
         let model = StudyModel::new(&store.root(), &training.arch, hidden, length)?;
-        load_final(place, job, &store)?;
+        load_finished(place, &store, finished)?;
         self.studies.push((model, training, study));
         self.stores.push(store);
         Ok(())
@@ -75,19 +76,6 @@ impl<'a> Models<'a> {
     pub fn are_complete(&self) -> bool {
         !self.localizers.is_empty() && !self.studies.is_empty()
     }
-}
-
-fn load_final(place: &RunPlace, job: &str, store: &VarStore) -> Result<()> {
-    let root = place.checkpoints(job);
-    let found = checkpoint::newest_valid(&root)?.ok_or_else(|| {
-        TrainError::Tables(format!(
-            "{} holds no checkpoint: job {job} has not been trained; finish the run with \
-             `spinectl launch ... --resume auto`",
-            root.display()
-        ))
-    })?;
-    let saved = checkpoint::read(&found.path, None)?;
-    load_model(store, &saved.model, &found.path.display().to_string())
 }
 
 /// How many studies were predicted and how many could not be read.

@@ -1,13 +1,15 @@
 //! What a run's models say of one study that none of them may have seen.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use data::StudyUid;
-use data::stack::{Appearance, read_stack};
+use data::stack::{Appearance, Stack, read_stack};
 use data::volume::study_header;
 
 use crate::Result;
-use crate::boxes::{Found, mean_over_models, study_box};
+use crate::boxes::{found_or_all, mean_over_models};
 use crate::localizer::locate;
 use crate::metric::LABELS;
 use crate::predict::Models;
@@ -30,31 +32,37 @@ pub(crate) fn predict_study(
     let appearance = |side: u64| -> Appearance { crate::context::appearance(models.data, side) };
 
     let mut located = Vec::with_capacity(models.localizers.len());
+    // Models of one image size share what was decoded.
+    let mut whole = BTreeMap::new();
     for (model, training) in &models.localizers {
-        let stack = read_stack(&header, None, appearance(training.image_size))?;
-        let side = training.image_size as usize;
-        located.push(locate(model, study, &stack, side, models.device)?);
+        let stack = once(&mut whole, training.image_size, || {
+            read_stack(&header, None, appearance(training.image_size))
+        })?;
+        located.push(locate(
+            model,
+            study,
+            stack,
+            training.image_size as usize,
+            models.device,
+        )?);
     }
     let last = header.slice_numbers.len().saturating_sub(1);
-    let found = study_box(&mean_over_models(&located));
-    let uncropped = found.is_none();
-    let found = found.unwrap_or(Found {
-        bounds: [0.0, 0.0, 1.0, 1.0],
-        slice_from: 0,
-        slice_to: last,
-    });
+    let (found, uncropped) = found_or_all(&mean_over_models(&located));
 
     let mut sum = [0.0; LABELS];
+    let mut cropped = BTreeMap::new();
     for (model, training, settings) in &models.studies {
         let _no_grad = tch::no_grad_guard();
-        let stack = read_stack(&header, Some(found.bounds), appearance(training.image_size))?;
+        let stack = once(&mut cropped, training.image_size, || {
+            read_stack(&header, Some(found.bounds), appearance(training.image_size))
+        })?;
         let margin = settings.margin as usize;
         let range = (
             found.slice_from.saturating_sub(margin),
             (found.slice_to + margin).min(last),
         );
         let (features, mask) =
-            fitted_features(model, &stack, range, settings, training, models.device)?;
+            fitted_features(model, stack, range, settings, training, models.device)?;
         let logits = model.forward(&features.f_unsqueeze(0)?, &mask.f_unsqueeze(0)?, false)?;
         sum.iter_mut()
             .zip(probabilities(&logits)?)
@@ -64,5 +72,17 @@ pub(crate) fn predict_study(
     Ok(StudyOutcome {
         probabilities: sum.map(|sum| sum / count),
         uncropped,
+    })
+}
+
+/// The stack of this image size, made on first use.
+fn once(
+    stacks: &mut BTreeMap<u64, Stack>,
+    side: u64,
+    read: impl FnOnce() -> data::Result<Stack>,
+) -> Result<&Stack> {
+    Ok(match stacks.entry(side) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(free) => free.insert(read()?),
     })
 }

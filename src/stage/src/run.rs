@@ -6,11 +6,11 @@ use std::io::Write;
 use event::{EventKind, Phase};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
 use tch::nn::VarStore;
-use train::{CheckpointPlace, Ended, Resume, Setup, StopFlag, Task, train};
+use train::{CheckpointPlace, Ended, Resume, Setup, StopFlag, Task, TrainError, train};
 
 use crate::Result;
-use crate::backbone::load_backbone;
 use crate::context::Context;
+use crate::finished::{Finished, load_backbone};
 use crate::localizer::Stage1a;
 use crate::slice_task::SliceTask;
 use crate::study::Stage3;
@@ -31,8 +31,21 @@ pub enum Stage<'a> {
     /// `features`: the stage-2 job whose CNN is taken over.
     Stage3 {
         study: &'a StudyModel,
-        features: &'a str,
+        features: Finished<'a>,
     },
+}
+
+impl Stage<'_> {
+    /// Images of a sample that batch normalisation sees at once; stage 3's CNN is frozen.
+    fn images_per_sample(&self) -> usize {
+        match self {
+            Stage::Stage1a { .. } => 1,
+            Stage::Stage1b { sequence, .. } | Stage::Stage2 { sequence } => {
+                sequence.images as usize
+            }
+            Stage::Stage3 { study, .. } => study.max_images as usize,
+        }
+    }
 }
 
 /// One training job.
@@ -47,7 +60,7 @@ pub struct Settings<'a> {
     pub seeds: (u64, u64),
     pub training: &'a Training,
     /// The job whose CNN the weights start from.
-    pub start: Option<&'a str>,
+    pub start: Option<Finished<'a>>,
     pub micro_batch: usize,
     pub accumulation: usize,
     pub checkpointing: &'a Checkpointing,
@@ -58,6 +71,12 @@ pub struct Settings<'a> {
 /// Trains, predicts the held-out studies, writes their table and metrics.json.
 pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
     let Settings { training, fold, .. } = *settings;
+    let images = settings.micro_batch * settings.stage.images_per_sample();
+    if images < 2 {
+        return Err(TrainError::OneImage {
+            job: settings.job.to_owned(),
+        });
+    }
     let seed = mixed_seed(settings.seeds);
     // Initial weights; ranks draw the same and rank 0's are broadcast all the same.
     tch::manual_seed(seed as i64);
@@ -101,8 +120,8 @@ fn run<T: Task>(
     task: &T,
     out_of_fold: impl Fn(&T) -> Result<BTreeMap<String, f64>>,
 ) -> Result<Ended> {
-    if let Some(job) = settings.start {
-        load_backbone(context, store, job)?;
+    if let Some(finished) = settings.start {
+        load_backbone(context.place, store, finished)?;
     }
     let checkpoints = CheckpointPlace {
         root: context.place.checkpoints(settings.job),

@@ -38,7 +38,7 @@ pub struct SliceTask<'a> {
     held_out: Vec<StudyUid>,
     /// Held-out studies with labels.
     truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
-    stacks: Stacks,
+    stacks: Arc<Stacks>,
 }
 
 impl<'a> SliceTask<'a> {
@@ -107,7 +107,7 @@ impl<'a> SliceTask<'a> {
         seed: u64,
     ) -> Result<Self> {
         let boxes = crop.then(|| context.study_boxes()).transpose()?;
-        let stacks = || context.stacks(training.image_size, boxes.as_ref());
+        let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref()));
         let window = WindowShape {
             images: sequence.images as usize,
             position: sequence.position,
@@ -119,7 +119,7 @@ impl<'a> SliceTask<'a> {
         seen.retain(|study, _| studies.contains(study));
         truth.retain(|study, _| held_out.contains(study));
         let data = Windows::new(
-            stacks(),
+            Arc::clone(&stacks),
             &studies,
             seen,
             window,
@@ -135,7 +135,7 @@ impl<'a> SliceTask<'a> {
             side: training.image_size as usize,
             held_out,
             truth,
-            stacks: stacks(),
+            stacks,
         })
     }
 

@@ -15,8 +15,8 @@ use tch::{Device, Kind, Tensor};
 use train::{Losses, Task, TrainError, normalised, pixels, shape, share};
 
 use crate::Result;
-use crate::backbone::{freeze_backbone, load_backbone};
 use crate::context::{Cohort, Context, image_at};
+use crate::finished::{Finished, freeze_backbone, load_backbone};
 use crate::localizer::host;
 use crate::metric::{LABELS, area_under_roc, competition_score};
 use crate::windows::SLICES_PER_IMAGE;
@@ -24,10 +24,10 @@ use crate::windows::SLICES_PER_IMAGE;
 /// What the frozen CNN makes of a study, brought to one length.
 #[derive(Clone, Debug)]
 pub struct StudyFeatures {
-    /// (S, F), zeros where padded
+    /// (n, F), n at most S
     features: Vec<f32>,
-    /// (S,)
-    mask: Vec<f32>,
+    /// n
+    images: usize,
     label: [u8; LABELS],
 }
 
@@ -59,7 +59,7 @@ pub struct Stage3<'a> {
 }
 
 impl<'a> Stage3<'a> {
-    /// `features_job`: the stage-2 job whose CNN is taken over.
+    /// `features`: the stage-2 job whose CNN is taken over.
     #[allow(clippy::too_many_arguments)] // a stage's settings, one by one
     pub fn new(
         context: &'a Context<'a>,
@@ -67,12 +67,12 @@ impl<'a> Stage3<'a> {
         store: &VarStore,
         training: &Training,
         study: &StudySettings,
-        features_job: &str,
+        features: Finished,
         fold: u64,
     ) -> Result<Self> {
         let (hidden, max_images) = (study.lstm_hidden as i64, study.max_images as i64);
         let model = StudyModel::new(&store.root(), &training.arch, hidden, max_images)?;
-        load_backbone(context, store, features_job)?;
+        load_backbone(context.place, store, features)?;
         freeze_backbone(store);
 
         let boxes = context.study_boxes()?;
@@ -101,15 +101,15 @@ impl<'a> Stage3<'a> {
                 studies
                     .into_iter()
                     .zip(fitted)
-                    .map(|(uid, (features, mask))| {
+                    .map(|(uid, (features, images))| {
                         let row = cohort.labels.get(&uid).ok_or_else(|| no_box(&uid))?;
                         let mut label = [row.patient_overall; LABELS];
                         label[1..].copy_from_slice(&row.vertebrae);
                         Ok((
                             uid,
                             StudyFeatures {
-                                features: host(&features)?,
-                                mask: host(&mask)?,
+                                features,
+                                images,
                                 label,
                             },
                         ))
@@ -180,8 +180,18 @@ impl<'a> Stage3<'a> {
             Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
         };
         Ok((
-            gather(&|study| study.features.clone())?.f_view([b as i64, s as i64, -1])?,
-            gather(&|study| study.mask.clone())?.f_view(shape([b, s]))?,
+            gather(&|study| {
+                let width = study.features.len() / study.images.max(1);
+                let padding = std::iter::repeat_n(0.0, (s - study.images) * width);
+                study.features.iter().copied().chain(padding).collect()
+            })?
+            .f_view([b as i64, s as i64, -1])?,
+            gather(&|study| {
+                (0..s)
+                    .map(|i| if i < study.images { 1.0 } else { 0.0 })
+                    .collect()
+            })?
+            .f_view(shape([b, s]))?,
             gather(&|study| study.label.map(f32::from).to_vec())?.f_view(shape([b, LABELS]))?,
         ))
     }
@@ -216,8 +226,14 @@ pub(crate) fn fitted_features(
         .map(|first| image_at(stack, first + 1))
         .collect();
     let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-    let image = normalised(&pixels(&images, SLICES_PER_IMAGE, side, device)?)?;
-    let features = model.features(&image, study.chunk as i64)?;
+    let features = images
+        .chunks(study.chunk as usize)
+        .map(|chunk| {
+            let image = normalised(&pixels(chunk, SLICES_PER_IMAGE, side, device)?)?;
+            Ok(model.features(&image)?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let features = Tensor::f_cat(&features, 0)?;
     Ok(StudyModel::fit(&features, study.max_images as i64)?)
 }
 
@@ -236,7 +252,7 @@ fn shared_features(
     studies: &[StudyUid],
     (max_images, width): (i64, i64),
     extract: impl Fn(&StudyUid) -> Result<(Tensor, Tensor)>,
-) -> Result<Vec<(Tensor, Tensor)>> {
+) -> Result<Vec<(Vec<f32>, usize)>> {
     let (rank, world_size) = (context.group.rank(), context.group.world_size());
     let mine: Vec<&StudyUid> = share(studies, context.group).collect();
     let mut own = BTreeMap::new();
@@ -257,7 +273,11 @@ fn shared_features(
             ),
         };
         context.group.broadcast_all(&[&features, &mask], owner)?;
-        all.push((features, mask));
+        // On the host, without the padding: a study's share of memory is its length.
+        let images = host(&mask)?.iter().filter(|there| **there > 0.0).count();
+        let mut features = host(&features)?;
+        features.truncate(images * width as usize);
+        all.push((features, images));
     }
     Ok(all)
 }
@@ -271,11 +291,7 @@ impl Task for Stage3<'_> {
 
     fn loss(&self, samples: Vec<StudyFeatures>) -> Result<Losses> {
         let (features, mask, label) = self.batch(&samples)?;
-        let images = samples
-            .iter()
-            .flat_map(|s| &s.mask)
-            .filter(|m| **m > 0.0)
-            .count();
+        let images = samples.iter().map(|s| s.images).sum();
         let total = competition_loss(&self.model.forward(&features, &mask, true)?, &label)?;
         Ok(Losses {
             total,

@@ -96,80 +96,105 @@ fn study_boxes(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static s
             baseline.push(intersection_over_union(*constant, *truth));
         }
     }
-    Ok(BTreeMap::from([
+    Ok(with_baseline(
         ("study_box_iou", mean(&iou)),
-        ("baseline_study_box_iou", mean(&baseline)),
-    ]))
+        "baseline_study_box_iou",
+        mean(&baseline),
+    ))
 }
+
+/// True scores of slices.
+type Truth = BTreeMap<(StudyUid, u32), [f64; VERTEBRAE]>;
 
 /// Error of the slice ratios on segmented studies; baseline: the other folds' mean of each vertebra.
 fn ratios(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static str, f64>> {
-    let truth: BTreeMap<(StudyUid, u32), [f64; VERTEBRAE]> = targets(context)?
+    let truth: Truth = targets(context)?
         .into_values()
         .flatten()
         .map(|row| ((row.study, row.slice_number), row.ratio.map(f64::from)))
         .collect();
-    let predicted = read_table::<SliceLabels>(&context.place.table("slice_labels"))?;
-    let pairs = predicted.into_iter().filter_map(|row| {
-        let key = (row.study, row.slice_number);
-        let truth = *truth.get(&key)?;
-        Some((key.0, row.ratio.map(f64::from), truth))
-    });
-    let (error, baseline) = errors(cohort, pairs.collect());
-    Ok(BTreeMap::from([
+    let rows = read_table::<SliceLabels>(&context.place.table("slice_labels"))?.into_iter();
+    let predicted = rows.map(|row| ((row.study, row.slice_number), row.ratio.map(f64::from)));
+    let (error, baseline) = errors(cohort, &truth, predicted);
+    Ok(with_baseline(
         ("ratio_mae", error),
-        ("baseline_ratio_mae", baseline),
-    ]))
+        "baseline_ratio_mae",
+        baseline,
+    ))
 }
 
-/// Error of the slice fractures on all labelled slices; baseline as for the ratios.
+/// Error of the slice fractures, mean over models, on the slices that have labels; baseline as for the ratios.
 fn fractures(
     context: &Context,
     cohort: &Cohort,
     jobs: &[String],
 ) -> Result<BTreeMap<&'static str, f64>> {
-    let truth: BTreeMap<(StudyUid, u32), [f64; VERTEBRAE]> =
-        read_table::<SliceLabels>(&context.place.table("slice_labels"))?
-            .into_iter()
-            .map(|row| ((row.study, row.slice_number), row.fracture.map(f64::from)))
-            .collect();
-    let mut pairs = Vec::new();
+    let truth: Truth = read_table::<SliceLabels>(&context.place.table("slice_labels"))?
+        .into_iter()
+        .map(|row| ((row.study, row.slice_number), row.fracture.map(f64::from)))
+        .collect();
+    let mut sums: BTreeMap<(StudyUid, u32), ([f64; VERTEBRAE], f64)> = BTreeMap::new();
     for job in jobs {
         for row in read_table::<SliceScores>(&context.place.out_of_fold(job))? {
-            let key = (row.study, row.slice_number);
-            if let Some(truth) = truth.get(&key) {
-                pairs.push((key.0, row.scores.map(f64::from), *truth));
-            }
+            let (sum, count) = sums.entry((row.study, row.slice_number)).or_default();
+            sum.iter_mut()
+                .zip(row.scores)
+                .for_each(|(sum, score)| *sum += f64::from(score));
+            *count += 1.0;
         }
     }
-    let (error, baseline) = errors(cohort, pairs);
-    Ok(BTreeMap::from([
+    let predicted = sums
+        .into_iter()
+        .map(|(slice, (sum, count))| (slice, sum.map(|sum| sum / count)));
+    let (error, baseline) = errors(cohort, &truth, predicted);
+    Ok(with_baseline(
         ("fracture_mae", error),
-        ("baseline_fracture_mae", baseline),
-    ]))
+        "baseline_fracture_mae",
+        baseline,
+    ))
 }
 
-/// (study, predicted, true) scores of a slice.
-type Pair = (StudyUid, [f64; VERTEBRAE], [f64; VERTEBRAE]);
-
-/// Mean absolute error, and that of the other folds' mean of each vertebra.
-fn errors(cohort: &Cohort, pairs: Vec<Pair>) -> (f64, f64) {
+/// Mean absolute error of the slices that have truth, and that of the mean of each vertebra over the other folds'
+/// slices.
+fn errors(
+    cohort: &Cohort,
+    truth: &Truth,
+    predicted: impl Iterator<Item = ((StudyUid, u32), [f64; VERTEBRAE])>,
+) -> (Option<f64>, Option<f64>) {
     let constants = per_fold(cohort, |fold| {
-        let others = pairs
+        let others = truth
             .iter()
-            .filter(|(study, ..)| cohort.folds.get(study) != Some(&fold));
-        mean_of(others.map(|(_, _, truth)| *truth))
+            .filter(|((study, _), _)| cohort.folds.get(study) != Some(&fold));
+        mean_of(others.map(|(_, scores)| *scores))
     });
     let absolute = |a: &[f64; VERTEBRAE], b: &[f64; VERTEBRAE]| {
         a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / VERTEBRAE as f64
     };
     let (mut error, mut baseline) = (Vec::new(), Vec::new());
-    for (study, predicted, truth) in &pairs {
-        error.push(absolute(predicted, truth));
-        let constant = cohort.folds.get(study).and_then(|fold| constants.get(fold));
+    for (slice, scores) in predicted {
+        let Some(truth) = truth.get(&slice) else {
+            continue;
+        };
+        error.push(absolute(&scores, truth));
+        let constant = cohort
+            .folds
+            .get(&slice.0)
+            .and_then(|fold| constants.get(fold));
         baseline.extend(constant.map(|constant| absolute(constant, truth)));
     }
     (mean(&error), mean(&baseline))
+}
+
+/// A metric and its baseline, each where there is one.
+fn with_baseline(
+    (name, value): (&'static str, Option<f64>),
+    baseline_name: &'static str,
+    baseline: Option<f64>,
+) -> BTreeMap<&'static str, f64> {
+    let both = [(name, value), (baseline_name, baseline)];
+    both.into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 /// The competition's loss of the mean over models; baseline: the other folds' prevalence. Writes predictions.csv.
@@ -221,10 +246,12 @@ fn studies(
         rows: rows.len(),
     });
     let overall: Vec<_> = scored.iter().map(|(p, y)| (p[0], y[0] > 0)).collect();
-    let mut metrics = BTreeMap::from([
-        ("competition_loss", competition_score(&scored)),
-        ("baseline_loss", competition_score(&constant)),
-    ]);
+    let score = |rows: &[_]| (!rows.is_empty()).then(|| competition_score(rows));
+    let mut metrics = with_baseline(
+        ("competition_loss", score(&scored)),
+        "baseline_loss",
+        score(&constant),
+    );
     metrics.extend(area_under_roc(&overall).map(|area| ("auc_overall", area)));
     Ok(metrics)
 }
@@ -268,6 +295,6 @@ fn mean_of<const N: usize>(rows: impl Iterator<Item = [f64; N]>) -> Option<[f64;
     (count > 0.0).then(|| sum.map(|sum| sum / count))
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

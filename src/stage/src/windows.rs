@@ -1,6 +1,7 @@
 //! Windows of consecutive slices, the samples of stage 1b and 2, and how a study is covered by them in inference.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use data::StudyUid;
 use data::augment::{Augmentation, Strength};
@@ -8,6 +9,10 @@ use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::targets::VERTEBRAE;
 use recipe::Position;
+
+/// Bins of the position embedding, and the bin of a window's first image under `position: window`.
+const POSITION_BINS: f32 = 200.0;
+const FIRST_WINDOW_BIN: usize = 202;
 
 /// Slices of an image.
 pub(crate) const SLICES_PER_IMAGE: usize = 3;
@@ -37,13 +42,14 @@ impl WindowShape {
         start + i * SLICES_PER_IMAGE + 1
     }
 
-    /// Relative position (0..1) of each image: in the study, or in the window.
+    /// Position of each image, in units of 200 bins: relative place in the study (0..1), or number in the window.
     pub fn positions(&self, start: usize, slices: usize) -> Vec<f32> {
         let share = |place: usize, of: usize| place.min(of) as f32 / of.max(1) as f32;
         (0..self.images)
             .map(|i| match self.position {
                 Position::Study => share(self.middle(start, i), slices.saturating_sub(1)),
-                Position::Window => share(i, self.images - 1),
+                // Whatever the sample, the published code numbers its images from here on.
+                Position::Window => (FIRST_WINDOW_BIN + i) as f32 / POSITION_BINS,
             })
             .collect()
     }
@@ -59,7 +65,7 @@ pub(crate) fn starts(slices: usize, length: usize, grid: usize) -> Vec<usize> {
 
 /// Training windows of studies.
 pub struct Windows {
-    pub(crate) stacks: Stacks,
+    pub(crate) stacks: Arc<Stacks>,
     pub(crate) samples: Vec<(StudyUid, usize)>,
     pub(crate) truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
     pub(crate) shape: WindowShape,
@@ -81,7 +87,7 @@ pub struct WindowSample {
 impl Windows {
     /// All windows of `studies` on the grid; studies without truth have none.
     pub fn new(
-        stacks: Stacks,
+        stacks: Arc<Stacks>,
         studies: &[StudyUid],
         truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
         shape: WindowShape,
@@ -210,7 +216,7 @@ mod tests {
             position: Position::Window,
             ..shape
         };
-        assert_eq!(shape.positions(10, 21), [0.0, 0.5, 1.0]);
+        assert_eq!(shape.positions(10, 21), [1.01, 1.015, 1.02]);
     }
 
     #[test]

@@ -35,6 +35,16 @@ pub enum TrainError {
     Mismatch { path: String, report: String },
     #[error("checkpoint {path}: {problem}; delete the folder to fall back to an older one")]
     TrainerState { path: String, problem: String },
+    #[error(
+        "{root} holds no finished model of job {job} as this plan describes it: launch with that stage, or finish the run \
+         with --resume auto"
+    )]
+    Unfinished { job: String, root: String },
+    #[error(
+        "job {job}: a rank's micro-batch is one image, and batch normalisation needs two: raise micro_batch, or take \
+         fewer ranks for this batch"
+    )]
+    OneImage { job: String },
     #[error("{0}")]
     Tables(String),
     #[error("cannot write {path}: {source}")]
@@ -58,12 +68,14 @@ impl TrainError {
             TrainError::Checkpoint(checkpoint::Error::Busy { .. }) => FailureClass::Other,
             TrainError::Checkpoint(_) => FailureClass::Setup,
             TrainError::Write { .. } => FailureClass::Disk,
+            TrainError::NotFinite { .. } => FailureClass::Diverged,
             TrainError::TooFewSamples { .. }
             | TrainError::Mismatch { .. }
+            | TrainError::Unfinished { .. }
+            | TrainError::OneImage { .. }
             | TrainError::Network(nn::NnError::UnknownArchitecture { .. }) => FailureClass::Setup,
             TrainError::Torch(_)
             | TrainError::Network(_)
-            | TrainError::NotFinite { .. }
             | TrainError::TrainerState { .. }
             | TrainError::Gather(_) => FailureClass::Other,
         }

@@ -21,6 +21,7 @@ pub use error::TrainError;
 pub use feed::{augmented, images_of_three, normalised, pixels, shape, strength};
 pub use gather::{gather_rows, share};
 pub use report::Report;
+pub use restore::is_final;
 pub use schedule::learning_rate;
 pub use state::{Parameters, load_model, model_tensors};
 pub use step::Losses;

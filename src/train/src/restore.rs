@@ -25,6 +25,12 @@ struct TrainerState {
     updates_per_epoch: u64,
 }
 
+/// Whether a checkpoint was written after the last update of its job.
+pub fn is_final(checkpoint: &Checkpoint) -> bool {
+    let state = serde_json::from_value::<TrainerState>(checkpoint.trainer.clone());
+    state.is_ok_and(|state| state.step == state.total_steps)
+}
+
 /// Writes a checkpoint after `step` updates; rank 0 only.
 pub(crate) fn save(
     place: &CheckpointPlace,
@@ -66,6 +72,7 @@ pub(crate) fn restore(
     stepper: &mut Stepper,
     group: &ProcessGroup,
     report: &dyn Report,
+    (total_steps, updates_per_epoch): (u64, u64),
 ) -> Result<u64> {
     let mut skipped = Vec::new();
     let chosen = match resume {
@@ -88,7 +95,13 @@ pub(crate) fn restore(
     let Some(path) = chosen else {
         return Ok(0);
     };
-    let step = load(&path, place, store, stepper)?;
+    let step = load(
+        &path,
+        place,
+        store,
+        stepper,
+        (total_steps, updates_per_epoch),
+    )?;
     if group.rank() == 0 {
         report.report(EventKind::JobResumed {
             step,
@@ -109,6 +122,7 @@ fn load(
     place: &CheckpointPlace,
     store: &VarStore,
     stepper: &mut Stepper,
+    expected: (u64, u64),
 ) -> Result<u64> {
     let shown = path.display().to_string();
     let found = checkpoint::read(path, Some(&place.hash))?;
@@ -121,6 +135,16 @@ fn load(
         let problem = format!(
             "trainer.json says step {}, manifest.json {}",
             state.step, found.step
+        );
+        return Err(TrainError::TrainerState {
+            path: shown,
+            problem,
+        });
+    }
+    if (state.total_steps, state.updates_per_epoch) != expected {
+        let problem = format!(
+            "it belongs to a training of {} updates, {} an epoch, and this one has {} and {}: the data set has changed",
+            state.total_steps, state.updates_per_epoch, expected.0, expected.1
         );
         return Err(TrainError::TrainerState {
             path: shown,

@@ -13,7 +13,7 @@ use crate::{Result, TrainError};
 pub struct Parameters {
     pub names: Vec<String>,
     pub tensors: Vec<Tensor>,
-    /// Floating-point buffers (running statistics), by name.
+    /// Running statistics of the layers that are trained, in order of name.
     pub buffers: Vec<Tensor>,
 }
 
@@ -43,7 +43,13 @@ impl Parameters {
         }
         parameters.buffers = variables
             .iter()
-            .filter(|(name, _)| name.contains("running_"))
+            .filter(|(name, _)| {
+                // Those of layers that are trained: a frozen layer's statistics stay as they are.
+                let layer = name
+                    .strip_suffix("running_mean")
+                    .or(name.strip_suffix("running_var"));
+                layer.is_some_and(|layer| parameters.names.contains(&format!("{layer}weight")))
+            })
             .map(|(_, tensor)| tensor.shallow_clone())
             .collect();
         parameters

@@ -8,6 +8,7 @@ use event::Phase;
 use tch::{Kind, Tensor};
 
 use crate::adamw::AdamW;
+use crate::report::Report;
 use crate::state::Parameters;
 use crate::{Result, TrainError};
 
@@ -36,17 +37,19 @@ pub(crate) struct Stepper<'a> {
     pub parameters: Parameters,
     pub optimizer: AdamW,
     group: &'a ProcessGroup,
+    report: &'a dyn Report,
     /// None in a world of one rank: there is nothing to average.
     reducer: Option<Reducer>,
     clip_norm: Option<f64>,
 }
 
 impl<'a> Stepper<'a> {
-    /// All ranks start from rank 0's values.
+    /// All ranks have the same values in `parameters` by now.
     pub fn new(
         parameters: Parameters,
         optimizer: AdamW,
         group: &'a ProcessGroup,
+        report: &'a dyn Report,
         clip_norm: Option<f64>,
     ) -> Result<Self> {
         let reducer = (group.world_size() > 1)
@@ -56,13 +59,13 @@ impl<'a> Stepper<'a> {
             parameters,
             optimizer,
             group,
+            report,
             reducer,
             clip_norm,
         })
     }
 
-    /// `micro_batches` gives the samples' losses one after another: loading (data wait) is the first closure's time,
-    /// the forward pass the second's.
+    /// Update number `step` (from 0): `load` gives the samples of a micro-batch, `forward` their loss.
     pub fn update<S>(
         &mut self,
         step: u64,
@@ -73,12 +76,15 @@ impl<'a> Stepper<'a> {
         stop_requested: bool,
     ) -> Result<Outcome> {
         let mut clock = Clock::start();
+        let enter = |phase| self.report.at(phase, step + 1, self.group.sequence());
+        enter(Phase::DataWait);
         kernels::zero_grad(&self.parameters.tensors)?;
         let mut sums: Vec<(&'static str, f64)> = Vec::new();
         let (mut loss_sum, mut images) = (0.0, 0);
         for micro in 0..accumulation {
             let samples = load()?;
             clock.lap(Phase::DataWait);
+            enter(Phase::Forward);
             // Only the last micro-batch communicates; the ones before add to the local gradients.
             let last = micro + 1 == accumulation;
             if let Some(reducer) = self.reducer.as_mut().filter(|_| last) {
@@ -95,6 +101,7 @@ impl<'a> Stepper<'a> {
             }
             images += losses.images;
             clock.lap(Phase::Forward);
+            enter(Phase::Backward);
             match self.reducer.as_mut().filter(|_| last) {
                 Some(reducer) => {
                     reducer.prepare_for_backward(&[])?;
@@ -104,16 +111,19 @@ impl<'a> Stepper<'a> {
                 None => backward(&scaled)?,
             }
             clock.lap(Phase::Backward);
+            enter(Phase::DataWait);
         }
         if let Some(reducer) = &mut self.reducer {
             reducer.check_finished()?;
         }
+        enter(Phase::AllReduce);
         self.average_buffers()?;
 
         let mut values = vec![f64::from(u8::from(stop_requested)), images as f64, loss_sum];
         values.extend(sums.iter().map(|(_, sum)| sum));
         let values = self.sum_over_ranks(&values)?;
         clock.lap(Phase::AllReduce);
+        enter(Phase::Optimizer);
         let mean = |sum: f64| sum / (accumulation * self.group.world_size()) as f64;
         let loss = mean(values[2]);
 

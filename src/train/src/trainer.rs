@@ -100,7 +100,13 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     broadcast_variables(setup.store, group)?;
     let parameters = Parameters::of(setup.store);
     let optimizer = AdamW::new(&parameters, training.weight_decay)?;
-    let mut stepper = Stepper::new(parameters, optimizer, group, training.clip_norm)?;
+    let mut stepper = Stepper::new(
+        parameters,
+        optimizer,
+        group,
+        setup.report,
+        training.clip_norm,
+    )?;
     let start = restore(
         checkpoints,
         setup.resume,
@@ -108,12 +114,18 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         &mut stepper,
         group,
         setup.report,
+        (total, per_epoch),
     )?;
 
     let ahead = setup.micro_batch * 3;
     let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
     let mut loader = Loader::new(task.data(), requests, setup.workers, ahead);
     for step in start..total {
+        // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
+        // evaluates when it goes on.
+        if step > 0 && step.is_multiple_of(per_epoch * training.evaluate_every) {
+            evaluate(task, setup, step)?;
+        }
         let began = Instant::now();
         let rate = learning_rate(training.learning_rate, training.warmup, step, total);
         let load = || {
@@ -156,25 +168,25 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         if outcome.stop {
             return Ok((Ended::Stopped, done));
         }
-        let epoch_ends = done.is_multiple_of(per_epoch);
-        if epoch_ends && done < total && (done / per_epoch).is_multiple_of(training.evaluate_every)
-        {
-            setup.report.report(EventKind::Heartbeat {
-                phase: Phase::Evaluate,
-                step: done,
-                sequence: group.sequence(),
-            });
-            let metrics = task.evaluate()?;
-            if group.rank() == 0 {
-                setup.report.report(EventKind::Evaluated {
-                    step: done,
-                    set: "held_out".into(),
-                    metrics,
-                });
-            }
-        }
     }
     Ok((Ended::Finished, total))
+}
+
+fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<()> {
+    let sequence = setup.group.sequence();
+    setup.report.report(EventKind::Heartbeat {
+        phase: Phase::Evaluate,
+        step,
+        sequence,
+    });
+    let metrics = task.evaluate()?;
+    if setup.group.rank() == 0 {
+        let set = "held_out".to_owned();
+        setup
+            .report
+            .report(EventKind::Evaluated { step, set, metrics });
+    }
+    Ok(())
 }
 
 fn write_checkpoint(
