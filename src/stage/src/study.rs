@@ -60,7 +60,6 @@ pub struct Stage3<'a> {
 
 impl<'a> Stage3<'a> {
     /// `features`: the stage-2 job whose CNN is taken over.
-    #[allow(clippy::too_many_arguments)] // a stage's settings, one by one
     pub fn new(
         context: &'a Context<'a>,
         cohort: &Cohort,
