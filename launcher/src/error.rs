@@ -30,8 +30,8 @@ pub enum LaunchError {
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume { path: PathBuf, reason: String },
     #[error(
-        "{} is in use by {holder}: wait for it, end it with `spinectl stop {}`, or take another --run-dir",
-        run_dir.display(), run_dir.display()
+        "{} is in use by {holder}: wait for it, end it with SIGTERM (it saves and exits 75), or take another --run-dir",
+        run_dir.display()
     )]
     Locked { run_dir: PathBuf, holder: String },
     #[error("{0}")]

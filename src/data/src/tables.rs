@@ -32,6 +32,15 @@ pub struct StudyLabels {
     pub vertebrae: [u8; VERTEBRAE],
 }
 
+impl StudyLabels {
+    /// In the order of [`LABELS`]: patient_overall, C1 to C7.
+    pub fn all(&self) -> [u8; LABELS.len()] {
+        let mut all = [self.patient_overall; LABELS.len()];
+        all[1..].copy_from_slice(&self.vertebrae);
+        all
+    }
+}
+
 impl Row for StudyLabels {
     fn columns() -> Vec<String> {
         [STUDY]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use data::csv_table::read_table;
 use data::image::{Window, WindowMode};
 use data::stack::{Appearance, Stack, Stacks};
+use data::stage_tables::SliceTargets;
 use data::tables::{StudyBox, StudyFold, StudyLabels};
 use data::{DataError, StudyUid};
 use event::EventKind;
@@ -71,6 +72,15 @@ impl Context<'_> {
             ))),
             None => Ok(Cohort { labels, folds }),
         }
+    }
+
+    /// tables/slice_targets.csv by study, slices head first.
+    pub fn slice_targets(&self) -> Result<BTreeMap<StudyUid, Vec<SliceTargets>>> {
+        let mut by_study: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for row in read_table::<SliceTargets>(&self.place.table("slice_targets"))? {
+            by_study.entry(row.study.clone()).or_default().push(row);
+        }
+        Ok(by_study)
     }
 
     /// tables/study_boxes.csv by study.

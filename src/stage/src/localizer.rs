@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use data::StudyUid;
 use data::augment::{Augmentation, Strength};
-use data::csv_table::{read_table, write_table};
+use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{LocatedSlice, SliceTargets};
@@ -93,10 +93,7 @@ impl<'a> Stage1a<'a> {
         fold: u64,
         seed: u64,
     ) -> Result<Self> {
-        let mut by_study: BTreeMap<StudyUid, Vec<SliceTargets>> = BTreeMap::new();
-        for row in read_table::<SliceTargets>(&context.place.table("slice_targets"))? {
-            by_study.entry(row.study.clone()).or_default().push(row);
-        }
+        let mut by_study = context.slice_targets()?;
         let held_out = cohort.held_out(fold);
         let mut samples = Vec::new();
         for study in cohort.training(fold) {

@@ -51,14 +51,14 @@ impl<'a> SliceTask<'a> {
         fold: u64,
         seed: u64,
     ) -> Result<Self> {
-        let mut truth: BTreeMap<StudyUid, Vec<SliceTruth>> = BTreeMap::new();
-        for row in read_table::<SliceTargets>(&context.place.table("slice_targets"))? {
-            let slice = SliceTruth {
-                ratio: row.ratio,
-                ..SliceTruth::default()
-            };
-            truth.entry(row.study).or_default().push(slice);
-        }
+        let truth_of = |row: SliceTargets| SliceTruth {
+            ratio: row.ratio,
+            ..SliceTruth::default()
+        };
+        let targets = context.slice_targets()?.into_iter();
+        let truth = targets
+            .map(|(study, rows)| (study, rows.into_iter().map(truth_of).collect()))
+            .collect();
         let heads = SliceHeads::Ratio;
         Self::new(
             context,

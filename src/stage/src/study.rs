@@ -102,14 +102,12 @@ impl<'a> Stage3<'a> {
                     .zip(fitted)
                     .map(|(uid, (features, images))| {
                         let row = cohort.labels.get(&uid).ok_or_else(|| no_box(&uid))?;
-                        let mut label = [row.patient_overall; LABELS];
-                        label[1..].copy_from_slice(&row.vertebrae);
                         Ok((
                             uid,
                             StudyFeatures {
                                 features,
                                 images,
-                                label,
+                                label: row.all(),
                             },
                         ))
                     })

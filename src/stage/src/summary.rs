@@ -5,8 +5,8 @@ use std::io::Write;
 
 use data::StudyUid;
 use data::csv_table::{read_table, write_table};
-use data::stage_tables::{SliceScores, SliceTargets};
-use data::tables::{Prediction, SliceLabels, StudyPrediction};
+use data::stage_tables::SliceScores;
+use data::tables::{Prediction, SliceLabels, StudyLabels, StudyPrediction};
 use data::targets::{VERTEBRAE, intersection_over_union, union};
 use event::EventKind;
 use serde_json::json;
@@ -58,19 +58,11 @@ pub fn summarise(
         .collect())
 }
 
-/// slice_targets.csv by study.
-fn targets(context: &Context) -> Result<BTreeMap<StudyUid, Vec<SliceTargets>>> {
-    let mut by_study: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for row in read_table::<SliceTargets>(&context.place.table("slice_targets"))? {
-        by_study.entry(row.study.clone()).or_default().push(row);
-    }
-    Ok(by_study)
-}
-
 /// IoU of the study boxes with the segmentations' boxes; baseline: the other folds' mean box.
 fn study_boxes(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static str, f64>> {
     let found = context.study_boxes()?;
-    let truth: BTreeMap<StudyUid, [f64; 4]> = targets(context)?
+    let truth: BTreeMap<StudyUid, [f64; 4]> = context
+        .slice_targets()?
         .into_iter()
         .filter_map(|(study, rows)| {
             let boxes = rows
@@ -108,7 +100,8 @@ type Truth = BTreeMap<(StudyUid, u32), [f64; VERTEBRAE]>;
 
 /// Error of the slice ratios on segmented studies; baseline: the other folds' mean of each vertebra.
 fn ratios(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static str, f64>> {
-    let truth: Truth = targets(context)?
+    let truth: Truth = context
+        .slice_targets()?
         .into_values()
         .flatten()
         .map(|row| ((row.study, row.slice_number), row.ratio.map(f64::from)))
@@ -213,12 +206,7 @@ fn studies(
             *count += 1.0;
         }
     }
-    let truth_of = |study: &StudyUid| {
-        let row = cohort.labels.get(study)?;
-        let mut label = [row.patient_overall; LABELS];
-        label[1..].copy_from_slice(&row.vertebrae);
-        Some(label)
-    };
+    let truth_of = |study: &StudyUid| cohort.labels.get(study).map(StudyLabels::all);
     let prevalence = per_fold(cohort, |fold| {
         let others = cohort.folds.iter().filter(|(_, of)| **of != fold);
         mean_of(
