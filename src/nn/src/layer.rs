@@ -5,21 +5,55 @@ use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::pass::{Norm, Pass};
 
-/// timm's initial convolution weights: normal, fan out, ReLU gain.
-const KAIMING_FAN_OUT: Init = Init::Kaiming {
-    dist: NormalOrUniform::Normal,
-    fan: FanInOut::FanOut,
-    non_linearity: NonLinearity::ReLU,
-};
+const MOMENTUM: f64 = 0.1;
+const EPS: f64 = 1e-5;
+
+/// How timm draws a convolution's initial values, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ConvInit {
+    /// ResNets: normal with variance 2 / fan out over all groups (He et al., arXiv:1502.01852); biases are PyTorch's.
+    #[default]
+    ResNet,
+    /// EfficientNets: normal with variance 2 / fan out of one group, as in TensorFlow's original; biases are 0.
+    EfficientNet,
+}
+
+impl ConvInit {
+    fn weight(self, output: i64, config: ConvConfig) -> Init {
+        match self {
+            ConvInit::ResNet => Init::Kaiming {
+                dist: NormalOrUniform::Normal,
+                fan: FanInOut::FanOut,
+                non_linearity: NonLinearity::ReLU,
+            },
+            ConvInit::EfficientNet => {
+                let fan_out = config.kernel * config.kernel * output / config.groups;
+                Init::Randn {
+                    mean: 0.0,
+                    stdev: (2.0 / fan_out as f64).sqrt(),
+                }
+            }
+        }
+    }
+
+    fn bias(self, fan_in: i64) -> Init {
+        match self {
+            ConvInit::ResNet => uniform(fan_in),
+            ConvInit::EfficientNet => Init::Const(0.0),
+        }
+    }
+}
 
 /// The settings of a convolution that differ from layer to layer.
 #[derive(Clone, Copy, Debug)]
-pub struct ConvConfig {
+pub(crate) struct ConvConfig {
     pub kernel: i64,
     pub stride: i64,
     pub groups: i64,
     pub bias: bool,
+    pub init: ConvInit,
 }
 
 impl Default for ConvConfig {
@@ -29,13 +63,14 @@ impl Default for ConvConfig {
             stride: 1,
             groups: 1,
             bias: false,
+            init: ConvInit::ResNet,
         }
     }
 }
 
-/// A square convolution, padded so that stride 1 keeps the size.
+/// A square convolution of odd size, padded so that stride 1 keeps the map's size.
 #[derive(Debug)]
-pub struct Conv2d {
+pub(crate) struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     config: ConvConfig,
@@ -43,13 +78,18 @@ pub struct Conv2d {
 
 impl Conv2d {
     pub fn new(path: &Path, input: i64, output: i64, config: ConvConfig) -> Result<Self> {
-        let ConvConfig { kernel, groups, .. } = config;
+        let ConvConfig {
+            kernel,
+            groups,
+            init,
+            ..
+        } = config;
         let fan_in = input / groups * kernel * kernel;
         let shape = [output, input / groups, kernel, kernel];
-        let weight = path.f_var("weight", &shape, KAIMING_FAN_OUT)?;
+        let weight = path.f_var("weight", &shape, init.weight(output, config))?;
         let bias = config
             .bias
-            .then(|| path.f_var("bias", &[output], uniform(fan_in)))
+            .then(|| path.f_var("bias", &[output], init.bias(fan_in)))
             .transpose()?;
         Ok(Conv2d {
             weight,
@@ -82,7 +122,7 @@ pub(crate) fn uniform(fan_in: i64) -> Init {
 
 /// Batch normalisation over (B, H, W); eps 1e-5, momentum 0.1.
 #[derive(Debug)]
-pub struct BatchNorm2d {
+pub(crate) struct BatchNorm2d {
     weight: Tensor,
     bias: Tensor,
     running_mean: Tensor,
@@ -112,18 +152,32 @@ impl BatchNorm2d {
     }
 
     /// (B, C, H, W) -> the same; in training it normalises by the batch and moves the statistics.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        if train {
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let moves = pass.train && !pass.statistics_stay;
+        if moves {
             let _ = self.num_batches_tracked.shallow_clone().f_add_scalar_(1)?;
+        }
+        let running = (moves || !pass.train).then_some((&self.running_mean, &self.running_var));
+        if let Some(norm) = pass.norm.as_ref().filter(|_| pass.train) {
+            return norm.batch_norm(
+                x,
+                &Norm {
+                    weight: &self.weight,
+                    bias: &self.bias,
+                    running,
+                    momentum: MOMENTUM,
+                    eps: EPS,
+                },
+            );
         }
         Ok(x.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
-            train,
-            0.1,
-            1e-5,
+            running.map(|(mean, _)| mean),
+            running.map(|(_, var)| var),
+            pass.train,
+            MOMENTUM,
+            EPS,
             true,
         )?)
     }
@@ -131,7 +185,7 @@ impl BatchNorm2d {
 
 /// y = x W^T + b
 #[derive(Debug)]
-pub struct Linear {
+pub(crate) struct Linear {
     weight: Tensor,
     bias: Tensor,
 }

@@ -3,9 +3,10 @@
 use tch::Tensor;
 use tch::nn::Path;
 
-use crate::arch::Backbone;
+use crate::arch::{Backbone, BackboneConfig};
 use crate::error::Result;
 use crate::layer::Linear;
+use crate::pass::Pass;
 
 /// Backbone with two linear heads.
 #[derive(Debug)]
@@ -24,8 +25,8 @@ pub struct Located {
 }
 
 impl Localizer {
-    pub fn new(path: &Path, arch: &str) -> Result<Self> {
-        let backbone = Backbone::new(&(path / "backbone"), arch)?;
+    pub fn new(path: &Path, config: &BackboneConfig) -> Result<Self> {
+        let backbone = Backbone::new(&(path / "backbone"), config)?;
         let features = backbone.features();
         Ok(Localizer {
             backbone,
@@ -34,9 +35,9 @@ impl Localizer {
         })
     }
 
-    /// `image`: (B, 3, H, W), normalised.
-    pub fn forward(&self, image: &Tensor, train: bool) -> Result<Located> {
-        let features = self.backbone.forward(image, train)?;
+    /// `image`: (B, C, H, W), normalised.
+    pub fn forward(&self, image: &Tensor, pass: &Pass) -> Result<Located> {
+        let features = self.backbone.forward(image, pass)?;
         Ok(Located {
             bounds: self.head_box.forward(&features)?,
             has_box: self.head_has_box.forward(&features)?.f_squeeze_dim(-1)?,

@@ -1,7 +1,7 @@
 //! A one-layer bidirectional LSTM with PyTorch's layout and parameter names.
 
+use tch::Tensor;
 use tch::nn::Path;
-use tch::{Kind, Tensor};
 
 use crate::error::Result;
 use crate::layer::uniform;
@@ -41,7 +41,7 @@ impl BiLstm {
 
     pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let (batch, _, _) = x.size3()?;
-        let zero = Tensor::f_zeros([2, batch, self.hidden], (Kind::Float, x.device()))?;
+        let zero = Tensor::f_zeros([2, batch, self.hidden], (x.kind(), x.device()))?;
         let (output, _, _) = x.f_lstm(
             &[&zero, &zero],
             &self.parameters.iter().collect::<Vec<_>>(),

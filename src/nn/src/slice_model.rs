@@ -3,9 +3,10 @@
 use tch::Tensor;
 use tch::nn::Path;
 
-use crate::arch::Backbone;
+use crate::arch::{Backbone, BackboneConfig};
 use crate::error::Result;
 use crate::layer::Linear;
+use crate::pass::Pass;
 use crate::position::{POSITION_WIDTH, position_embedding};
 use crate::rnn::BiLstm;
 
@@ -49,11 +50,11 @@ impl SliceModel {
     /// `lstm_hidden`: D; the features' width with the position embedding where absent.
     pub fn new(
         path: &Path,
-        arch: &str,
+        config: &BackboneConfig,
         lstm_hidden: Option<i64>,
         heads: SliceHeads,
     ) -> Result<Self> {
-        let backbone = Backbone::new(&(path / "backbone"), arch)?;
+        let backbone = Backbone::new(&(path / "backbone"), config)?;
         let input = backbone.features() + POSITION_WIDTH;
         let rnn = BiLstm::new(&(path / "rnn"), input, lstm_hidden.unwrap_or(input))?;
         let width = rnn.width();
@@ -72,20 +73,20 @@ impl SliceModel {
         })
     }
 
-    /// `image`: (B, S, 3, H, W), normalised; `position`: (B, S) in 0..1.
+    /// `image`: (B, S, C, H, W), normalised; `position`: (B, S) in 0..1.
     pub fn forward(
         &self,
         image: &Tensor,
         position: &Tensor,
-        train: bool,
+        pass: &Pass,
     ) -> Result<SlicePrediction> {
         let (b, s, c, h, w) = image.size5()?;
         let features = self
             .backbone
-            .forward(&image.f_view([b * s, c, h, w])?, train)?;
+            .forward(&image.f_reshape([b * s, c, h, w])?, pass)?;
         let features = features.f_view([b, s, -1])?; // (B, S, F)
         let input = Tensor::f_cat(&[features, position_embedding(position)?], -1)?;
-        let hidden = self.rnn.forward(&input, train)?; // (B, S, 2 D)
+        let hidden = self.rnn.forward(&input, pass.train)?; // (B, S, 2 D)
         Ok(match &self.heads {
             Heads::Ratio(head) => SlicePrediction {
                 ratio: head.forward(&hidden)?,

@@ -3,9 +3,10 @@
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::arch::Backbone;
+use crate::arch::{Backbone, BackboneConfig};
 use crate::error::Result;
 use crate::layer::{Linear, uniform};
+use crate::pass::Pass;
 use crate::rnn::BiLstm;
 
 /// patient_overall, C1..C7.
@@ -24,8 +25,8 @@ pub struct StudyModel {
 
 impl StudyModel {
     /// `max_images`: the S that sequences are brought to; `hidden`: D.
-    pub fn new(path: &Path, arch: &str, hidden: i64, max_images: i64) -> Result<Self> {
-        let backbone = Backbone::new(&(path / "backbone"), arch)?;
+    pub fn new(path: &Path, config: &BackboneConfig, hidden: i64, max_images: i64) -> Result<Self> {
+        let backbone = Backbone::new(&(path / "backbone"), config)?;
         let rnn = BiLstm::new(&(path / "rnn"), backbone.features(), hidden)?;
         let width = rnn.width();
         Ok(StudyModel {
@@ -41,16 +42,16 @@ impl StudyModel {
         self.backbone.features()
     }
 
-    /// The frozen CNN, (n, 3, H, W) -> (n, F), without gradient.
+    /// The frozen CNN, (n, C, H, W) -> (n, F), without gradient.
     pub fn features(&self, image: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.backbone.forward(image, false)
+        self.backbone.forward(image, &Pass::eval())
     }
 
     /// `features`: (B, S, F), zero where padded; `mask`: (B, S), 1 where there is an image.
     /// Returns logits (B, 8): patient_overall, C1..C7.
-    pub fn forward(&self, features: &Tensor, mask: &Tensor, train: bool) -> Result<Tensor> {
-        let hidden = self.rnn.forward(features, train)?; // (B, S, 2 D)
+    pub fn forward(&self, features: &Tensor, mask: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let hidden = self.rnn.forward(features, pass.train)?; // (B, S, 2 D)
         let padded = mask.f_eq(0.0)?.f_unsqueeze(-1)?; // (B, S, 1)
         let largest = hidden
             .f_masked_fill(&padded, MASKED)?

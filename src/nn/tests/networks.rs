@@ -1,6 +1,6 @@
 //! The networks have timm's parameters and the shapes that the pipeline names.
 
-use nn::{Backbone, BiLstm, Localizer, SliceHeads, SliceModel, StudyModel};
+use nn::{Backbone, BackboneConfig, BiLstm, Localizer, Pass, SliceHeads, SliceModel, StudyModel};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -14,7 +14,7 @@ fn image(shape: &[i64]) -> Tensor {
 #[test]
 fn resnest50d_has_timms_keys_and_parameters() {
     let store = VarStore::new(Device::Cpu);
-    let backbone = Backbone::new(&store.root(), "resnest50d").unwrap();
+    let backbone = Backbone::new(&store.root(), &BackboneConfig::of("resnest50d")).unwrap();
     assert_eq!(backbone.features(), 2048);
     assert_eq!(store.len(), 476 - 2);
     let count: usize = store.trainable_variables().iter().map(Tensor::numel).sum();
@@ -34,7 +34,7 @@ fn resnest50d_has_timms_keys_and_parameters() {
 #[test]
 fn an_unknown_architecture_is_refused_with_the_known_ones() {
     let store = VarStore::new(Device::Cpu);
-    let error = Backbone::new(&store.root(), "resnest15d")
+    let error = Backbone::new(&store.root(), &BackboneConfig::of("resnest15d"))
         .unwrap_err()
         .to_string();
     assert!(
@@ -47,15 +47,15 @@ fn an_unknown_architecture_is_refused_with_the_known_ones() {
 fn evaluation_leaves_the_statistics_alone_and_training_moves_them() {
     tch::manual_seed(0);
     let store = VarStore::new(Device::Cpu);
-    let model = Localizer::new(&store.root(), "resnest14d").unwrap();
+    let model = Localizer::new(&store.root(), &BackboneConfig::of("resnest14d")).unwrap();
     let mean = || store.variables()["backbone.bn1.running_mean"].copy();
     let x = image(&[2, 3, 64, 64]);
     let before = mean();
-    let located = model.forward(&x, false).unwrap();
+    let located = model.forward(&x, &Pass::eval()).unwrap();
     assert_eq!(located.bounds.size(), [2, 4]);
     assert_eq!(located.has_box.size(), [2]);
     assert_eq!(mean(), before);
-    model.forward(&x, true).unwrap();
+    model.forward(&x, &Pass::train()).unwrap();
     assert_ne!(mean(), before);
     assert_eq!(
         store.variables()["backbone.bn1.num_batches_tracked"].int64_value(&[]),
@@ -67,11 +67,16 @@ fn evaluation_leaves_the_statistics_alone_and_training_moves_them() {
 fn the_slice_models_heads_have_the_pipelines_shapes() {
     tch::manual_seed(0);
     let store = VarStore::new(Device::Cpu);
-    let model =
-        SliceModel::new(&store.root(), "resnest14d", Some(8), SliceHeads::Fracture).unwrap();
+    let model = SliceModel::new(
+        &store.root(),
+        &BackboneConfig::of("resnest14d"),
+        Some(8),
+        SliceHeads::Fracture,
+    )
+    .unwrap();
     let position = Tensor::from_slice(&[0.1f32, 0.5, 0.9]).view([1, 3]);
     let out = model
-        .forward(&image(&[1, 3, 3, 32, 32]), &position, false)
+        .forward(&image(&[1, 3, 3, 32, 32]), &position, &Pass::eval())
         .unwrap();
     assert_eq!(out.ratio.size(), [1, 3, 7]);
     assert_eq!(out.fracture.unwrap().size(), [1, 3, 7]);
@@ -116,7 +121,7 @@ fn the_lstm_is_the_formula() {
 fn what_is_masked_does_not_reach_the_pools() {
     tch::manual_seed(0);
     let store = VarStore::new(Device::Cpu);
-    let model = StudyModel::new(&store.root(), "resnest14d", 8, 6).unwrap();
+    let model = StudyModel::new(&store.root(), &BackboneConfig::of("resnest14d"), 8, 6).unwrap();
     let features = image(&[4, 2048]);
     let (padded, mask) = StudyModel::fit(&features, 6).unwrap();
     assert_eq!((padded.size(), mask.size()), (vec![6, 2048], vec![6]));
@@ -126,7 +131,7 @@ fn what_is_masked_does_not_reach_the_pools() {
     );
     let logits = |mask: &Tensor| {
         model
-            .forward(&padded.unsqueeze(0), &mask.unsqueeze(0), false)
+            .forward(&padded.unsqueeze(0), &mask.unsqueeze(0), &Pass::eval())
             .unwrap()
     };
     let masked = logits(&mask);

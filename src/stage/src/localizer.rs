@@ -10,7 +10,7 @@ use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{LocatedSlice, SliceTargets};
 use data::targets::{intersection_over_union, union};
-use nn::{Localizer, box_l1, box_rmse, has_box_loss};
+use nn::{BackboneConfig, Localizer, Pass, box_l1, box_rmse, has_box_loss};
 use recipe::{BoxLoss, Training};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -107,7 +107,7 @@ impl<'a> Stage1a<'a> {
         let stacks = Arc::new(context.stacks(training.image_size, None));
         Ok(Stage1a {
             context,
-            model: Localizer::new(&store.root(), &training.arch)?,
+            model: Localizer::new(&store.root(), &BackboneConfig::of(&training.arch))?,
             data: Arc::new(Slices {
                 stacks: Arc::clone(&stacks),
                 samples,
@@ -184,7 +184,7 @@ pub(crate) fn locate(
         let images: Vec<Vec<u8>> = chunk.iter().map(|place| image_at(stack, *place)).collect();
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
         let image = normalised(&pixels(&images, 3, side, device)?)?;
-        let located = model.forward(&image, false)?;
+        let located = model.forward(&image, &Pass::eval())?;
         let bounds = host(&located.bounds.f_view(-1)?)?;
         let has_box = host(&located.has_box.f_sigmoid()?)?;
         for ((place, bounds), has_box) in chunk.iter().zip(bounds.chunks_exact(4)).zip(has_box) {
@@ -233,7 +233,7 @@ impl Task for Stage1a<'_> {
             .collect();
         let has_box = Tensor::f_from_slice(&has_box)?.f_to_device(device)?;
 
-        let located = self.model.forward(&image, true)?;
+        let located = self.model.forward(&image, &Pass::train())?;
         let box_part = match self.box_loss {
             BoxLoss::Rmse => box_rmse(&located.bounds, &bounds, &has_box)?,
             BoxLoss::L1 => box_l1(&located.bounds, &bounds, &has_box)?,

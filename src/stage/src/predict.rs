@@ -7,7 +7,7 @@ use data::csv_table::write_table;
 use data::tables::Prediction;
 use data::{DataError, StudyUid};
 use event::EventKind;
-use nn::{Localizer, StudyModel};
+use nn::{BackboneConfig, Localizer, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::Device;
 use tch::nn::VarStore;
@@ -48,7 +48,7 @@ impl<'a> Models<'a> {
         training: &'a Training,
     ) -> Result<()> {
         let store = VarStore::new(self.device);
-        let model = Localizer::new(&store.root(), &training.arch)?;
+        let model = Localizer::new(&store.root(), &BackboneConfig::of(&training.arch))?;
         load_finished(place, &store, finished)?;
         self.localizers.push((model, training));
         self.stores.push(store);
@@ -65,7 +65,12 @@ impl<'a> Models<'a> {
     ) -> Result<()> {
         let store = VarStore::new(self.device);
         let (hidden, length) = (study.lstm_hidden as i64, study.max_images as i64);
-        let model = StudyModel::new(&store.root(), &training.arch, hidden, length)?;
+        let model = StudyModel::new(
+            &store.root(),
+            &BackboneConfig::of(&training.arch),
+            hidden,
+            length,
+        )?;
         load_finished(place, &store, finished)?;
         self.studies.push((model, training, study));
         self.stores.push(store);

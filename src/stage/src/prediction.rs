@@ -7,6 +7,7 @@ use std::path::Path;
 use data::StudyUid;
 use data::stack::{Appearance, Stack, read_stack};
 use data::volume::study_header;
+use nn::Pass;
 
 use crate::Result;
 use crate::boxes::{found_or_all, mean_over_models};
@@ -63,7 +64,11 @@ pub(crate) fn predict_study(
         );
         let (features, mask) =
             fitted_features(model, stack, range, settings, training, models.device)?;
-        let logits = model.forward(&features.f_unsqueeze(0)?, &mask.f_unsqueeze(0)?, false)?;
+        let logits = model.forward(
+            &features.f_unsqueeze(0)?,
+            &mask.f_unsqueeze(0)?,
+            &Pass::eval(),
+        )?;
         sum.iter_mut()
             .zip(probabilities(&logits)?)
             .for_each(|(sum, p)| *sum += p);

@@ -9,7 +9,7 @@ use data::stack::{Stack, Stacks};
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
-use nn::{SliceHeads, SliceModel, SlicePrediction, nonzero_weighted_mse};
+use nn::{BackboneConfig, Pass, SliceHeads, SliceModel, SlicePrediction, nonzero_weighted_mse};
 use recipe::{Sequence, Training};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
@@ -129,7 +129,12 @@ impl<'a> SliceTask<'a> {
         );
         Ok(SliceTask {
             context,
-            model: SliceModel::new(&store.root(), &training.arch, hidden, heads)?,
+            model: SliceModel::new(
+                &store.root(),
+                &BackboneConfig::of(&training.arch),
+                hidden,
+                heads,
+            )?,
             heads,
             data: Arc::new(data),
             side: training.image_size as usize,
@@ -186,7 +191,7 @@ impl<'a> SliceTask<'a> {
             let (image, position) = self.input(&bytes, &positions, None)?;
             let SlicePrediction {
                 ratio, fracture, ..
-            } = self.model.forward(&image, &position, false)?;
+            } = self.model.forward(&image, &position, &Pass::eval())?;
             let scores = host(&fracture.unwrap_or(ratio))?; // (windows, images, 7)
             let rows = scores.chunks_exact(window.images * VERTEBRAE);
             for (start, rows) in chunk.iter().zip(rows) {
@@ -285,7 +290,7 @@ impl Task for SliceTask<'_> {
                 .f_to_device(device)?)
         };
 
-        let predicted = self.model.forward(&image, &position, true)?;
+        let predicted = self.model.forward(&image, &position, &Pass::train())?;
         let ratio = nonzero_weighted_mse(&predicted.ratio, &target(|t| t.ratio)?)?;
         let mut parts = vec![("ratio", ratio)];
         if let (Some(fracture), Some(any)) = (&predicted.fracture, &predicted.any) {

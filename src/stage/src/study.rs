@@ -8,7 +8,7 @@ use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::Stack;
 use data::tables::{StudyBox, StudyPrediction};
-use nn::{StudyModel, competition_loss};
+use nn::{BackboneConfig, Pass, StudyModel, competition_loss};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -70,7 +70,12 @@ impl<'a> Stage3<'a> {
         fold: u64,
     ) -> Result<Self> {
         let (hidden, max_images) = (study.lstm_hidden as i64, study.max_images as i64);
-        let model = StudyModel::new(&store.root(), &training.arch, hidden, max_images)?;
+        let model = StudyModel::new(
+            &store.root(),
+            &BackboneConfig::of(&training.arch),
+            hidden,
+            max_images,
+        )?;
         load_backbone(context.place, store, features)?;
         freeze_backbone(store);
 
@@ -143,7 +148,7 @@ impl<'a> Stage3<'a> {
             .iter()
             .map(|(study, features)| {
                 let (features, mask, _) = self.batch(std::slice::from_ref(features))?;
-                let logits = self.model.forward(&features, &mask, false)?;
+                let logits = self.model.forward(&features, &mask, &Pass::eval())?;
                 Ok(StudyPrediction {
                     study: study.clone(),
                     fold: self.fold as u32,
@@ -289,7 +294,10 @@ impl Task for Stage3<'_> {
     fn loss(&self, samples: Vec<StudyFeatures>) -> Result<Losses> {
         let (features, mask, label) = self.batch(&samples)?;
         let images = samples.iter().map(|s| s.images).sum();
-        let total = competition_loss(&self.model.forward(&features, &mask, true)?, &label)?;
+        let total = competition_loss(
+            &self.model.forward(&features, &mask, &Pass::train())?,
+            &label,
+        )?;
         Ok(Losses {
             total,
             parts: Vec::new(),
