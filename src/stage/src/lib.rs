@@ -16,6 +16,7 @@ mod context;
 mod finished;
 mod labels;
 mod localizer;
+mod losses;
 mod metric;
 mod place;
 mod predict;

@@ -10,7 +10,7 @@ use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{LocatedSlice, SliceTargets};
 use data::targets::{intersection_over_union, union};
-use nn::{BackboneConfig, Localizer, Pass, box_l1, box_rmse, has_box_loss};
+use nn::{BackboneConfig, Localizer, Pass};
 use recipe::{BoxLoss, Training};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -19,10 +19,7 @@ use train::{Losses, Task, augmented, normalised, pixels, shape, strength};
 use crate::Result;
 use crate::boxes::found_or_all;
 use crate::context::{Cohort, Context, image_at};
-
-/// Weights of the two losses.
-const BOX_WEIGHT: f64 = 0.8;
-const HAS_BOX_WEIGHT: f64 = 0.2;
+use crate::losses::localizer_loss;
 
 /// Images that go through the network at once in inference.
 const CHUNK: usize = 64;
@@ -234,19 +231,7 @@ impl Task for Stage1a<'_> {
         let has_box = Tensor::f_from_slice(&has_box)?.f_to_device(device)?;
 
         let located = self.model.forward(&image, &Pass::train())?;
-        let box_part = match self.box_loss {
-            BoxLoss::Rmse => box_rmse(&located.bounds, &bounds, &has_box)?,
-            BoxLoss::L1 => box_l1(&located.bounds, &bounds, &has_box)?,
-        };
-        let has_box_part = has_box_loss(&located.has_box, &has_box)?;
-        let total = box_part
-            .f_mul_scalar(BOX_WEIGHT)?
-            .f_add(&has_box_part.f_mul_scalar(HAS_BOX_WEIGHT)?)?;
-        Ok(Losses {
-            total,
-            parts: vec![("box", box_part), ("has_box", has_box_part)],
-            images: samples.len(),
-        })
+        localizer_loss(&located, &bounds, &has_box, self.box_loss)
     }
 
     fn evaluate(&self) -> Result<BTreeMap<String, f64>> {

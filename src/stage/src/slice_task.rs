@@ -9,7 +9,7 @@ use data::stack::{Stack, Stacks};
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
-use nn::{BackboneConfig, Pass, SliceHeads, SliceModel, SlicePrediction, nonzero_weighted_mse};
+use nn::{BackboneConfig, Pass, SliceHeads, SliceModel, SlicePrediction};
 use recipe::{Sequence, Training};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
@@ -18,6 +18,7 @@ use train::{Losses, Task, augmented, images_of_three, normalised, pixels, shape,
 use crate::Result;
 use crate::context::{Cohort, Context};
 use crate::localizer::host;
+use crate::losses::slice_loss;
 use crate::windows::{
     Cover, SliceTruth, WindowSample, WindowShape, Windows, starts, window_pixels,
 };
@@ -291,23 +292,11 @@ impl Task for SliceTask<'_> {
         };
 
         let predicted = self.model.forward(&image, &position, &Pass::train())?;
-        let ratio = nonzero_weighted_mse(&predicted.ratio, &target(|t| t.ratio)?)?;
-        let mut parts = vec![("ratio", ratio)];
-        if let (Some(fracture), Some(any)) = (&predicted.fracture, &predicted.any) {
-            let truth = target(|t| t.fracture)?;
-            parts.push(("fracture", nonzero_weighted_mse(fracture, &truth)?));
-            let truth = truth.f_amax(&[-1i64][..], false)?;
-            parts.push(("any", nonzero_weighted_mse(any, &truth)?));
-        }
-        let mut total = parts[0].1.shallow_clone();
-        for (_, part) in &parts[1..] {
-            total = total.f_add(part)?;
-        }
-        Ok(Losses {
-            total,
-            parts,
-            images: samples.len() * images,
-        })
+        slice_loss(
+            &predicted,
+            &target(|t| t.ratio)?,
+            Some(&target(|t| t.fracture)?),
+        )
     }
 
     fn evaluate(&self) -> Result<BTreeMap<String, f64>> {

@@ -8,7 +8,7 @@ use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::Stack;
 use data::tables::{StudyBox, StudyPrediction};
-use nn::{BackboneConfig, Pass, StudyModel, competition_loss};
+use nn::{BackboneConfig, Pass, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -18,6 +18,7 @@ use crate::Result;
 use crate::context::{Cohort, Context, image_at};
 use crate::finished::{Finished, freeze_backbone, load_backbone};
 use crate::localizer::host;
+use crate::losses::study_loss;
 use crate::metric::{LABELS, area_under_roc, competition_score};
 use crate::windows::SLICES_PER_IMAGE;
 
@@ -294,15 +295,8 @@ impl Task for Stage3<'_> {
     fn loss(&self, samples: Vec<StudyFeatures>) -> Result<Losses> {
         let (features, mask, label) = self.batch(&samples)?;
         let images = samples.iter().map(|s| s.images).sum();
-        let total = competition_loss(
-            &self.model.forward(&features, &mask, &Pass::train())?,
-            &label,
-        )?;
-        Ok(Losses {
-            total,
-            parts: Vec::new(),
-            images,
-        })
+        let logits = self.model.forward(&features, &mask, &Pass::train())?;
+        study_loss(&logits, &label, images)
     }
 
     fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
