@@ -24,10 +24,19 @@ pub struct StudyModel {
 }
 
 impl StudyModel {
-    /// `max_images`: the S that sequences are brought to; `hidden`: D.
-    pub fn new(path: &Path, config: &BackboneConfig, hidden: i64, max_images: i64) -> Result<Self> {
+    /// `max_images`: the S that sequences are brought to; `hidden`: D, the features' width where absent.
+    pub fn new(
+        path: &Path,
+        config: &BackboneConfig,
+        hidden: Option<i64>,
+        max_images: i64,
+    ) -> Result<Self> {
         let backbone = Backbone::new(&(path / "backbone"), config)?;
-        let rnn = BiLstm::new(&(path / "rnn"), backbone.features(), hidden)?;
+        let rnn = BiLstm::new(
+            &(path / "rnn"),
+            backbone.features(),
+            hidden.unwrap_or(backbone.features()),
+        )?;
         let width = rnn.width();
         Ok(StudyModel {
             attention: Attention::new(&(path / "attention"), width, max_images)?,

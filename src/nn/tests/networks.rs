@@ -121,7 +121,8 @@ fn the_lstm_is_the_formula() {
 fn what_is_masked_does_not_reach_the_pools() {
     tch::manual_seed(0);
     let store = VarStore::new(Device::Cpu);
-    let model = StudyModel::new(&store.root(), &BackboneConfig::of("resnest14d"), 8, 6).unwrap();
+    let model =
+        StudyModel::new(&store.root(), &BackboneConfig::of("resnest14d"), Some(8), 6).unwrap();
     let features = image(&[4, 2048]);
     let (padded, mask) = StudyModel::fit(&features, 6).unwrap();
     assert_eq!((padded.size(), mask.size()), (vec![6, 2048], vec![6]));

@@ -13,6 +13,7 @@ mod estimate;
 mod file;
 mod id;
 mod job;
+pub mod model_request;
 mod state;
 
 pub use batch::{BatchError, Split, accumulation};

@@ -18,6 +18,7 @@ mod labels;
 mod localizer;
 mod losses;
 mod metric;
+pub mod model;
 mod place;
 mod predict;
 mod prediction;

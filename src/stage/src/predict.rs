@@ -68,7 +68,7 @@ impl<'a> Models<'a> {
         let model = StudyModel::new(
             &store.root(),
             &BackboneConfig::of(&training.arch),
-            hidden,
+            Some(hidden),
             length,
         )?;
         load_finished(place, &store, finished)?;

@@ -74,7 +74,7 @@ impl<'a> Stage3<'a> {
         let model = StudyModel::new(
             &store.root(),
             &BackboneConfig::of(&training.arch),
-            hidden,
+            Some(hidden),
             max_images,
         )?;
         load_backbone(context.place, store, features)?;

@@ -45,6 +45,8 @@ pub enum TrainError {
          fewer ranks for this batch"
     )]
     OneImage { job: String },
+    #[error("{path}: {problem}")]
+    Input { path: String, problem: String },
     #[error("{0}")]
     Tables(String),
     #[error("cannot write {path}: {source}")]
@@ -73,6 +75,7 @@ impl TrainError {
             | TrainError::Mismatch { .. }
             | TrainError::Unfinished { .. }
             | TrainError::OneImage { .. }
+            | TrainError::Input { .. }
             | TrainError::Network(nn::NnError::UnknownArchitecture { .. }) => FailureClass::Setup,
             TrainError::Torch(_)
             | TrainError::Network(_)

@@ -23,7 +23,7 @@ pub use gather::{gather_rows, share};
 pub use report::Report;
 pub use restore::is_final;
 pub use schedule::learning_rate;
-pub use state::{Parameters, load_model, model_tensors};
+pub use state::{Parameters, from_host, load_model, model_tensors, to_host};
 pub use step::Losses;
 pub use stop::StopFlag;
 pub use trainer::{CheckpointPlace, Ended, Resume, Setup, Task, train};

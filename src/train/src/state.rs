@@ -105,7 +105,7 @@ pub(crate) fn load(
 }
 
 /// A tensor's bytes, row-major.
-pub(crate) fn to_host(name: &str, tensor: &Tensor) -> Result<TensorData> {
+pub fn to_host(name: &str, tensor: &Tensor) -> Result<TensorData> {
     let host = tensor
         .f_detach()?
         .f_to_device(Device::Cpu)?
@@ -121,7 +121,8 @@ pub(crate) fn to_host(name: &str, tensor: &Tensor) -> Result<TensorData> {
     })
 }
 
-fn from_host(source: &TensorData) -> Result<Tensor> {
+/// The tensor of these bytes, on the host.
+pub fn from_host(source: &TensorData) -> Result<Tensor> {
     let shape: Vec<i64> = source.shape.iter().map(|n| *n as i64).collect();
     Ok(Tensor::f_from_data_size(
         &source.bytes,
