@@ -34,6 +34,8 @@ fn main() {
         "cpp/process_group.cpp",
         "cpp/reducer.cpp",
         "cpp/kernels.cpp",
+        "cpp/optimizers.cpp",
+        "cpp/autocast.cpp",
     ])
     .compile("spinectl_collective");
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -9,58 +9,7 @@ at::Tensor norm_of_norms(const std::vector<at::Tensor>& gradients) {
   return at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients, 2)));
 }
 
-// The fused kernels walk raw memory: the tensors of one parameter must lie in the same order. The stride of a dimension of
-// size one says nothing.
-bool same_layout(const at::Tensor& a, const at::Tensor& b) {
-  if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type() || a.device() != b.device()) {
-    return false;
-  }
-  for (int64_t d = 0; d < a.dim(); ++d) {
-    if (a.size(d) > 1 && a.stride(d) != b.stride(d)) {
-      return false;
-    }
-  }
-  return a.is_non_overlapping_and_dense();
-}
-
 } // namespace
-
-SpcStatus spc_fused_adamw(
-    const SpcTensor* parameters, const SpcTensor* gradients, const SpcTensor* exp_avg, const SpcTensor* exp_avg_sq,
-    const SpcTensor* steps, size_t count, double lr, double beta1, double beta2, double eps, double weight_decay,
-    char** message) {
-  return spc::guarded(message, [&] {
-    at::NoGradGuard no_grad;
-    const auto parameter_list = spc::tensors(parameters, count);
-    const auto gradient_list = spc::tensors(gradients, count);
-    const auto exp_avg_list = spc::tensors(exp_avg, count);
-    const auto exp_avg_sq_list = spc::tensors(exp_avg_sq, count);
-    const auto step_list = spc::tensors(steps, count);
-    for (size_t i = 0; i < count; ++i) {
-      const auto& parameter = parameter_list[i];
-      for (const auto* other : {&parameter_list[0], &step_list[i]}) {
-        TORCH_CHECK(
-            other->device() == parameter.device(), "parameter ", i, " is on ", parameter.device(),
-            " but its step or the first parameter is on ", other->device());
-      }
-      TORCH_CHECK(
-          parameter.scalar_type() == parameter_list[0].scalar_type(), "parameter ", i, " is ", parameter.scalar_type(),
-          " but the first is ", parameter_list[0].scalar_type(), ": call once for each type");
-      TORCH_CHECK(
-          step_list[i].numel() == 1 && step_list[i].scalar_type() == at::kFloat, "the step of parameter ", i,
-          " must be one f32");
-      for (const auto* state : {&gradient_list[i], &exp_avg_list[i], &exp_avg_sq_list[i]}) {
-        TORCH_CHECK(
-            same_layout(*state, parameter), "a gradient or moment of parameter ", i, " differs from it in shape ",
-            parameter.sizes(), ", strides ", parameter.strides(), ", type or device: make moments with zeros_like");
-      }
-    }
-    at::_foreach_add_(step_list, 1);
-    at::_fused_adamw_(
-        parameter_list, gradient_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list, lr, beta1, beta2,
-        weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
-  });
-}
 
 SpcStatus spc_grad_norm(const SpcTensor* gradients, size_t count, SpcTensor* norm, char** message) {
   return spc::guarded(message, [&] {
@@ -105,6 +54,14 @@ SpcStatus spc_zero_grad(const SpcTensor* parameters, size_t count, char** messag
   });
 }
 
+SpcStatus spc_free_grad(const SpcTensor* parameters, size_t count, char** message) {
+  return spc::guarded(message, [&] {
+    for (size_t i = 0; i < count; ++i) {
+      spc::tensor(parameters[i]).mutable_grad().reset();
+    }
+  });
+}
+
 SpcStatus spc_grad(SpcTensor parameter, SpcTensor* gradient, char** message) {
   return spc::guarded(message, [&] {
     const auto& found = spc::tensor(parameter).grad();
@@ -121,6 +78,18 @@ SpcStatus spc_channels_last(const SpcTensor* parameters, size_t count, char** me
       }
     }
   });
+}
+
+SpcStatus spc_to_channels_last(SpcTensor tensor, SpcTensor* output, char** message) {
+  return spc::guarded(message, [&] {
+    const auto& from = spc::tensor(tensor);
+    *output = new at::Tensor(from.dim() == 4 ? from.contiguous(at::MemoryFormat::ChannelsLast) : from);
+  });
+}
+
+SpcStatus spc_is_channels_last(SpcTensor tensor, int32_t* yes, char** message) {
+  return spc::guarded(
+      message, [&] { *yes = spc::tensor(tensor).is_contiguous(at::MemoryFormat::ChannelsLast) ? 1 : 0; });
 }
 
 SpcStatus spc_amp_unscale(

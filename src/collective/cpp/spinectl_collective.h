@@ -78,18 +78,39 @@ SpcStatus spc_fused_adamw(
     const SpcTensor* parameters, const SpcTensor* gradients, const SpcTensor* exp_avg, const SpcTensor* exp_avg_sq,
     const SpcTensor* steps, size_t count, double lr, double beta1, double beta2, double eps, double weight_decay,
     char** message);
+// momentum_buffers is not read where momentum is 0. first: the buffers hold nothing yet.
+SpcStatus spc_fused_sgd(
+    const SpcTensor* parameters, const SpcTensor* gradients, const SpcTensor* momentum_buffers, size_t count, double lr,
+    double momentum, double weight_decay, int32_t nesterov, int32_t first, char** message);
 SpcStatus spc_grad_norm(const SpcTensor* gradients, size_t count, SpcTensor* norm, char** message);
 SpcStatus spc_clip_grad_norm(const SpcTensor* gradients, size_t count, double max_norm, double* norm, char** message);
 SpcStatus spc_foreach_mul(const SpcTensor* tensors, size_t count, double factor, char** message);
 SpcStatus spc_zero_grad(const SpcTensor* parameters, size_t count, char** message);
+SpcStatus spc_free_grad(const SpcTensor* parameters, size_t count, char** message);
 // *gradient is null where the parameter has none.
 SpcStatus spc_grad(SpcTensor parameter, SpcTensor* gradient, char** message);
 SpcStatus spc_channels_last(const SpcTensor* parameters, size_t count, char** message);
+SpcStatus spc_to_channels_last(SpcTensor tensor, SpcTensor* output, char** message);
+SpcStatus spc_is_channels_last(SpcTensor tensor, int32_t* yes, char** message);
 SpcStatus spc_amp_unscale(
     const SpcTensor* gradients, size_t count, SpcTensor found_inf, SpcTensor inverse_scale, char** message);
 SpcStatus spc_amp_update_scale(
     SpcTensor scale, SpcTensor growth_tracker, SpcTensor found_inf, double growth_factor, double backoff_factor,
     int64_t growth_interval, char** message);
+
+// --- autocast ------------------------------------------------------------------------------------------------------------
+
+// What a thread's autocast was before spc_autocast_enter changed it.
+typedef struct SpcAutocast {
+  int32_t cuda;
+  int32_t enabled;
+  int32_t dtype;
+} SpcAutocast;
+
+// Autocast of this thread for CPU (cuda 0) or CUDA (1) tensors, to the c10::ScalarType `dtype`; off where it is negative.
+SpcStatus spc_autocast_enter(int32_t cuda, int32_t dtype, SpcAutocast* before, char** message);
+// Once for each spc_autocast_enter that succeeded, on its thread, the last one first.
+void spc_autocast_exit(const SpcAutocast* before);
 
 // --- where libtorch is ---------------------------------------------------------------------------------------------------
 

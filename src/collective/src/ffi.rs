@@ -18,6 +18,15 @@ pub(crate) struct Reducer {
     _opaque: [u8; 0],
 }
 
+/// What `spc_autocast_enter` found.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct Autocast {
+    cuda: i32,
+    enabled: i32,
+    dtype: i32,
+}
+
 pub(crate) type Message = *mut *mut c_char;
 pub(crate) type Tensors = *const *mut C_tensor;
 /// The entry point of `libspinectl_nccl.so`.
@@ -165,6 +174,18 @@ unsafe extern "C" {
         weight_decay: f64,
         message: Message,
     ) -> i32;
+    pub(crate) fn spc_fused_sgd(
+        parameters: Tensors,
+        gradients: Tensors,
+        momentum_buffers: Tensors,
+        count: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        nesterov: i32,
+        first: i32,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_grad_norm(
         gradients: Tensors,
         count: usize,
@@ -185,12 +206,23 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
     pub(crate) fn spc_zero_grad(parameters: Tensors, count: usize, message: Message) -> i32;
+    pub(crate) fn spc_free_grad(parameters: Tensors, count: usize, message: Message) -> i32;
     pub(crate) fn spc_grad(
         parameter: *mut C_tensor,
         gradient: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
     pub(crate) fn spc_channels_last(parameters: Tensors, count: usize, message: Message) -> i32;
+    pub(crate) fn spc_to_channels_last(
+        tensor: *mut C_tensor,
+        output: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn spc_is_channels_last(
+        tensor: *mut C_tensor,
+        yes: *mut i32,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_amp_unscale(
         gradients: Tensors,
         count: usize,
@@ -207,6 +239,14 @@ unsafe extern "C" {
         growth_interval: i64,
         message: Message,
     ) -> i32;
+
+    pub(crate) fn spc_autocast_enter(
+        cuda: i32,
+        dtype: i32,
+        before: *mut Autocast,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn spc_autocast_exit(before: *const Autocast);
 
     pub(crate) fn spc_libtorch_folder(folder: *mut *mut c_char, message: Message) -> i32;
 }

@@ -2,94 +2,14 @@
 //!
 //! Lists are parallel: entry `i` of each belongs to parameter `i`. All of them run without recording a graph.
 
+mod optimizer;
+
 use tch::Tensor;
 
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, call};
 
-/// The settings of AdamW (Loshchilov and Hutter, <https://arxiv.org/abs/1711.05101>); `default` is PyTorch's choice.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    pub lr: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-    pub weight_decay: f64,
-}
-
-impl Default for AdamW {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 1e-2,
-        }
-    }
-}
-
-/// One update of AdamW with decoupled weight decay, in place. For each parameter p with gradient g, moments m and v, step t:
-///
-/// ```text
-/// t += 1;  p -= lr * weight_decay * p;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
-/// p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-/// ```
-///
-/// `steps` holds one f32 a parameter, on the parameter's device, beginning at 0; this call increments them. Parameters share
-/// one type and one device; a gradient and the moments have their parameter's shape, strides and type (make moments with
-/// `zeros_like`).
-///
-/// # Errors
-/// `Invalid` for empty lists and lists of different length; `Torch` names the parameter whose tensors do not fit.
-pub fn fused_adamw(
-    parameters: &[Tensor],
-    gradients: &[Tensor],
-    exp_avg: &[Tensor],
-    exp_avg_sq: &[Tensor],
-    steps: &[Tensor],
-    settings: &AdamW,
-) -> Result<()> {
-    some("fused_adamw", parameters, "parameters")?;
-    let count = parameters.len();
-    for (name, list) in [
-        ("gradients", gradients),
-        ("exp_avg", exp_avg),
-        ("exp_avg_sq", exp_avg_sq),
-        ("steps", steps),
-    ] {
-        if list.len() != count {
-            let reason = format!("{count} parameters but {} {name}", list.len());
-            return Err(CollectiveError::invalid("fused_adamw", reason));
-        }
-    }
-    let lists = [parameters, gradients, exp_avg, exp_avg_sq, steps].map(ffi::handles);
-    let [parameters, gradients, exp_avg, exp_avg_sq, steps] = &lists;
-    let AdamW {
-        lr,
-        beta1,
-        beta2,
-        eps,
-        weight_decay,
-    } = *settings;
-    // SAFETY: the tensors are live, and the lists have one length.
-    run("fused_adamw", |message| unsafe {
-        ffi::spc_fused_adamw(
-            parameters.as_ptr(),
-            gradients.as_ptr(),
-            exp_avg.as_ptr(),
-            exp_avg_sq.as_ptr(),
-            steps.as_ptr(),
-            count,
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            message,
-        )
-    })
-}
+pub use optimizer::{AdamW, Sgd, fused_adamw, fused_sgd};
 
 /// The 2-norm of all gradients taken as one vector: a scalar tensor on their device, so that nothing waits.
 ///
@@ -157,6 +77,19 @@ pub fn zero_grad(parameters: &[Tensor]) -> Result<()> {
     })
 }
 
+/// Takes the gradients off the parameters, which frees their memory; those of a reducer with `gradient_as_bucket_view` lie in
+/// its buckets, which stay.
+///
+/// # Errors
+/// `Torch`: libtorch refused.
+pub fn free_grad(parameters: &[Tensor]) -> Result<()> {
+    let list = ffi::handles(parameters);
+    // SAFETY: the tensors are live.
+    run("free_grad", |message| unsafe {
+        ffi::spc_free_grad(list.as_ptr(), list.len(), message)
+    })
+}
+
 /// The gradient of each parameter; they share memory with the parameters' own.
 ///
 /// # Errors
@@ -190,6 +123,35 @@ pub fn channels_last(parameters: &[Tensor]) -> Result<()> {
     run("channels_last", |message| unsafe {
         ffi::spc_channels_last(list.as_ptr(), list.len(), message)
     })
+}
+
+/// A 4-dimensional tensor (B, C, H, W) with its values in channels-last order: itself where they lie so already, else a copy,
+/// through which gradients flow. A tensor of another dimension comes back as it is.
+///
+/// # Errors
+/// `OutOfMemory`; `Torch`: libtorch refused.
+pub fn to_channels_last(tensor: &Tensor) -> Result<Tensor> {
+    let mut output = std::ptr::null_mut();
+    // SAFETY: the tensor is live, and the output lives across the call.
+    run("to_channels_last", |message| unsafe {
+        ffi::spc_to_channels_last(ffi::handle(tensor), &raw mut output, message)
+    })?;
+    // SAFETY: a call that succeeds hands out a new handle.
+    Ok(unsafe { Tensor::from_ptr(output) })
+}
+
+/// Whether the values of a 4-dimensional tensor lie in channels-last order without gaps. A map of one channel, or of one
+/// pixel, lies in both orders.
+///
+/// # Errors
+/// `Torch`: libtorch refused.
+pub fn is_channels_last(tensor: &Tensor) -> Result<bool> {
+    let mut yes = 0;
+    // SAFETY: the tensor is live, and the output lives across the call.
+    run("is_channels_last", |message| unsafe {
+        ffi::spc_is_channels_last(ffi::handle(tensor), &raw mut yes, message)
+    })?;
+    Ok(yes != 0)
 }
 
 /// Multiplies the gradients by `inverse_scale` and sets `found_inf` to 1 where one was not finite. Both are f32 tensors of one

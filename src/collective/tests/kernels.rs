@@ -1,6 +1,6 @@
 //! The multi-tensor kernels against the same formulas in plain tensor operations.
 
-use collective::kernels::{self, AdamW, ScaleGrowth};
+use collective::kernels::{self, AdamW, ScaleGrowth, Sgd};
 use tch::{Device, Kind, Tensor};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -141,6 +141,102 @@ fn fused_adamw_refuses_lists_that_do_not_fit() {
     assert!(kernels::fused_adamw(&[], &[], &[], &[], &[], &AdamW::default()).is_err());
 }
 
+#[test]
+fn fused_sgd_is_the_formula_with_and_without_momentum() {
+    for (momentum, nesterov, weight_decay) in [
+        (0.0, false, 0.0),
+        (0.0, false, 0.1),
+        (0.9, false, 0.1),
+        (0.8, true, 0.05),
+    ] {
+        let settings = Sgd {
+            lr: 0.1,
+            momentum,
+            nesterov,
+            weight_decay,
+        };
+        let parameters = random(1, 1.0);
+        let mut expected: Vec<Tensor> =
+            parameters.iter().map(|p| p.to_kind(Kind::Double)).collect();
+        // What the buffers hold before the first update does not count.
+        let buffers = if momentum == 0.0 {
+            Vec::new()
+        } else {
+            random(50, 9.0)
+        };
+        let mut velocity: Vec<Tensor> = expected.iter().map(Tensor::zeros_like).collect();
+        for t in 0..4 {
+            let gradients = random(100 + t, 0.5);
+            let before = copies(&gradients);
+            kernels::fused_sgd(&parameters, &gradients, &buffers, &settings, t == 0).unwrap();
+            assert!(gradients.iter().zip(&before).all(|(a, b)| a.equal(b)));
+            for ((p, v), g) in expected.iter_mut().zip(&mut velocity).zip(&gradients) {
+                let g = g.to_kind(Kind::Double) + &*p * weight_decay;
+                *v = &*v * momentum + &g;
+                let step = if nesterov {
+                    g + &*v * momentum
+                } else {
+                    v.copy()
+                };
+                *p = &*p - step * settings.lr;
+            }
+        }
+        for (ours, theirs) in parameters.iter().zip(&expected) {
+            let difference = (ours.to_kind(Kind::Double) - theirs)
+                .abs()
+                .max()
+                .double_value(&[]);
+            assert!(difference < 1e-6, "{settings:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn fused_sgd_refuses_what_does_not_fit() {
+    let (parameters, gradients) = (random(1, 1.0), random(2, 1.0));
+    let refused = |gradients: &[Tensor], buffers: &[Tensor], settings: Sgd| {
+        kernels::fused_sgd(&parameters, gradients, buffers, &settings, false)
+            .unwrap_err()
+            .to_string()
+    };
+    let momentum = Sgd {
+        momentum: 0.9,
+        ..Sgd::default()
+    };
+    assert_eq!(
+        refused(&gradients, &[], momentum),
+        "fused_sgd: 4 parameters but 0 momentum_buffers"
+    );
+    assert_eq!(
+        refused(&gradients[1..], &zeros(), momentum),
+        "fused_sgd: 4 parameters but 3 gradients"
+    );
+    let nesterov = Sgd {
+        nesterov: true,
+        ..Sgd::default()
+    };
+    assert!(refused(&gradients, &[], nesterov).contains("give a momentum"));
+    let strided = copies(&gradients);
+    kernels::channels_last(&strided).unwrap();
+    assert!(
+        refused(&strided, &zeros(), momentum)
+            .starts_with("fused_sgd: a gradient or moment of parameter 0 differs")
+    );
+    assert!(
+        refused(&gradients, &strided, momentum)
+            .starts_with("fused_sgd: a gradient or moment of parameter 0 differs")
+    );
+    let mut mixed = copies(&parameters);
+    mixed[2] = mixed[2].to_kind(Kind::Double);
+    let error = kernels::fused_sgd(&mixed, &copies(&mixed), &[], &Sgd::default(), true);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .starts_with("fused_sgd: parameter 2 is Double but the first is Float")
+    );
+}
+
 fn norm(tensors: &[Tensor]) -> f64 {
     let squares = tensors.iter().map(|t| {
         t.to_kind(Kind::Double)
@@ -239,6 +335,37 @@ fn gradients_are_found_and_zeroed() {
     // The same memory as the parameter's own gradient.
     assert_eq!(gradient, Tensor::zeros([3], F32));
     assert_eq!(used.grad(), gradient);
+}
+
+#[test]
+fn gradients_are_taken_off() {
+    let parameter = Tensor::ones([3], F32).set_requires_grad(true);
+    let parameters = [parameter.shallow_clone(), Tensor::ones([2], F32)];
+    for _ in 0..2 {
+        collective::backward(&(&parameter * 3.0).sum(Kind::Float)).unwrap();
+        assert_eq!(parameter.grad(), Tensor::from_slice(&[3.0f32; 3]));
+        kernels::free_grad(&parameters).unwrap();
+        assert!(!parameter.grad().defined());
+    }
+}
+
+#[test]
+fn maps_move_to_channels_last_and_gradients_flow_back() {
+    let map = random(5, 1.0).remove(0).set_requires_grad(true);
+    assert!(!kernels::is_channels_last(&map).unwrap());
+    let moved = kernels::to_channels_last(&map).unwrap();
+    assert!(kernels::is_channels_last(&moved).unwrap() && moved.equal(&map));
+    assert_eq!(moved.stride(), [72, 1, 24, 8]);
+    collective::backward(&(&moved * 2.0).sum(Kind::Float)).unwrap();
+    assert_eq!(map.grad(), Tensor::full([16, 8, 3, 3], 2.0, F32));
+    // Nothing to move: the same memory.
+    for still in [&moved, &random(5, 1.0)[2]] {
+        assert_eq!(
+            kernels::to_channels_last(still).unwrap().data_ptr(),
+            still.data_ptr()
+        );
+    }
+    assert!(!kernels::is_channels_last(&Tensor::ones([7, 33], F32)).unwrap());
 }
 
 #[test]
