@@ -2,10 +2,12 @@
 //!
 //! The trainer knows neither stages nor recipes' YAML: a [`Task`] brings the samples, the loss and the metrics.
 
-mod adamw;
+mod config;
 mod error;
 mod feed;
 mod gather;
+mod groups;
+mod optimizer;
 mod report;
 mod restore;
 mod schedule;
@@ -14,17 +16,19 @@ mod step;
 mod stop;
 mod trainer;
 
-pub use adamw::AdamW;
 // The group that a training runs in: stages and ranks name it, but only this crate speaks to the engine below it.
 pub use collective::{Backend, CollectiveError, ProcessGroup, Rendezvous, Store, cuda};
+pub use config::UpdateConfig;
 pub use error::TrainError;
 pub use feed::{augmented, images_of_three, normalised, pixels, shape, strength};
 pub use gather::{gather_rows, share};
+pub use groups::{Group, Grouping};
+pub use optimizer::Rule;
 pub use report::Report;
 pub use restore::is_final;
 pub use schedule::learning_rate;
 pub use state::{Parameters, from_host, load_model, model_tensors, to_host};
-pub use step::Losses;
+pub use step::{Losses, Outcome, Stepper};
 pub use stop::StopFlag;
 pub use trainer::{CheckpointPlace, Ended, Resume, Setup, Task, train};
 

@@ -51,7 +51,7 @@ pub(crate) fn save(
         &Checkpoint {
             step,
             model: state::model_tensors(store)?,
-            optimizer: stepper.optimizer.save(&stepper.parameters)?,
+            optimizer: stepper.state()?,
             trainer: json!(state),
             meta: Meta {
                 plan_hash: place.hash.clone(),
@@ -152,9 +152,7 @@ fn load(
         });
     }
     state::load_model(store, &found.model, &shown)?;
-    stepper
-        .optimizer
-        .load(&stepper.parameters, &found.optimizer, &shown)?;
+    stepper.load_state(&found.optimizer, &shown)?;
     Ok(state.step)
 }
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use checkpoint::TensorData;
 use collective::{ProcessGroup, ReduceOp, Reducer, ReducerOptions, backward, kernels};
 use event::Phase;
 use tch::{Kind, Tensor};
 
-use crate::adamw::AdamW;
+use crate::config::UpdateConfig;
+use crate::optimizer::Optimizer;
 use crate::report::Report;
-use crate::state::Parameters;
+use crate::state::{self, Parameters};
 use crate::{Result, TrainError};
 
 /// The loss of a micro-batch and what it is made of; each a mean over the micro-batch's samples.
@@ -22,20 +24,24 @@ pub struct Losses {
 }
 
 /// What one update came to, over all ranks.
-pub(crate) struct Outcome {
+#[derive(Debug)]
+pub struct Outcome {
+    /// Mean over the micro-batches of all ranks.
     pub loss: f64,
     pub parts: BTreeMap<String, f64>,
+    /// L2 norm of the averaged gradient before clipping.
     pub gradient_norm: f64,
     pub images: u64,
+    /// Wall time of this rank, in seconds.
     pub phases: BTreeMap<Phase, f64>,
     /// Some rank was asked to stop.
     pub stop: bool,
 }
 
-/// The parts that an update works with.
-pub(crate) struct Stepper<'a> {
-    pub parameters: Parameters,
-    pub optimizer: AdamW,
+/// Updates a model's parameters, over all ranks of a group.
+pub struct Stepper<'a> {
+    pub(crate) parameters: Parameters,
+    pub(crate) optimizer: Optimizer,
     group: &'a ProcessGroup,
     report: &'a dyn Report,
     /// None in a world of one rank: there is nothing to average.
@@ -44,14 +50,14 @@ pub(crate) struct Stepper<'a> {
 }
 
 impl<'a> Stepper<'a> {
-    /// All ranks have the same values in `parameters` by now.
+    /// All ranks have the same values in `parameters` by now, in their final memory layout.
     pub fn new(
         parameters: Parameters,
-        optimizer: AdamW,
+        config: &UpdateConfig,
         group: &'a ProcessGroup,
         report: &'a dyn Report,
-        clip_norm: Option<f64>,
     ) -> Result<Self> {
+        let optimizer = Optimizer::new(&parameters, config.rule, &config.grouping)?;
         let reducer = (group.world_size() > 1)
             .then(|| Reducer::new(&parameters.tensors, group, ReducerOptions::default()))
             .transpose()?;
@@ -61,7 +67,7 @@ impl<'a> Stepper<'a> {
             group,
             report,
             reducer,
-            clip_norm,
+            clip_norm: config.clip_norm,
         })
     }
 
@@ -156,6 +162,20 @@ impl<'a> Stepper<'a> {
             phases: clock.phases,
             stop: values[0] > 0.0,
         })
+    }
+
+    /// All that the next updates depend on beside the model, as a checkpoint holds it.
+    pub(crate) fn state(&self) -> Result<Vec<TensorData>> {
+        self.optimizer
+            .tensors(&self.parameters)
+            .iter()
+            .map(|(name, tensor)| state::to_host(name, tensor))
+            .collect()
+    }
+
+    /// Takes over what [`Stepper::state`] gave; `place` names the checkpoint in errors.
+    pub(crate) fn load_state(&mut self, saved: &[TensorData], place: &str) -> Result<()> {
+        state::load(&self.optimizer.tensors(&self.parameters), saved, place)
     }
 
     /// Running statistics become the mean over ranks at every update, so that any rank's state is the job's state and

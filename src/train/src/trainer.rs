@@ -12,7 +12,7 @@ use event::{EventKind, Phase, StepRecord};
 use recipe::Training;
 use tch::nn::VarStore;
 
-use crate::adamw::AdamW;
+use crate::config::UpdateConfig;
 use crate::report::Report;
 use crate::restore::{restore, save};
 use crate::schedule::learning_rate;
@@ -99,14 +99,8 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
 
     broadcast_variables(setup.store, group)?;
     let parameters = Parameters::of(setup.store);
-    let optimizer = AdamW::new(&parameters, training.weight_decay)?;
-    let mut stepper = Stepper::new(
-        parameters,
-        optimizer,
-        group,
-        setup.report,
-        training.clip_norm,
-    )?;
+    let update = UpdateConfig::of(training);
+    let mut stepper = Stepper::new(parameters, &update, group, setup.report)?;
     let start = restore(
         checkpoints,
         setup.resume,
