@@ -10,6 +10,7 @@ mod read;
 mod section;
 mod stages;
 mod tree;
+mod update;
 
 pub use fault::{Fault, RecipeError};
 pub use model::{
@@ -17,3 +18,4 @@ pub use model::{
     Stage2, Stage3, StartFrom, StudyModel, Training, Window,
 };
 pub use read::{Source, load, parse, to_yaml};
+pub use update::{Numerics, Optimization, Optimizer, Precision, Schedule};

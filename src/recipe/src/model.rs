@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::update::{Numerics, Optimization};
+
 /// Everything that a user may say about a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
@@ -89,12 +91,14 @@ pub struct Training {
     pub batch: u64,
     /// Samples that one rank takes through the model at once.
     pub micro_batch: u64,
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    /// Share of the updates over which the learning rate rises from 0; a cosine to 0 follows.
-    pub warmup: f64,
-    /// Gradients are scaled down to this L2 norm; not clipped where absent.
-    pub clip_norm: Option<f64>,
+    #[serde(flatten)]
+    pub optimization: Optimization,
+    #[serde(flatten)]
+    pub numerics: Numerics,
+    /// Rate of stochastic depth in the CNN's last block; earlier ones have less.
+    pub drop_path: f64,
+    /// Rate of dropout on the CNN's pooled features.
+    pub drop_rate: f64,
     /// Epochs between two evaluations on the held-out studies; one always ends a job.
     pub evaluate_every: u64,
     pub augment: Augment,

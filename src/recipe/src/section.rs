@@ -223,6 +223,12 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    pub fn optional_switch(&self, key: &'static str) -> Option<bool> {
+        let present = self.get(key).is_some();
+        let value = self.switch(key, false);
+        present.then_some(value)
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         let Some(node) = self.get(key) else {
@@ -274,6 +280,24 @@ impl<'r, 'a> Section<'r, 'a> {
             return default.to_vec();
         }
         numbers
+    }
+
+    /// A list of numbers.
+    pub fn optional_numbers(&self, key: &'static str, example: &str) -> Option<Vec<f64>> {
+        let node = self.get(key)?;
+        let Value::List(items) = &node.value else {
+            self.wrong_type(node, key, "a list of numbers", example);
+            return None;
+        };
+        let mut numbers = Vec::with_capacity(items.len());
+        for item in items {
+            match item.value {
+                Value::Float(x) if x.is_finite() => numbers.push(x),
+                Value::Integer(i) => numbers.push(i as f64),
+                _ => self.wrong_type(item, key, "a number", example),
+            }
+        }
+        Some(numbers)
     }
 
     pub fn texts(&self, key: &'static str, default: &[&str]) -> Vec<String> {

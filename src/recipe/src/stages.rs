@@ -2,6 +2,7 @@
 
 use crate::model::*;
 use crate::section::Section;
+use crate::update::{Numerics, numerics, optimization};
 
 /// Defaults that differ from stage to stage.
 struct Defaults {
@@ -17,6 +18,8 @@ struct Defaults {
     cutout: u64,
     /// What its CNN may start from.
     starts: &'static [(&'static str, StartFrom)],
+    /// The CNN is taken over and not trained.
+    frozen: bool,
 }
 
 const RANDOM: (&str, StartFrom) = ("random", StartFrom::Random);
@@ -31,10 +34,10 @@ fn training(section: Section, default: &Defaults) -> Training {
         epochs: section.integer("epochs", default.epochs, 1..=10_000),
         batch: section.integer("batch", default.batch, 1..=1_000_000),
         micro_batch: section.integer("micro_batch", default.micro_batch, 1..=100_000),
-        learning_rate: section.number("learning_rate", default.learning_rate, 0.0..=100.0),
-        weight_decay: section.number("weight_decay", default.weight_decay, 0.0..=10.0),
-        warmup: section.number("warmup", 0.1, 0.0..=1.0),
-        clip_norm: section.optional_number("clip_norm", 1e-6..=1e9),
+        optimization: optimization(&section, default.learning_rate, default.weight_decay),
+        numerics: numerics(&section),
+        drop_path: section.number("drop_path", 0.0, 0.0..=0.95),
+        drop_rate: section.number("drop_rate", 0.0, 0.0..=0.95),
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
         augment: augment(section.section("augment"), default.augment, default.cutout),
         start_from: section.choice("start_from", StartFrom::Random, default.starts),
@@ -49,8 +52,37 @@ fn training(section: Section, default: &Defaults) -> Training {
             "batch = micro_batch x ranks x accumulation; choose a divisor of batch".into(),
         );
     }
+    if default.frozen {
+        refuse_for_frozen(&section, &training);
+    }
     section.finish();
     training
+}
+
+/// What asks something of a CNN that is trained.
+fn refuse_for_frozen(section: &Section, training: &Training) {
+    let Numerics {
+        sync_batch_norm,
+        gradient_checkpointing,
+        ..
+    } = training.numerics;
+    let asked = [
+        (
+            "backbone_learning_rate",
+            training.optimization.backbone_learning_rate.is_some(),
+        ),
+        ("gradient_checkpointing", gradient_checkpointing),
+        ("sync_batch_norm", sync_batch_norm),
+        ("drop_path", training.drop_path > 0.0),
+        ("drop_rate", training.drop_rate > 0.0),
+    ];
+    for (key, _) in asked.iter().filter(|(_, asked)| *asked) {
+        section.refuse(
+            key,
+            "the CNN of stage 3 is frozen: there is nothing for it to act on".into(),
+            format!("take {key} out of stage3"),
+        );
+    }
 }
 
 fn augment(section: Section, on: bool, cutout: u64) -> Augment {
@@ -95,6 +127,7 @@ pub(crate) fn stage1a(section: Section) -> Stage1a {
         augment: true,
         cutout: 0,
         starts: &[RANDOM],
+        frozen: false,
     };
     let stage = Stage1a {
         training: training(section.section("training"), &default),
@@ -120,6 +153,7 @@ pub(crate) fn stage1b(section: Section) -> Stage1b {
         augment: true,
         cutout: 8,
         starts: &[RANDOM, FROM_1A],
+        frozen: false,
     };
     let stage = Stage1b {
         training: training(section.section("training"), &default),
@@ -142,6 +176,7 @@ pub(crate) fn stage2(section: Section) -> Stage2 {
         augment: true,
         cutout: 8,
         starts: &[RANDOM, FROM_1A, FROM_1B],
+        frozen: false,
     };
     let stage = Stage2 {
         training: training(section.section("training"), &default),
@@ -163,6 +198,7 @@ pub(crate) fn stage3(section: Section) -> Stage3 {
         augment: false,
         cutout: 0,
         starts: &[RANDOM],
+        frozen: true,
     };
     let study = section.section("study");
     let stage = Stage3 {

@@ -20,11 +20,11 @@ impl UpdateConfig {
         UpdateConfig {
             rule: Rule::AdamW,
             grouping: Grouping {
-                weight_decay: training.weight_decay,
+                weight_decay: training.optimization.weight_decay,
                 decay_all: false,
                 backbone_rate: 1.0,
             },
-            clip_norm: training.clip_norm,
+            clip_norm: training.optimization.clip_norm,
         }
     }
 }

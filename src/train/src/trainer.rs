@@ -121,7 +121,12 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
             evaluate(task, setup, step)?;
         }
         let began = Instant::now();
-        let rate = learning_rate(training.learning_rate, training.warmup, step, total);
+        let rate = learning_rate(
+            training.optimization.learning_rate,
+            training.optimization.warmup,
+            step,
+            total,
+        );
         let load = || {
             (0..setup.micro_batch)
                 .map(|_| {
