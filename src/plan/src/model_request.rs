@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use recipe::{Optimization, Precision};
 use serde::{Deserialize, Serialize};
 
 /// One of the commands.
@@ -29,7 +30,8 @@ pub struct ModelSpec {
     pub input: PathBuf,
     pub output: PathBuf,
     pub device: ComputeDevice,
-    pub dtype: ComputeType,
+    /// Never `Auto`.
+    pub precision: Precision,
     pub drop_path: f64,
     pub drop_rate: f64,
     /// Of initial weights and of what is dropped.
@@ -53,9 +55,13 @@ pub struct PassSpec {
 pub struct StepSpec {
     pub targets: PathBuf,
     pub steps: u64,
-    pub learning_rate: f64,
     /// Micro-batches of an update.
     pub accumulation: u64,
+    pub optimization: Optimization,
+    pub channels_last: bool,
+    pub gradient_checkpointing: bool,
+    /// Where the loss scale of fp16 begins.
+    pub loss_scale: Option<f64>,
 }
 
 /// A backbone by timm's name, or a stage's model around it: `resnest50d`, `stage2:resnest50d`.
@@ -152,15 +158,6 @@ impl fmt::Display for ComputeDevice {
             ComputeDevice::Cuda(number) => write!(f, "cuda:{number}"),
         }
     }
-}
-
-/// What matrix products and convolutions are computed in; all else, and the weights, are in 32 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComputeType {
-    Fp32,
-    Bf16,
-    Fp16,
 }
 
 /// What came of a request.

@@ -12,6 +12,7 @@ use train::Losses;
 use crate::Result;
 use crate::finished::freeze_backbone;
 use crate::losses::{localizer_loss, slice_loss, study_loss};
+use crate::model::Sizes;
 use crate::model::tensors::TensorSet;
 
 /// The stage whose heads a model has.
@@ -23,19 +24,9 @@ pub enum ModelStage {
     Stage3,
 }
 
-/// What a model's name leaves open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sizes {
-    pub backbone: BackboneConfig,
-    /// D; the features' width with the position embedding (1b, 2) or alone (3) where absent.
-    pub lstm_hidden: Option<i64>,
-    /// The S that stage 3 brings its sequences to.
-    pub max_images: i64,
-}
-
 /// What is run.
 #[derive(Debug)]
-pub enum Network {
+pub(crate) enum Network {
     Backbone(Backbone),
     Localizer(Localizer),
     Slices(SliceModel),
@@ -43,7 +34,7 @@ pub enum Network {
 }
 
 /// What came out, under the names by which it is written.
-pub enum Outputs {
+pub(crate) enum Outputs {
     /// (B, F)
     Features(Tensor),
     Located(Located),
@@ -55,7 +46,13 @@ pub enum Outputs {
 impl Network {
     /// Makes the model with its initial weights; stage 3's CNN is frozen.
     pub fn new(store: &VarStore, stage: Option<ModelStage>, sizes: &Sizes) -> Result<Self> {
-        let (path, backbone) = (store.root(), &sizes.backbone);
+        let path = store.root();
+        let backbone = &BackboneConfig {
+            arch: sizes.arch.clone(),
+            in_chans: sizes.in_chans,
+            drop_path: sizes.drop_path,
+            drop_rate: sizes.drop_rate,
+        };
         let slices = |heads| SliceModel::new(&path, backbone, sizes.lstm_hidden, heads);
         Ok(match stage {
             None => Network::Backbone(Backbone::new(&path, backbone)?),
@@ -69,14 +66,6 @@ impl Network {
                 Network::Study { model, max_images }
             }
         })
-    }
-
-    /// The shape of `image`, where the network takes one.
-    pub fn image_shape(stage: Option<ModelStage>) -> &'static str {
-        match stage {
-            None | Some(ModelStage::Stage1a) => "B, C, H, W",
-            Some(_) => "B, S, C, H, W",
-        }
     }
 
     /// One pass over `input`; images are laid out as `layout` does it.

@@ -66,6 +66,20 @@ impl TensorSet {
         Ok(tensor.f_to_kind(Kind::Float)?)
     }
 
+    /// C of the images; none where there are none. Channels stand third from the end.
+    pub fn channels(&self) -> Result<Option<i64>> {
+        let Some(image) = self.tensors.get("image") else {
+            return Ok(None);
+        };
+        let size = image.size();
+        match size.len().checked_sub(3).and_then(|c| size.get(c)) {
+            Some(channels) => Ok(Some(*channels)),
+            None => Err(self.fault(format!(
+                "`image` has the shape {size:?}: it ends with (C, H, W)"
+            ))),
+        }
+    }
+
     /// One entry of the first dimension of every tensor: micro-batch `index` of K, counted round.
     pub fn micro_batch(&self, index: usize) -> Result<TensorSet> {
         let mut tensors = BTreeMap::new();
