@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::find::Skipped;
+use crate::fit_report::FitReport;
 use crate::folder::free_bytes;
 
 /// Why a checkpoint was not written, found, read or deleted.
@@ -62,6 +63,27 @@ pub enum Error {
     },
     #[error("{} is not a safetensors file that can be read: {reason}; make or fetch it again", path.display())]
     TensorFile { path: PathBuf, reason: String },
+    #[error("{}", PyTorchFile(path))]
+    PyTorchFile { path: PathBuf },
+    #[error("{}", Misfit { path, report, architecture: *architecture })]
+    Misfit {
+        path: PathBuf,
+        report: Box<FitReport>,
+        /// What the file's weights look like, where that is not what the model looks like.
+        architecture: Option<&'static str>,
+    },
+    #[error(
+        "{values} values in {tensors} tensors of {} are NaN or infinite, the first in `{name}`: these weights are spoilt; \
+         take others",
+        path.display()
+    )]
+    NotFinite {
+        path: PathBuf,
+        /// Of the first such tensor, as the file has it.
+        name: String,
+        values: usize,
+        tensors: usize,
+    },
     #[error("cannot {doing} {}: {source}; check that it exists and that this user may do so", path.display())]
     Io {
         doing: &'static str,
@@ -195,5 +217,72 @@ impl fmt::Display for NoneValid<'_> {
             write!(f, " {skipped};")?;
         }
         f.write_str(" restore one of them, or launch with `--resume never` to begin at step 0")
+    }
+}
+
+/// A file of torch.save, which only PyTorch should read: unpickling runs what the file says.
+struct PyTorchFile<'a>(&'a Path);
+
+impl fmt::Display for PyTorchFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let into = self.0.with_extension("safetensors");
+        let into = match into == self.0 {
+            true => self.0.with_extension("converted.safetensors"),
+            false => into,
+        };
+        write!(
+            f,
+            "{} is a file of PyTorch's pickle format, and weights are read from safetensors only. Convert it with\n  \
+             python -c \"import sys, torch, safetensors.torch as s; w = torch.load(sys.argv[1], weights_only=True, \
+             map_location='cpu'); w = next((w[k] for k in ('state_dict', 'model') if k in w), w); \
+             s.save_file({{k: v.clone().contiguous() for k, v in w.items() if torch.is_tensor(v)}}, sys.argv[2])\" {} {}",
+            self.0.display(),
+            quoted(self.0),
+            quoted(&into)
+        )
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    match text.chars().all(plain) && !text.starts_with('-') {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+struct Misfit<'a> {
+    path: &'a Path,
+    report: &'a FitReport,
+    architecture: Option<&'static str>,
+}
+
+impl fmt::Display for Misfit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.report;
+        let FitReport {
+            loaded,
+            expected,
+            keys,
+            ..
+        } = report;
+        write!(
+            f,
+            "the weights in {} do not fit this model: {loaded} of its {expected} tensors are there as they should be; \
+             {keys}. ",
+            self.path.display()
+        )?;
+        match self.architecture {
+            Some(name) => write!(
+                f,
+                "The file looks like weights of {name}: take that architecture, or other weights"
+            ),
+            None if report.lacks_heads_only() => {
+                f.write_str("The file holds a CNN alone: take weights of a whole model")
+            }
+            None => f.write_str("Take weights of the model's own architecture and settings"),
+        }
     }
 }

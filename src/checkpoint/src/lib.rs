@@ -16,24 +16,33 @@
 
 mod error;
 mod find;
+mod fit_report;
 mod folder;
+mod guess;
 mod hashing;
 mod keys;
 mod manifest;
+mod matching;
 mod read;
 mod retain;
 mod tensor;
 mod tensor_file;
+mod weights_file;
 mod write;
 
 pub use error::{Error, Fault};
 pub use find::{Entry, Found, Skipped, State, list, newest_valid, newest_valid_of};
+pub use fit_report::{FitReport, Note};
 pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
+pub use matching::{Assignment, Fit, Part, fit, unwrapped};
 pub use read::read;
 pub use retain::retain;
 pub use tensor::{Dtype, TensorData};
-pub use tensor_file::{load_safetensors, save_safetensors};
+pub use weights_file::{
+    FitOptions, WeightsFile, file_sha256, load_safetensors, read_weights, safetensors_specs,
+    save_safetensors,
+};
 pub use write::{Written, write};
 
 /// All that a job needs to go on as if it had never stopped.

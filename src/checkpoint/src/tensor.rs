@@ -31,6 +31,10 @@ impl Dtype {
         }
     }
 
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16)
+    }
+
     /// The name in this program's recipes and reports.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -113,6 +117,28 @@ impl TensorData {
         }
         Ok(())
     }
+}
+
+impl TensorData {
+    /// How many values are NaN or infinite, or would be as f32; none of an integer type are.
+    pub fn non_finite(&self) -> usize {
+        let values = &self.bytes;
+        // In f16 and bf16 an exponent of ones says so.
+        let ones = |mask: u16| move |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & mask == mask;
+        match self.dtype {
+            Dtype::F16 => count(values, ones(0x7c00)),
+            Dtype::Bf16 => count(values, ones(0x7f80)),
+            Dtype::F32 => count(values, |b| !f32::from_le_bytes(*b).is_finite()),
+            Dtype::F64 => count(values, |b| !(f64::from_le_bytes(*b) as f32).is_finite()),
+            Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::Bool => 0,
+        }
+    }
+}
+
+/// How many of the elements of N bytes are `wanted`.
+fn count<const N: usize>(bytes: &[u8], wanted: impl Fn(&[u8; N]) -> bool) -> usize {
+    let (elements, _) = bytes.as_chunks();
+    elements.iter().filter(|element| wanted(element)).count()
 }
 
 impl fmt::Debug for TensorData {

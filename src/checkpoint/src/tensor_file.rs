@@ -5,14 +5,13 @@
 //! tensor, so that a checkpoint is never in memory twice.
 //! <https://github.com/huggingface/safetensors#format>
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Read, Write};
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::{Dtype, Error, TensorData};
+use crate::{Dtype, Error, TensorData, TensorSpec};
 
 /// The length of the header's length.
 const PREFIX: u64 = 8;
@@ -55,8 +54,8 @@ impl<'a> TensorFile<'a> {
                 (tensor.name.clone(), info)
             })
             .collect();
-        let metadata =
-            Metadata::new(None, infos).map_err(|error| invalid("(all)", &error.to_string()))?;
+        let metadata = Metadata::new(Some(about()), infos)
+            .map_err(|error| invalid("(all)", &error.to_string()))?;
         let mut header =
             serde_json::to_vec(&metadata).map_err(|error| invalid("(all)", &error.to_string()))?;
         header.resize(header.len().next_multiple_of(PREFIX as usize), b' ');
@@ -84,6 +83,11 @@ impl<'a> TensorFile<'a> {
     }
 }
 
+/// What PyTorch's own writers say of their files; some readers refuse a file without it.
+fn about() -> HashMap<String, String> {
+    HashMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
 fn invalid(name: &str, reason: &str) -> Error {
     Error::InvalidTensor {
         name: name.to_owned(),
@@ -91,46 +95,76 @@ fn invalid(name: &str, reason: &str) -> Error {
     }
 }
 
-/// Reads the tensors of a file of `size` bytes, in the order of their names; the error says what is
-/// wrong with it.
+/// The header of a safetensors file.
+pub(crate) struct Header(Metadata);
+
+impl Header {
+    /// The tensors in the order of their bytes in the file; the error names one whose type is not supported.
+    pub(crate) fn specs(&self) -> Result<Vec<TensorSpec>, String> {
+        let names = self.0.offset_keys().into_iter();
+        names
+            .filter_map(|name| Some((self.0.info(&name)?, name)))
+            .map(|(info, name)| match Dtype::from_file(info.dtype) {
+                Some(dtype) => Ok(TensorSpec {
+                    name,
+                    dtype,
+                    shape: info.shape.clone(),
+                }),
+                None => Err(format!(
+                    "tensor `{name}` is of type {}, which is not supported",
+                    info.dtype
+                )),
+            })
+            .collect()
+    }
+}
+
+/// Reads the header of a file of `size` bytes; the error says what is wrong with it.
 ///
 /// Nothing is allocated for a length that the file claims before that length is known to lie within
 /// `size`.
-pub(crate) fn read_from(reader: &mut impl Read, size: u64) -> Result<Vec<TensorData>, String> {
-    let cut_short = |error: io::Error| format!("it cannot be read to its end: {error}");
-
+pub(crate) fn read_header(reader: &mut impl Read, size: u64) -> Result<Header, String> {
+    if size < PREFIX {
+        return Err(format!(
+            "it has {size} bytes, fewer than the length of a header takes"
+        ));
+    }
     let mut prefix = [0; PREFIX as usize];
     reader.read_exact(&mut prefix).map_err(cut_short)?;
     let header_length = u64::from_le_bytes(prefix);
-    if header_length > MAX_HEADER.min(size.saturating_sub(PREFIX)) {
+    if header_length > MAX_HEADER.min(size - PREFIX) {
         return Err(format!(
-            "its header claims {header_length} bytes, the file has {size}"
+            "its header claims {header_length} bytes, the file has {size}: it is cut short, or of another format"
         ));
     }
     let header = read_exactly(reader, header_length).map_err(cut_short)?;
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| format!("its header is wrong: {error}"))?;
     let expected = PREFIX + header_length + metadata.data_len() as u64;
-    if expected != size {
-        return Err(format!(
-            "its header describes {expected} bytes, the file has {size}"
-        ));
+    match expected.cmp(&size) {
+        Ordering::Equal => Ok(Header(metadata)),
+        Ordering::Greater => Err(format!(
+            "its header describes {expected} bytes, the file has {size}: it is cut short"
+        )),
+        Ordering::Less => Err(format!(
+            "its header describes {expected} bytes, the file has {size}: there is more than tensors in it"
+        )),
     }
+}
 
+fn cut_short(error: io::Error) -> String {
+    format!("it cannot be read to its end: {error}")
+}
+
+/// Reads the tensors of a file of `size` bytes, in the order of their names; the error says what is
+/// wrong with it.
+pub(crate) fn read_from(reader: &mut impl Read, size: u64) -> Result<Vec<TensorData>, String> {
+    let header = read_header(reader, size)?;
     let mut tensors = Vec::new();
-    for name in metadata.offset_keys() {
-        let Some(info) = metadata.info(&name) else {
-            continue;
-        };
-        let Some(dtype) = Dtype::from_file(info.dtype) else {
-            return Err(format!(
-                "tensor `{name}` is of type {}, which is not supported",
-                info.dtype
-            ));
-        };
-        let (start, end) = info.data_offsets;
-        let bytes = read_exactly(reader, (end - start) as u64).map_err(cut_short)?;
-        let shape = info.shape.clone();
+    for TensorSpec { name, dtype, shape } in header.specs()? {
+        // The header's own checks have multiplied this without overflow.
+        let length = shape.iter().product::<usize>() * dtype.size();
+        let bytes = read_exactly(reader, length as u64).map_err(cut_short)?;
         tensors.push(TensorData {
             name,
             dtype,
@@ -151,32 +185,4 @@ fn read_exactly(reader: &mut impl Read, length: u64) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(bytes)
-}
-
-/// Reads a plain safetensors file, such as weights made by timm; tensors in the order of their
-/// names.
-pub fn load_safetensors(path: &Path) -> Result<Vec<TensorData>, Error> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let size = file
-        .metadata()
-        .map_err(Error::io("read the size of", path))?
-        .len();
-    read_from(&mut BufReader::new(file), size).map_err(|reason| Error::TensorFile {
-        path: path.to_owned(),
-        reason,
-    })
-}
-
-/// Writes a plain safetensors file, over what was there, and syncs it; returns its bytes. For
-/// exports: a checkpoint is written by [`crate::write`].
-pub fn save_safetensors(path: &Path, tensors: &[TensorData]) -> Result<u64, Error> {
-    let contents = TensorFile::new(tensors)?;
-    let file = File::create(path).map_err(Error::io("create", path))?;
-    let mut writer = BufWriter::new(file);
-    contents
-        .write_to(&mut writer)
-        .and_then(|()| writer.flush())
-        .and_then(|()| writer.get_ref().sync_all())
-        .map_err(Error::io("write", path))?;
-    Ok(contents.bytes())
 }

@@ -22,6 +22,11 @@ pub enum Command {
     Job(Job),
     /// Predict a folder of studies with a run's finished models.
     Predict(Predict),
+    /// Do with a single model what `spinectl model` asks for.
+    Model {
+        /// A JSON object.
+        request: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod arguments;
 mod environment;
 mod failure;
 mod job;
+mod model;
 mod predict;
 mod reporter;
 mod signals;
@@ -11,9 +12,11 @@ mod signals;
 use std::process::ExitCode;
 
 use clap::Parser;
+use event::FailureClass;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Job};
 use environment::Environment;
+use failure::RankError;
 use reporter::Reporter;
 
 /// Stopped on request with a checkpoint.
@@ -22,7 +25,20 @@ const STOPPED: u8 = 75;
 const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    match Arguments::parse().command {
+        Command::Job(job) => as_rank(Some(&job), |environment, reporter| {
+            job::run(&job, environment, reporter)
+        }),
+        Command::Predict(request) => as_rank(None, |_, reporter| predict::run(&request, reporter)),
+        Command::Model { request } => on_a_model(&request),
+    }
+}
+
+/// With events to the launcher, and a failure report in the job's folder.
+fn as_rank(
+    job: Option<&Job>,
+    run: impl FnOnce(&Environment, &Reporter) -> Result<Outcome, RankError>,
+) -> ExitCode {
     let environment = match Environment::read() {
         Ok(environment) => environment,
         Err(error) => {
@@ -30,19 +46,12 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG_USE);
         }
     };
-    let reporter = match &arguments.command {
-        Command::Job(job) => {
-            // A prediction has no state to save: it ends at once.
-            signals::listen();
-            Reporter::new(&environment, Some((&job.job, job.attempt)))
-        }
-        Command::Predict(_) => Reporter::new(&environment, None),
-    };
-    let ended = failure::guarded(|| match &arguments.command {
-        Command::Job(job) => job::run(job, &environment, &reporter),
-        Command::Predict(request) => predict::run(request, &reporter),
-    });
-    match ended {
+    // A prediction has no state to save: it ends at once.
+    if job.is_some() {
+        signals::listen();
+    }
+    let reporter = Reporter::new(&environment, job.map(|job| (job.job.as_str(), job.attempt)));
+    match failure::guarded(|| run(&environment, &reporter)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
         Err(mut report) => {
@@ -50,11 +59,26 @@ fn main() -> ExitCode {
             (report.phase, report.step) = (Some(phase), Some(step));
             eprintln!("spinectl-rank: {}", report.message);
             let code = report.class.exit_code();
-            if let Command::Job(job) = &arguments.command {
+            if let Some(job) = job {
                 failure::write(job, environment.rank, &report);
             }
             reporter.send(event::EventKind::RankFailed(report));
             ExitCode::from(code as u8)
+        }
+    }
+}
+
+/// Without events: who asked reads standard output, and an error on standard error.
+fn on_a_model(request: &str) -> ExitCode {
+    match failure::guarded(|| model::run(request)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("error: {}", report.message);
+            // The files and names of the command line are what was wrong, not the machine.
+            ExitCode::from(match report.class {
+                FailureClass::Setup | FailureClass::Data => WRONG_USE,
+                class => class.exit_code() as u8,
+            })
         }
     }
 }

@@ -15,8 +15,13 @@ mod state;
 mod step;
 mod stop;
 mod trainer;
+pub mod weights;
 
+// What weights are asked for and what became of it.
+pub use checkpoint::{FitOptions, FitReport, Part};
 // The group that a training runs in: stages and ranks name it, but only this crate speaks to the engine below it.
+pub use collective::autocast::run as autocast;
+pub use collective::kernels::to_channels_last;
 pub use collective::{Backend, CollectiveError, ProcessGroup, Rendezvous, Store, cuda};
 pub use config::UpdateConfig;
 pub use error::TrainError;

@@ -77,17 +77,8 @@ pub(crate) fn load(
     tensors: &[TensorData],
     place: &str,
 ) -> Result<()> {
-    let specs = targets
-        .iter()
-        .map(|(name, tensor)| {
-            Ok(TensorSpec {
-                name: name.clone(),
-                dtype: dtype(tensor.kind())?,
-                shape: shape_of(tensor),
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let report = checkpoint::diff(&specs, tensors);
+    let found: Vec<TensorSpec> = tensors.iter().map(TensorData::spec).collect();
+    let report = checkpoint::diff(&specs(targets)?, &found);
     if !report.is_match() {
         return Err(TrainError::Mismatch {
             path: place.to_owned(),
@@ -102,6 +93,20 @@ pub(crate) fn load(
         }
     }
     Ok(())
+}
+
+/// What each tensor is, in the order of names.
+pub(crate) fn specs(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<TensorSpec>> {
+    tensors
+        .iter()
+        .map(|(name, tensor)| {
+            Ok(TensorSpec {
+                name: name.clone(),
+                dtype: dtype(tensor.kind())?,
+                shape: shape_of(tensor),
+            })
+        })
+        .collect()
 }
 
 /// A tensor's bytes, row-major.

@@ -2,6 +2,8 @@
 
 mod crash;
 mod damage;
+mod fitting;
 mod fixture;
 mod retention;
 mod sound;
+mod weights;

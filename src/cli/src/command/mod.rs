@@ -4,6 +4,7 @@ mod checkpoint;
 mod completions;
 mod data;
 mod launch;
+mod model;
 mod plan;
 mod predict;
 mod status;
@@ -24,6 +25,9 @@ pub enum Command {
     /// Make data sets
     #[command(subcommand)]
     Data(data::Command),
+    /// Run and update single models on tensors of yours, to check them against PyTorch
+    #[command(subcommand)]
+    Model(model::Command),
     Predict(predict::Arguments),
     Completions(completions::Arguments),
 }
@@ -37,6 +41,7 @@ impl Command {
             Command::Status(arguments) => status::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),
+            Command::Model(command) => model::run(command),
             Command::Predict(arguments) => predict::run(arguments),
             Command::Completions(arguments) => completions::run(arguments),
         }
