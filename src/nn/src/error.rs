@@ -11,6 +11,11 @@ pub enum NnError {
     InChans { arch: String, in_chans: i64 },
     #[error("{what} is {value}; a rate of dropping lies from 0 up to, not including, 1")]
     Rate { what: &'static str, value: f64 },
+    #[error(
+        "a batch normalisation in training was given one value for each of its {channels} channels and cannot tell their \
+         spread: give more than one image at once"
+    )]
+    OneValue { channels: i64 },
     #[error("{0}")]
     Torch(#[from] tch::TchError),
     /// From a [`crate::SyncNorm`] or a [`crate::Recompute`].

@@ -4,7 +4,7 @@ use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{NnError, Result};
 use crate::pass::{Norm, Pass};
 
 const MOMENTUM: f64 = 0.1;
@@ -169,6 +169,10 @@ impl BatchNorm2d {
                     eps: EPS,
                 },
             );
+        }
+        let (batch, channels, height, width) = x.size4()?;
+        if pass.train && batch * height * width < 2 {
+            return Err(NnError::OneValue { channels });
         }
         Ok(x.f_batch_norm(
             Some(&self.weight),

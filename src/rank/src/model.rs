@@ -26,12 +26,14 @@ pub fn run(request: &str) -> Result<(), RankError> {
 }
 
 fn list() -> Result<ModelReport, RankError> {
-    let rows = stage::model::facts()?.into_iter().map(|facts| ArchitectureRow {
-        name: facts.name.to_owned(),
-        features: facts.features as u64,
-        parameters: facts.parameters as u64,
-        channels_last_on_gpu: facts.prefers_channels_last,
-    });
+    let rows = stage::model::facts()?
+        .into_iter()
+        .map(|facts| ArchitectureRow {
+            name: facts.name.to_owned(),
+            features: facts.features as u64,
+            parameters: facts.parameters as u64,
+            channels_last_on_gpu: facts.prefers_channels_last,
+        });
     Ok(ModelReport {
         architectures: rows.collect(),
         ..ModelReport::default()

@@ -72,7 +72,12 @@ pub fn build(
                 allow_non_finite: spec.allow_non_finite,
             };
             let loaded = train::weights::load(&model.store, path, &options)?;
-            loaded.report.notes.iter().map(ToString::to_string).collect()
+            loaded
+                .report
+                .notes
+                .iter()
+                .map(ToString::to_string)
+                .collect()
         }
         None => Vec::new(),
     };

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use plan::model_request::{
-    ComputeDevice, ModelName, ModelRequest, ModelSpec, PassSpec, StepSpec,
-};
+use plan::model_request::{ComputeDevice, ModelName, ModelRequest, ModelSpec, PassSpec, StepSpec};
 use recipe::{Optimization, Optimizer, Precision, Schedule};
 
 use crate::exit;

@@ -12,7 +12,11 @@ const TENSORS_SHOWN: usize = 12;
 
 /// The report; `output` is the file that was written.
 pub fn report(report: &ModelReport, output: Option<&Path>) -> String {
-    let mut parts: Vec<String> = report.notes.iter().map(|n| format!("weights: {n}")).collect();
+    let mut parts: Vec<String> = report
+        .notes
+        .iter()
+        .map(|n| format!("weights: {n}"))
+        .collect();
     if !report.architectures.is_empty() {
         parts.push(architectures(report));
     }
