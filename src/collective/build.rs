@@ -36,6 +36,7 @@ fn main() {
         "cpp/kernels.cpp",
         "cpp/optimizers.cpp",
         "cpp/autocast.cpp",
+        "cpp/recompute.cpp",
     ])
     .compile("spinectl_collective");
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -112,6 +112,27 @@ SpcStatus spc_autocast_enter(int32_t cuda, int32_t dtype, SpcAutocast* before, c
 // Once for each spc_autocast_enter that succeeded, on its thread, the last one first.
 void spc_autocast_exit(const SpcAutocast* before);
 
+// --- autograd ------------------------------------------------------------------------------------------------------------
+
+// A part of a network that belongs to the thread that made it.
+typedef struct SpcBlock {
+  void* closure;
+  // Runs it on that thread. `x` is borrowed; *y becomes the caller's. *message is made with malloc.
+  SpcStatus (*run)(void* closure, SpcTensor x, int32_t first, SpcTensor* y, char** message);
+  // Performs work(context) on that thread before it returns, and returns 0 where that cannot be. `work` never throws.
+  int32_t (*at_home)(void* closure, void (*work)(void*), void* context);
+  // Called once, on any thread.
+  void (*free)(void* closure);
+} SpcBlock;
+
+// y = block(x), without keeping what the block computes in between: the backward pass runs it again. The closure is the
+// callee's, whatever the outcome.
+SpcStatus spc_recompute(SpcTensor x, const SpcBlock* block, SpcTensor* output, char** message);
+// spc_backward on a thread of its own, in this thread's state. Meanwhile this thread is in serve(context), which is to return
+// once close(context) was called, on the other thread. Neither throws; where the thread cannot be made, neither is called.
+SpcStatus spc_backward_beside(
+    SpcTensor loss, void (*serve)(void*), void (*close)(void*), void* context, char** message);
+
 // --- where libtorch is ---------------------------------------------------------------------------------------------------
 
 // The folder that libtorch_cpu.so was loaded from, made with malloc.

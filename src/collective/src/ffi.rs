@@ -27,6 +27,18 @@ pub(crate) struct Autocast {
     dtype: i32,
 }
 
+/// A closure that C++ calls, and frees once.
+#[repr(C)]
+pub(crate) struct Block {
+    pub(crate) closure: *mut c_void,
+    pub(crate) run:
+        unsafe extern "C" fn(*mut c_void, *mut C_tensor, i32, *mut *mut C_tensor, Message) -> i32,
+    pub(crate) at_home: unsafe extern "C" fn(*mut c_void, Work, *mut c_void) -> i32,
+    pub(crate) free: unsafe extern "C" fn(*mut c_void),
+}
+
+pub(crate) type Work = unsafe extern "C" fn(*mut c_void);
+
 pub(crate) type Message = *mut *mut c_char;
 pub(crate) type Tensors = *const *mut C_tensor;
 /// The entry point of `libspinectl_nccl.so`.
@@ -247,6 +259,20 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
     pub(crate) fn spc_autocast_exit(before: *const Autocast);
+
+    pub(crate) fn spc_recompute(
+        x: *mut C_tensor,
+        block: *const Block,
+        output: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn spc_backward_beside(
+        loss: *mut C_tensor,
+        serve: Work,
+        close: Work,
+        context: *mut c_void,
+        message: Message,
+    ) -> i32;
 
     pub(crate) fn spc_libtorch_folder(folder: *mut *mut c_char, message: Message) -> i32;
 }

@@ -1,11 +1,12 @@
 //! PyTorch's own distributed engine (c10d) and the kernels that tch does not expose, as a safe Rust API.
 //!
 //! [`Store`] is the rendezvous, [`ProcessGroup`] the collectives, [`Reducer`] the gradient buckets of
-//! `DistributedDataParallel`, [`kernels`] the multi-tensor kernels, [`autocast`] mixed precision, [`cuda`] what loads the
-//! GPU half of libtorch. Every call that libtorch can refuse
-//! returns a [`CollectiveError`].
+//! `DistributedDataParallel`, [`kernels`] the multi-tensor kernels, [`autograd`] functions with a backward pass of their own,
+//! [`autocast`] mixed precision, [`cuda`] what loads the GPU half of libtorch. Every call that libtorch can refuse returns a
+//! [`CollectiveError`].
 
 pub mod autocast;
+pub mod autograd;
 pub mod cuda;
 mod error;
 mod ffi;

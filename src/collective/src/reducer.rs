@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 
 use tch::Tensor;
 
+use crate::autograd::run_backward;
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, Failure, call};
 use crate::peer::Peers;
@@ -197,11 +198,6 @@ impl fmt::Debug for Reducer {
 /// `OutOfMemory`; `Torch` where the loss has no graph.
 pub fn backward(loss: &Tensor) -> Result<()> {
     run_backward(loss).map_err(|failure| CollectiveError::local("backward", failure))
-}
-
-fn run_backward(loss: &Tensor) -> std::result::Result<(), Failure> {
-    // SAFETY: the tensor is live.
-    call(|message| unsafe { ffi::spc_backward(ffi::handle(loss), message) })
 }
 
 /// The indices in the Reducer's text `Parameter indices which did not receive grad for rank 0: 2 3`.
