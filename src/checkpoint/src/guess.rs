@@ -33,6 +33,12 @@ const PARAMETERS: [(&str, usize); 18] = [
     ("seresnext50_32x4d", 25_501_488),
 ];
 
+/// The architecture that a file's weights are of where that is certain and another than `arch`.
+pub fn other_architecture(found: &[TensorSpec], arch: &str) -> Option<&'static str> {
+    let is_known = PARAMETERS.iter().any(|(name, _)| *name == arch);
+    architecture(found).filter(|theirs| is_known && *theirs != arch)
+}
+
 /// timm's name of the architecture; none where no known one has just so many values.
 pub(crate) fn architecture(found: &[TensorSpec]) -> Option<&'static str> {
     let is_backbone = |spec: &TensorSpec| spec.name.contains(BACKBONE);

@@ -33,6 +33,7 @@ mod write;
 pub use error::{Error, Fault};
 pub use find::{Entry, Found, Skipped, State, list, newest_valid, newest_valid_of};
 pub use fit_report::{FitReport, Note};
+pub use guess::other_architecture;
 pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
 pub use matching::{Assignment, Fit, Part, fit, unwrapped};

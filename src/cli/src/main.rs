@@ -6,6 +6,7 @@ mod exit;
 mod metrics;
 mod output;
 mod plan_view;
+mod pretrained;
 mod progress;
 mod recipe_arguments;
 mod report;

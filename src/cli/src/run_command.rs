@@ -27,7 +27,8 @@ pub fn tensorboard(run_dir: &Path) -> String {
     ])
 }
 
-fn command(words: &[String]) -> String {
+/// A command as one line.
+pub fn command(words: &[String]) -> String {
     // No argument of a running program holds a zero byte, the one thing that cannot be quoted.
     cluster::shell::quote_command(words).unwrap_or_else(|_| words.join(" "))
 }

@@ -87,6 +87,12 @@ pub enum EventKind {
     CheckpointWritten { step: u64, bytes: u64, seconds: f64 },
     /// A table that the next stage reads is complete and durable.
     TableWritten { table: String, rows: usize },
+    /// A model starts from a file's weights: what was loaded and what was done to it, in words.
+    WeightsLoaded {
+        path: String,
+        sha256: String,
+        report: String,
+    },
     /// Something that the user should know and that does not stop the run.
     Warning { message: String },
     /// A rank failed; the earliest of an attempt is the cause, the others followed.

@@ -1,5 +1,8 @@
 //! Recipe -> plan: which jobs there are and what each waits for.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use recipe::{Recipe, StartFrom, Training};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -41,10 +44,20 @@ pub enum PlanError {
     },
 }
 
+/// SHA-256 of files that a recipe names, by their paths as it writes them.
+pub type FileHashes = BTreeMap<PathBuf, String>;
+
 /// Compiles a recipe into its graph of jobs, in an order in which they can run.
 pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
+    compile_with(recipe, &FileHashes::new())
+}
+
+/// As [`compile`]; a job that starts from a file's weights depends on the file's contents where `files` has its hash,
+/// else on its path.
+pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanError> {
     let mut graph = Graph {
         recipe,
+        files,
         jobs: Vec::new(),
     };
     let every_fold: Vec<u64> = (0..recipe.data.folds).collect();
@@ -157,6 +170,7 @@ fn train_id(stage: &str, arch: &str, fold: u64, seed: u64) -> Result<JobId, Plan
 
 struct Graph<'a> {
     recipe: &'a Recipe,
+    files: &'a FileHashes,
     jobs: Vec<JobSpec>,
 }
 
@@ -198,11 +212,17 @@ impl Graph<'_> {
                     seed,
                     training: Box::new(training.clone()),
                     start,
+                    pretrained_sha256: self.pretrained(training),
                 };
                 ids.push(self.add(id.as_str(), &needs, kind)?);
             }
         }
         Ok(ids)
+    }
+
+    /// The hash of the file that the weights start from.
+    fn pretrained(&self, training: &Training) -> Option<String> {
+        self.files.get(training.pretrained.as_ref()?).cloned()
     }
 
     /// The model of the same fold, and of the same seed where there is one, that the weights start from.
@@ -241,9 +261,18 @@ impl Graph<'_> {
         };
         // Other seeds are other jobs, and how often a model is evaluated does not change it.
         let mut kind = kind.clone();
-        if let JobKind::Train { training, .. } = &mut kind {
+        if let JobKind::Train {
+            training,
+            pretrained_sha256,
+            ..
+        } = &mut kind
+        {
             training.seeds.clear();
             training.evaluate_every = 0;
+            // The same weights in another place are the same weights.
+            if pretrained_sha256.is_some() {
+                training.pretrained = None;
+            }
         }
         let content = Content {
             kind: &kind,
@@ -349,6 +378,39 @@ mod tests {
                 job.id
             );
         }
+    }
+
+    #[test]
+    fn a_job_depends_on_the_weights_that_it_starts_from() {
+        let compiled = |path: &str, sha256: Option<&str>| {
+            let text = String::from(
+                "data: {root: d}\nstage1a: {training: {pretrained: PATH}}\nstage1b: {}\n",
+            );
+            let source = Source {
+                name: "r".into(),
+                text: text.replace("PATH", path),
+            };
+            let files = sha256.map(|sha256| (PathBuf::from(path), sha256.to_owned()));
+            let recipe = parse(&source, &[]).unwrap();
+            compile_with(&recipe, &files.into_iter().collect()).unwrap()
+        };
+        let hashes = |plan: &Plan| {
+            plan.jobs
+                .iter()
+                .map(|job| job.hash.clone())
+                .collect::<Vec<_>>()
+        };
+        let [a, b] = ["one", "two"].map(|sha256| compiled("w", Some(sha256)));
+        // The labels are the same; all that follows the localizers is not.
+        let differ: Vec<bool> = hashes(&a)
+            .iter()
+            .zip(hashes(&b))
+            .map(|(a, b)| *a != b)
+            .collect();
+        assert_eq!(differ.iter().position(|differ| *differ), Some(1));
+        assert!(differ[1..].iter().all(|differ| *differ));
+        assert_eq!(hashes(&a), hashes(&compiled("moved/w", Some("one"))));
+        assert_ne!(compiled("w", None).hash, compiled("moved/w", None).hash);
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub enum JobKind {
         training: Box<Training>,
         /// The job whose CNN its weights start from.
         start: Option<JobId>,
+        /// SHA-256 of the file that its weights start from (`training.pretrained`), where it was there to be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pretrained_sha256: Option<String>,
     },
 }
 

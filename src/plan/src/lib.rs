@@ -17,7 +17,7 @@ pub mod model_request;
 mod state;
 
 pub use batch::{BatchError, Split, accumulation};
-pub use compile::{PlanError, compile};
+pub use compile::{FileHashes, PlanError, compile, compile_with};
 pub use estimate::{Cost, cost};
 pub use file::{read, write};
 pub use id::JobId;

@@ -90,6 +90,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
         seed,
         training,
         start,
+        pretrained_sha256,
     } = &spec.kind
     else {
         return Err(RankError::Setup(format!("job {} trains nothing", spec.id)));
@@ -105,6 +106,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             fold: fold.0,
             seeds: (plan.seed, *seed),
             training,
+            pretrained_sha256: pretrained_sha256.as_deref(),
             start: start.as_ref().map(|id| finished(plan, id)).transpose()?,
             micro_batch: split.micro_batch,
             accumulation: split.accumulation,

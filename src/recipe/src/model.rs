@@ -104,6 +104,10 @@ pub struct Training {
     pub augment: Augment,
     /// Whose CNN the weights start from.
     pub start_from: StartFrom,
+    /// A safetensors file whose CNN the weights start from, such as timm's for ImageNet; the heads start from random
+    /// weights. Like `data.root`, relative to the folder in which spinectl is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<PathBuf>,
 }
 
 /// What a model's CNN starts from; its heads always start from random weights.

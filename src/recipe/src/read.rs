@@ -277,6 +277,40 @@ mod tests {
     }
 
     #[test]
+    fn pretrained_weights_are_a_path_and_no_second_start() {
+        let path = "stage2.training.pretrained=weights/a.safetensors";
+        let recipe = read(SMALL, &[path]).unwrap();
+        let pretrained = recipe.stage2.clone().unwrap().training.pretrained;
+        assert_eq!(pretrained, Some(PathBuf::from("weights/a.safetensors")));
+        assert_eq!(read(&to_yaml(&recipe).unwrap(), &[]).unwrap(), recipe);
+        // Nothing takes it away again, as it does for any key.
+        let cleared = read(SMALL, &[path, "stage2.training.pretrained="]).unwrap();
+        assert_eq!(cleared.stage2.unwrap().training.pretrained, None);
+
+        let text = SMALL.replace(
+            "epochs: 4",
+            "pretrained: a.safetensors\n    start_from: stage1b",
+        );
+        let error = read(&text, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("r.yaml:6:5: stage2.training.pretrained: `start_from` already says"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn stage_3_takes_no_pretrained_weights() {
+        let error = read(SMALL, &["stage3.training.pretrained=a.safetensors"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("stage 3 has stage 2's CNN")
+                && error.contains("stage2.training.pretrained"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn broken_yaml_names_the_line() {
         let error = read("data:\n  root: [\n", &[]).unwrap_err().to_string();
         assert!(

@@ -212,6 +212,12 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    pub fn optional_text(&self, key: &'static str) -> Option<String> {
+        let present = self.get(key).is_some();
+        let text = self.text(key, "");
+        present.then_some(text)
+    }
+
     pub fn switch(&self, key: &'static str, default: bool) -> bool {
         match self.get(key).map(|node| (node, &node.value)) {
             None => default,

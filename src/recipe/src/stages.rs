@@ -1,5 +1,7 @@
 //! The sections of the four stages, with the published pipeline's numbers as defaults.
 
+use std::path::PathBuf;
+
 use crate::model::*;
 use crate::section::Section;
 use crate::update::{Numerics, numerics, optimization};
@@ -41,7 +43,15 @@ fn training(section: Section, default: &Defaults) -> Training {
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
         augment: augment(section.section("augment"), default.augment, default.cutout),
         start_from: section.choice("start_from", StartFrom::Random, default.starts),
+        pretrained: section.optional_text("pretrained").map(PathBuf::from),
     };
+    if training.pretrained.is_some() && training.start_from != StartFrom::Random {
+        section.refuse(
+            "pretrained",
+            "`start_from` already says where the CNN's weights come from".into(),
+            "leave out the one or the other".into(),
+        );
+    }
     if !training.batch.is_multiple_of(training.micro_batch) {
         section.refuse(
             "micro_batch",
@@ -218,6 +228,13 @@ pub(crate) fn stage3(section: Section) -> Stage3 {
             "training",
             "stage 3 trains on features that the frozen CNN computes once: augmentation has no place".into(),
             "take training.augment out of stage3".into(),
+        );
+    }
+    if stage.training.pretrained.is_some() {
+        section.refuse(
+            "training",
+            "stage 3 has stage 2's CNN, frozen: `pretrained` has no place".into(),
+            "take training.pretrained out of stage3; stage2.training.pretrained is where a CNN starts".into(),
         );
     }
     study.finish();

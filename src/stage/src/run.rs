@@ -6,7 +6,10 @@ use std::io::Write;
 use event::{EventKind, Phase};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
 use tch::nn::VarStore;
-use train::{CheckpointPlace, Ended, Resume, Setup, StopFlag, Task, TrainError, train};
+use train::{
+    CheckpointPlace, Ended, FitOptions, Part, Resume, Setup, StopFlag, Task, TrainError, train,
+    weights,
+};
 
 use crate::Result;
 use crate::context::Context;
@@ -61,6 +64,8 @@ pub struct Settings<'a> {
     pub training: &'a Training,
     /// The job whose CNN the weights start from.
     pub start: Option<Finished<'a>>,
+    /// What the file of `training.pretrained` was when the run was launched.
+    pub pretrained_sha256: Option<&'a str>,
     pub micro_batch: usize,
     pub accumulation: usize,
     pub checkpointing: &'a Checkpointing,
@@ -130,6 +135,10 @@ fn run<T: Task>(
         every: settings.checkpointing.every,
         keep_last: settings.checkpointing.keep_last as usize,
     };
+    // The other ranks take rank 0's variables. A checkpoint would replace them.
+    if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {
+        load_pretrained(context, settings, store)?;
+    }
     let setup = Setup {
         store,
         group: context.group,
@@ -157,6 +166,36 @@ fn run<T: Task>(
         finish(context, settings.job, step, &metrics)?;
     }
     Ok(Ended::Finished)
+}
+
+/// The CNN of the file that the recipe starts from, where it names one.
+fn load_pretrained(context: &Context, settings: &Settings, store: &VarStore) -> Result<()> {
+    let Some(path) = &settings.training.pretrained else {
+        return Ok(());
+    };
+    let options = FitOptions {
+        part: Part::Backbone,
+        strict: true,
+        allow_non_finite: false,
+    };
+    let loaded = weights::load(store, path, &options)?;
+    let path = path.display().to_string();
+    if let Some(expected) = settings
+        .pretrained_sha256
+        .filter(|sha256| *sha256 != loaded.sha256)
+    {
+        return Err(TrainError::PretrainedChanged {
+            path,
+            expected: expected.to_owned(),
+            found: loaded.sha256,
+        });
+    }
+    context.report.report(EventKind::WeightsLoaded {
+        path,
+        sha256: loaded.sha256,
+        report: loaded.report.to_string(),
+    });
+    Ok(())
 }
 
 /// metrics.json, and the event that says the same.

@@ -47,6 +47,15 @@ pub enum TrainError {
     OneImage { job: String },
     #[error("{path}: {problem}")]
     Input { path: String, problem: String },
+    #[error(
+        "{path} has changed since the run was launched: its SHA-256 is {found}, and the plan has {expected}. Put the file \
+         of the launch back, or launch with the new one into another run directory"
+    )]
+    PretrainedChanged {
+        path: String,
+        expected: String,
+        found: String,
+    },
     #[error("{0}")]
     Tables(String),
     #[error("cannot write {path}: {source}")]
@@ -73,6 +82,7 @@ impl TrainError {
             TrainError::NotFinite { .. } => FailureClass::Diverged,
             TrainError::TooFewSamples { .. }
             | TrainError::Mismatch { .. }
+            | TrainError::PretrainedChanged { .. }
             | TrainError::Unfinished { .. }
             | TrainError::OneImage { .. }
             | TrainError::Input { .. }

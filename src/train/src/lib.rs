@@ -30,7 +30,7 @@ pub use gather::{gather_rows, share};
 pub use groups::{Group, Grouping};
 pub use optimizer::Rule;
 pub use report::Report;
-pub use restore::is_final;
+pub use restore::{begins, is_final};
 pub use schedule::learning_rate;
 pub use state::{Parameters, from_host, load_model, model_tensors, to_host};
 pub use step::{Losses, Outcome, Stepper};

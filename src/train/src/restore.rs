@@ -64,6 +64,21 @@ pub(crate) fn save(
     Ok(written.bytes)
 }
 
+/// Whether a training begins at its first update: nothing is asked for, and there is nothing, to go on from.
+pub fn begins(place: &CheckpointPlace, resume: &Resume) -> Result<bool> {
+    match resume {
+        Resume::Never => Ok(true),
+        Resume::From(_) => Ok(false),
+        Resume::Auto => {
+            let is_own = |entry: checkpoint::Entry| match entry.state {
+                checkpoint::State::Complete(manifest) => manifest.plan_hash == place.hash,
+                checkpoint::State::Damaged(_) => false,
+            };
+            Ok(!checkpoint::list(&place.root)?.into_iter().any(is_own))
+        }
+    }
+}
+
 /// Loads what `resume` asks for and returns the updates done: rank 0 chooses, all ranks load the same.
 pub(crate) fn restore(
     place: &CheckpointPlace,

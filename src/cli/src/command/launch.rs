@@ -12,6 +12,7 @@ use telemetry::tensorboard::Board;
 
 use crate::exit::{self, fault, wrong_use};
 use crate::plan_view::PlanView;
+use crate::pretrained::Pretrained;
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::RecipeArguments;
 use crate::{batch, output, report, run_command};
@@ -92,11 +93,12 @@ impl FromStr for ResumeArgument {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let recipe = arguments.recipe.load()?;
-    let plan = plan::compile(&recipe)?;
+    let pretrained = Pretrained::look(&recipe);
+    let plan = plan::compile_with(&recipe, &pretrained.hashes)?;
     let run_dir = run_dir(arguments, &recipe)?;
     match arguments.cluster {
         Cluster::Slurm => on_slurm(arguments, &recipe, &plan, &run_dir),
-        Cluster::Local => on_this_machine(arguments, &recipe, plan, run_dir),
+        Cluster::Local => on_this_machine(arguments, &recipe, plan, run_dir, &pretrained),
     }
 }
 
@@ -120,6 +122,7 @@ fn on_this_machine(
     recipe: &Recipe,
     plan: Plan,
     run_dir: PathBuf,
+    pretrained: &Pretrained,
 ) -> anyhow::Result<u8> {
     if arguments.nodes != 1 {
         return Err(wrong_use(format!(
@@ -152,6 +155,7 @@ fn on_this_machine(
             ),
         ));
     }
+    pretrained.require()?;
     let options = LaunchOptions {
         plan,
         recipe_yaml: recipe::to_yaml(recipe)?,

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use recipe::Recipe;
 
 use crate::plan_view::PlanView;
+use crate::pretrained::Pretrained;
 use crate::recipe_arguments::RecipeArguments;
 use crate::{batch, exit, output};
 
@@ -34,7 +35,7 @@ enum Format {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let recipe = arguments.recipe.load()?;
-    let plan = plan::compile(&recipe)?;
+    let plan = plan::compile_with(&recipe, &Pretrained::look(&recipe).hashes)?;
     let ranks = ranks(&arguments.recipe, &recipe);
     let splits = batch::splits(&plan, ranks)?;
     let view = PlanView::new(&plan, ranks, &splits);

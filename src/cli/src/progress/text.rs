@@ -115,6 +115,9 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
         EventKind::TableWritten { table, rows } => {
             (Milestone, format!("table {table}: {rows} rows"))
         }
+        EventKind::WeightsLoaded { path, report, .. } => {
+            (Milestone, format!("starts from {path}: {report}"))
+        }
         EventKind::Warning { message } => (Trouble, format!("warning: {message}")),
         EventKind::RankFailed(report) => (Trouble, failure_line(event.rank, report)),
         EventKind::Heartbeat { .. }
