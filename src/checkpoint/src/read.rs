@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::manifest::{MODEL, OPTIMIZER, TRAINER, read_checked, survey};
 use crate::tensor_file::read_from;
-use crate::{Checkpoint, Error, Fault, Manifest, Meta};
+use crate::{Checkpoint, Error, Fault, Manifest, Meta, TensorData};
 
 /// The largest trainer.json that is read, and so the largest that is written.
 pub(crate) const MAX_TRAINER: u64 = 64 << 20;
@@ -28,6 +28,20 @@ pub fn read(path: &Path, plan_hash: Option<&str>) -> Result<Checkpoint, Error> {
         });
     }
     read_contents(path, manifest).map_err(damaged)
+}
+
+/// Reads the model alone of the checkpoint in the folder `path`, with the manifest, and verifies what it reads; of the
+/// other files only the sizes are compared.
+pub fn read_model(path: &Path) -> Result<(Manifest, Vec<TensorData>), Error> {
+    let read = || {
+        let manifest = survey(path)?;
+        let model = read_checked(path, &manifest, MODEL, read_from)?;
+        Ok((manifest, model))
+    };
+    read().map_err(|fault| Error::Damaged {
+        path: path.to_owned(),
+        fault,
+    })
 }
 
 fn read_contents(path: &Path, manifest: Manifest) -> Result<Checkpoint, Fault> {

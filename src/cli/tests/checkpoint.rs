@@ -5,7 +5,7 @@ mod program;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Checkpoint, Meta};
+use checkpoint::{Checkpoint, Dtype, Meta, TensorData, load_safetensors};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -99,4 +99,134 @@ fn what_holds_no_checkpoints_is_wrong_use() {
             assert_eq!(ran.code, Some(2), "{}", ran.err);
         }
     }
+}
+
+fn tensor(name: &str, value: f32) -> TensorData {
+    TensorData {
+        name: name.into(),
+        dtype: Dtype::F32,
+        shape: vec![1],
+        bytes: value.to_le_bytes().to_vec(),
+    }
+}
+
+/// A run with two checkpoints of a model with a CNN; the job's folder.
+fn trained(run: &Path) -> PathBuf {
+    let job = run.join("jobs/stage2-a-fold0-seed0");
+    for step in [1, 2] {
+        let checkpoint = Checkpoint {
+            step,
+            model: vec![
+                tensor("backbone.conv1.weight", step as f32),
+                tensor("head.bias", 0.5),
+            ],
+            optimizer: Vec::new(),
+            trainer: serde_json::json!({}),
+            meta: Meta {
+                plan_hash: "p".into(),
+                job: "stage2-a-fold0-seed0".into(),
+                world_size: 1,
+            },
+        };
+        checkpoint::write(&job.join("checkpoints"), &checkpoint).unwrap();
+    }
+    job
+}
+
+fn export(folder: &Path, path: &Path, words: &[&str]) -> Ran {
+    let words = [&["export", path.to_str().unwrap()], words].concat();
+    spinectl(folder, &words)
+}
+
+#[test]
+fn the_newest_model_is_exported_whole_or_as_its_cnn() {
+    let folder = TempDir::new().unwrap();
+    let job = trained(folder.path());
+    let ran = export(folder.path(), &job, &["--out", "m.safetensors"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("after step 2, 2 tensors"), "{}", ran.out);
+    let whole = [
+        tensor("backbone.conv1.weight", 2.0),
+        tensor("head.bias", 0.5),
+    ];
+    let path = folder.path().join("m.safetensors");
+    assert_eq!(load_safetensors(&path).unwrap(), whole);
+
+    let first = job.join("checkpoints/step-00000001");
+    let words = ["--part", "backbone", "--out", "cnn.safetensors", "--json"];
+    let ran = export(folder.path(), &first, &words);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&told["step"], &told["tensors"]), (&1.into(), &1.into()));
+    let path = folder.path().join("cnn.safetensors");
+    assert_eq!(
+        load_safetensors(&path).unwrap(),
+        [tensor("conv1.weight", 1.0)]
+    );
+}
+
+#[test]
+fn an_export_replaces_a_file_only_when_told_to() {
+    let folder = TempDir::new().unwrap();
+    let job = trained(folder.path());
+    let out = folder.path().join("m.safetensors");
+    fs::write(&out, "mine").unwrap();
+    let ran = export(folder.path(), &job, &["--out", "m.safetensors"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("--force"), "{}", ran.err);
+    assert_eq!(fs::read(&out).unwrap(), b"mine");
+    let ran = export(folder.path(), &job, &["--out", "m.safetensors", "--force"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(load_safetensors(&out).unwrap().len(), 2);
+}
+
+#[test]
+fn a_broken_checkpoint_is_not_exported() {
+    let folder = TempDir::new().unwrap();
+    let job = trained(folder.path());
+    let newest = job.join("checkpoints/step-00000002");
+    let model = newest.join("model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&model, bytes).unwrap();
+    let out = ["--out", "m.safetensors"];
+    let ran = export(folder.path(), &newest, &out);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(
+        ran.err.contains("model.safetensors has changed"),
+        "{}",
+        ran.err
+    );
+    assert!(!folder.path().join("m.safetensors").exists());
+    // The job has an older one, and says what was passed over.
+    let ran = export(folder.path(), &job, &out);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("skipped step 2"), "{}", ran.err);
+    assert!(ran.out.contains("after step 1"), "{}", ran.out);
+}
+
+#[test]
+fn what_has_no_model_to_export_is_wrong_use() {
+    let run = TempDir::new().unwrap();
+    let job = trained(run.path());
+    let out = ["--out", "m.safetensors"];
+    let ran = export(run.path(), run.path(), &out);
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(
+        ran.err.contains("is a whole run") && ran.err.contains(job.to_str().unwrap()),
+        "{}",
+        ran.err
+    );
+    for path in ["nowhere", "jobs"] {
+        let ran = export(run.path(), &run.path().join(path), &out);
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+    }
+    let folders = two_checkpoints(&run.path().join("other"));
+    let ran = export(
+        run.path(),
+        &folders[0],
+        &["--part", "backbone", "--out", "x"],
+    );
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("has no CNN"), "{}", ran.err);
 }

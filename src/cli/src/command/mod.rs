@@ -19,7 +19,7 @@ pub enum Command {
     Launch(Box<launch::Arguments>),
     Plan(plan::Arguments),
     Status(status::Arguments),
-    /// List and verify checkpoints
+    /// List, verify and export checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
     /// Make data sets

@@ -1,30 +1,14 @@
-//! `spinectl checkpoint`: which checkpoints there are, and whether they are whole.
+//! `spinectl checkpoint ls` and `verify`: which checkpoints there are, and whether they are whole.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use checkpoint::{Entry, State};
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 
 use crate::table::{self, Column};
 use crate::{exit, output, units};
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// List checkpoints, by a look at their manifests and sizes
-    #[command(
-        name = "ls",
-        after_help = "Example:\n  spinectl checkpoint ls runs/rsna2022"
-    )]
-    List(Arguments),
-    /// Read every byte of checkpoints and compare it with their manifests; exit code 1 where one is broken
-    #[command(after_help = "\
-Examples:
-  spinectl checkpoint verify runs/rsna2022
-  spinectl checkpoint verify runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0/checkpoints/step-00000100")]
-    Verify(Arguments),
-}
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -49,20 +33,13 @@ struct Row {
     fault: Option<String>,
 }
 
-pub fn run(command: &Command) -> anyhow::Result<u8> {
-    match command {
-        Command::List(arguments) => list(arguments),
-        Command::Verify(arguments) => verify(arguments),
-    }
-}
-
-fn list(arguments: &Arguments) -> anyhow::Result<u8> {
+pub fn list(arguments: &Arguments) -> anyhow::Result<u8> {
     let rows = find(&arguments.path)?;
     show(arguments, &rows, "complete")?;
     Ok(exit::DONE)
 }
 
-fn verify(arguments: &Arguments) -> anyhow::Result<u8> {
+pub fn verify(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut rows = find(&arguments.path)?;
     if rows.is_empty() {
         return Err(exit::wrong_use(format!(
@@ -164,7 +141,7 @@ fn find(path: &Path) -> anyhow::Result<Vec<Row>> {
     }
 }
 
-fn is_checkpoint(path: &Path) -> bool {
+pub fn is_checkpoint(path: &Path) -> bool {
     let named = path
         .file_name()
         .and_then(|name| name.to_str())
@@ -172,7 +149,7 @@ fn is_checkpoint(path: &Path) -> bool {
     named && path.is_dir()
 }
 
-fn job_folders(jobs: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub fn job_folders(jobs: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let folders: Result<Vec<PathBuf>, std::io::Error> =
         fs::read_dir(jobs).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     let mut folders = folders
