@@ -2,6 +2,7 @@
 
 mod build;
 mod pass;
+mod step;
 
 use plan::model_request::{ArchitectureRow, ModelReport, ModelRequest, OutputRow};
 use tch::Tensor;
@@ -16,7 +17,7 @@ pub fn run(request: &str) -> Result<(), RankError> {
     let mut report = match &request {
         ModelRequest::List => list()?,
         ModelRequest::Run { model, pass } => pass::run(model, *pass)?,
-        ModelRequest::Step { .. } => unreachable!(),
+        ModelRequest::Step { model, step } => step::run(model, step)?,
     };
     report.peak_rss = peak_rss();
     let line = serde_json::to_string(&report)

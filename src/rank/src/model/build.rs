@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use checkpoint::{FitOptions, Part, TensorSpec};
 use plan::model_request::{self, ComputeDevice, ModelSpec};
-use recipe::Precision;
 use stage::model::{Model, ModelStage, Sizes, TensorSet};
-use tch::{Device, Kind};
-use train::{CollectiveError, TrainError};
+use tch::Device;
+use recipe::Numerics;
+use train::{CollectiveError, ExecutionConfig, TrainError};
 
 use crate::arguments::DeviceKind;
 
@@ -19,15 +19,6 @@ pub fn device(device: ComputeDevice) -> Result<Device, CollectiveError> {
     match device {
         ComputeDevice::Cpu => DeviceKind::Cpu.open(0),
         ComputeDevice::Cuda(number) => DeviceKind::Cuda.open(number),
-    }
-}
-
-/// What autocast computes in.
-pub fn kind(precision: Precision) -> Option<Kind> {
-    match precision {
-        Precision::Fp16 => Some(Kind::Half),
-        Precision::Bf16 => Some(Kind::BFloat16),
-        Precision::Fp32 | Precision::Auto => None,
     }
 }
 
@@ -84,4 +75,15 @@ pub fn build(
     // What a pass drops does not depend on how many initial weights were drawn before it.
     tch::manual_seed(spec.seed as i64);
     Ok((model, notes))
+}
+
+/// How the request wants its passes computed, in PyTorch's own layout.
+pub fn execution(spec: &ModelSpec, device: Device) -> Result<ExecutionConfig, TrainError> {
+    let numerics = Numerics {
+        precision: spec.precision,
+        channels_last: Some(false),
+        sync_batch_norm: false,
+        gradient_checkpointing: false,
+    };
+    ExecutionConfig::of(&numerics, &spec.name.arch, device)
 }

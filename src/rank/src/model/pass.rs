@@ -2,9 +2,9 @@
 
 use plan::model_request::{ModelReport, ModelSpec, PassSpec};
 use stage::model::TensorSet;
-use train::TrainError;
+use train::{Execution, TrainError};
 
-use super::build::{build, device, kind};
+use super::build::{build, device, execution};
 use super::write;
 use crate::failure::RankError;
 
@@ -13,10 +13,8 @@ pub fn run(spec: &ModelSpec, pass: PassSpec) -> Result<ModelReport, RankError> {
     let device = device(spec.device).map_err(TrainError::from)?;
     let input = TensorSet::read(&spec.input, device)?;
     let (model, notes) = build(spec, &input, device)?;
-    let _no_grad = tch::no_grad_guard();
-    let mut named = train::autocast(device, kind(spec.precision), || {
-        model.outputs(&input, pass.train, pass.taps)
-    })?;
+    let execution = Execution::new(execution(spec, device)?);
+    let mut named = model.outputs(&execution, &input, pass.train, pass.taps)?;
     if pass.train {
         let buffers = model.store.variables().into_iter();
         let mut buffers: Vec<_> = buffers

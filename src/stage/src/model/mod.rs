@@ -8,7 +8,7 @@ use std::rc::Rc;
 use nn::{Architecture, BackboneConfig, Pass, Taps, architectures};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
-use train::Losses;
+use train::{Execution, Losses};
 
 use crate::Result;
 use network::Network;
@@ -36,8 +36,6 @@ pub struct Sizes {
 pub struct Model {
     pub store: VarStore,
     network: Network,
-    /// Images are laid out with their channels last.
-    pub channels_last: bool,
 }
 
 impl Model {
@@ -45,27 +43,28 @@ impl Model {
     pub fn new(stage: Option<ModelStage>, sizes: &Sizes, device: Device) -> Result<Self> {
         let store = VarStore::new(device);
         let network = Network::new(&store, stage, sizes)?;
-        Ok(Model {
-            store,
-            network,
-            channels_last: false,
-        })
+        Ok(Model { store, network })
     }
 
-    /// One pass: the outputs by name, then, where asked for, intermediate maps as `taps.<timm's name of the module>`.
+    /// One pass without gradients: the outputs by name, then, where asked for, intermediate maps as
+    /// `taps.<timm's name of the module>`.
     pub fn outputs(
         &self,
+        execution: &Execution,
         input: &TensorSet,
         train: bool,
         taps: bool,
     ) -> Result<Vec<(String, Tensor)>> {
         let recorder = taps.then(|| Rc::new(Taps::default()));
-        let pass = Pass {
-            train,
-            taps: recorder.clone(),
-            ..Pass::eval()
-        };
-        let mut named = self.network.forward(input, &pass, self.layout())?.named()?;
+        let outputs = execution.evaluate(|pass| {
+            let pass = Pass {
+                train,
+                taps: recorder.clone(),
+                ..pass.clone()
+            };
+            self.network.forward(execution, input, &pass)
+        })?;
+        let mut named = outputs.named()?;
         let maps = recorder.map(|taps| taps.take()).unwrap_or_default();
         named.extend(
             maps.into_iter()
@@ -75,16 +74,14 @@ impl Model {
     }
 
     /// The stage's loss of one training pass; of a backbone the mean squared error of `features`.
-    pub fn loss(&self, input: &TensorSet, targets: &TensorSet, pass: &Pass) -> Result<Losses> {
-        self.network.loss(input, targets, pass, self.layout())
-    }
-
-    fn layout(&self) -> impl Fn(Tensor) -> Result<Tensor> {
-        let channels_last = self.channels_last;
-        move |image| match channels_last {
-            true => Ok(train::to_channels_last(&image)?),
-            false => Ok(image),
-        }
+    pub fn loss(
+        &self,
+        execution: &Execution,
+        input: &TensorSet,
+        targets: &TensorSet,
+    ) -> Result<Losses> {
+        let outputs = execution.train(|pass| self.network.forward(execution, input, pass))?;
+        outputs.loss(targets)
     }
 }
 

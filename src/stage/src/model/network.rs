@@ -6,8 +6,8 @@ use nn::{
 };
 use recipe::BoxLoss;
 use tch::nn::VarStore;
-use tch::{Kind, Tensor};
-use train::Losses;
+use tch::Tensor;
+use train::{Execution, Losses, TrainError, full};
 
 use crate::Result;
 use crate::finished::freeze_backbone;
@@ -68,51 +68,46 @@ impl Network {
         })
     }
 
-    /// One pass over `input`; images are laid out as `layout` does it.
+    /// One pass over `input`.
     pub fn forward(
         &self,
+        execution: &Execution,
         input: &TensorSet,
         pass: &Pass,
-        layout: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Outputs> {
-        let flat = || layout(input.get("image", "B, C, H, W")?);
+        let image = |shape| Ok::<_, TrainError>(execution.images(input.get("image", shape)?)?);
         Ok(match self {
-            Network::Backbone(net) => Outputs::Features(net.forward(&flat()?, pass)?),
-            Network::Localizer(net) => Outputs::Located(net.forward(&flat()?, pass)?),
+            Network::Backbone(net) => {
+                Outputs::Features(net.forward(&image("B, C, H, W")?, pass)?)
+            }
+            Network::Localizer(net) => {
+                Outputs::Located(net.forward(&image("B, C, H, W")?, pass)?)
+            }
             Network::Slices(net) => {
-                let image = input.get("image", "B, S, C, H, W")?;
+                let image = image("B, S, C, H, W")?;
                 let position = input.get("position", "B, S")?;
-                let (batch, images) = (image.size()[0], image.size()[1]);
-                if position.size() != [batch, images] {
+                if position.size() != image.size()[..2] {
                     return Err(input.fault(format!(
                         "`position` has the shape {:?} and `image` {:?}: both begin with (B, S)",
                         position.size(),
                         image.size()
                     )));
                 }
-                // The network sees (B S, C, H, W): that is what has a layout.
-                let size = image.size();
-                let image = layout(image.f_flatten(0, 1)?)?.f_view(&size[..])?;
                 Outputs::Slices(net.forward(&image, &position, pass)?)
             }
             Network::Study { model, max_images } => {
-                let (features, mask) = study_features(model, *max_images, input, layout)?;
+                let (features, mask) = study_features(model, *max_images, execution, input)?;
                 Outputs::Logits(model.forward(&features, &mask, pass)?)
             }
         })
     }
+}
 
-    /// The loss of one pass over `input`.
-    pub fn loss(
-        &self,
-        input: &TensorSet,
-        targets: &TensorSet,
-        pass: &Pass,
-        layout: impl Fn(Tensor) -> Result<Tensor>,
-    ) -> Result<Losses> {
-        match self.forward(input, pass, layout)? {
+impl Outputs {
+    /// The stage's loss; of features the mean squared error.
+    pub fn loss(self, targets: &TensorSet) -> Result<Losses> {
+        match self.full()? {
             Outputs::Features(features) => {
-                let features = features.f_to_kind(Kind::Float)?;
                 let target = same_shape(targets, "features", "B, F", &features)?;
                 Ok(Losses {
                     total: features.f_mse_loss(&target, tch::Reduction::Mean)?,
@@ -139,6 +134,48 @@ impl Network {
             }
         }
     }
+
+    /// All in f32, whatever the pass computed in.
+    fn full(self) -> Result<Self> {
+        Ok(match self {
+            Outputs::Features(features) => Outputs::Features(full(&features)?),
+            Outputs::Located(located) => Outputs::Located(Located {
+                bounds: full(&located.bounds)?,
+                has_box: full(&located.has_box)?,
+            }),
+            Outputs::Slices(slices) => Outputs::Slices(SlicePrediction {
+                ratio: full(&slices.ratio)?,
+                fracture: slices.fracture.as_ref().map(full).transpose()?,
+                any: slices.any.as_ref().map(full).transpose()?,
+            }),
+            Outputs::Logits(logits) => Outputs::Logits(full(&logits)?),
+        })
+    }
+
+    /// Each output in f32 under its name.
+    pub fn named(self) -> Result<Vec<(String, Tensor)>> {
+        let named = match self.full()? {
+            Outputs::Features(features) => vec![("features", features)],
+            Outputs::Located(Located { bounds, has_box }) => {
+                vec![("box", bounds), ("has_box", has_box)]
+            }
+            Outputs::Slices(SlicePrediction {
+                ratio,
+                fracture,
+                any,
+            }) => {
+                let mut named = vec![("ratio", ratio)];
+                named.extend(fracture.map(|tensor| ("fracture", tensor)));
+                named.extend(any.map(|tensor| ("any", tensor)));
+                named
+            }
+            Outputs::Logits(logits) => vec![("logits", logits)],
+        };
+        Ok(named
+            .into_iter()
+            .map(|(name, tensor)| (name.to_owned(), tensor))
+            .collect())
+    }
 }
 
 /// A target of the output's shape.
@@ -158,8 +195,8 @@ fn same_shape(targets: &TensorSet, name: &str, shape: &str, output: &Tensor) -> 
 fn study_features(
     model: &StudyModel,
     max_images: i64,
+    execution: &Execution,
     input: &TensorSet,
-    layout: impl Fn(Tensor) -> Result<Tensor>,
 ) -> Result<(Tensor, Tensor)> {
     let mask = input.get("mask", "B, S")?;
     let (all, images) = match input.has("features") {
@@ -182,7 +219,7 @@ fn study_features(
         }
         let mut own = all.f_select(0, study)?.f_index_select(0, &there)?;
         if images {
-            own = model.features(&layout(own)?)?.f_to_kind(Kind::Float)?;
+            own = full(&model.features(&execution.images(own)?)?)?;
         } else if own.size()[1] != model.width() {
             return Err(input.fault(format!(
                 "`features` are {} wide, this backbone's {}",
@@ -195,31 +232,4 @@ fn study_features(
         masks.push(mask);
     }
     Ok((Tensor::f_stack(&features, 0)?, Tensor::f_stack(&masks, 0)?))
-}
-
-impl Outputs {
-    /// Each output in f32 under its name.
-    pub fn named(self) -> Result<Vec<(String, Tensor)>> {
-        let named = match self {
-            Outputs::Features(features) => vec![("features", features)],
-            Outputs::Located(Located { bounds, has_box }) => {
-                vec![("box", bounds), ("has_box", has_box)]
-            }
-            Outputs::Slices(SlicePrediction {
-                ratio,
-                fracture,
-                any,
-            }) => {
-                let mut named = vec![("ratio", ratio)];
-                named.extend(fracture.map(|tensor| ("fracture", tensor)));
-                named.extend(any.map(|tensor| ("any", tensor)));
-                named
-            }
-            Outputs::Logits(logits) => vec![("logits", logits)],
-        };
-        named
-            .into_iter()
-            .map(|(name, tensor)| Ok((name.to_owned(), tensor.f_detach()?.f_to_kind(Kind::Float)?)))
-            .collect()
-    }
 }
