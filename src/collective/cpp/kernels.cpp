@@ -37,6 +37,14 @@ SpcStatus spc_foreach_mul(const SpcTensor* tensors, size_t count, double factor,
   });
 }
 
+SpcStatus spc_foreach_lerp(
+    const SpcTensor* tensors, const SpcTensor* ends, size_t count, double weight, char** message) {
+  return spc::guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_lerp_(spc::tensors(tensors, count), spc::tensors(ends, count), weight);
+  });
+}
+
 SpcStatus spc_zero_grad(const SpcTensor* parameters, size_t count, char** message) {
   return spc::guarded(message, [&] {
     at::NoGradGuard no_grad;

@@ -85,6 +85,8 @@ SpcStatus spc_fused_sgd(
 SpcStatus spc_grad_norm(const SpcTensor* gradients, size_t count, SpcTensor* norm, char** message);
 SpcStatus spc_clip_grad_norm(const SpcTensor* gradients, size_t count, double max_norm, double* norm, char** message);
 SpcStatus spc_foreach_mul(const SpcTensor* tensors, size_t count, double factor, char** message);
+SpcStatus spc_foreach_lerp(
+    const SpcTensor* tensors, const SpcTensor* ends, size_t count, double weight, char** message);
 SpcStatus spc_zero_grad(const SpcTensor* parameters, size_t count, char** message);
 SpcStatus spc_free_grad(const SpcTensor* parameters, size_t count, char** message);
 // *gradient is null where the parameter has none.

@@ -217,6 +217,13 @@ unsafe extern "C" {
         factor: f64,
         message: Message,
     ) -> i32;
+    pub(crate) fn spc_foreach_lerp(
+        tensors: Tensors,
+        ends: Tensors,
+        count: usize,
+        weight: f64,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_zero_grad(parameters: Tensors, count: usize, message: Message) -> i32;
     pub(crate) fn spc_free_grad(parameters: Tensors, count: usize, message: Message) -> i32;
     pub(crate) fn spc_grad(

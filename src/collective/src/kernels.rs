@@ -64,6 +64,31 @@ pub fn foreach_mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
     })
 }
 
+/// Moves each tensor towards its end, in place: `tensor + weight (end - tensor)`.
+///
+/// # Errors
+/// `Invalid` for lists of different length; `Torch`: libtorch refused.
+pub fn foreach_lerp_(tensors: &[Tensor], ends: &[Tensor], weight: f64) -> Result<()> {
+    if tensors.len() != ends.len() {
+        let reason = format!("{} tensors but {} ends", tensors.len(), ends.len());
+        return Err(CollectiveError::invalid("foreach_lerp_", reason));
+    }
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let (list, end_list) = (ffi::handles(tensors), ffi::handles(ends));
+    // SAFETY: the tensors are live, and the lists have one length.
+    run("foreach_lerp_", |message| unsafe {
+        ffi::spc_foreach_lerp(
+            list.as_ptr(),
+            end_list.as_ptr(),
+            list.len(),
+            weight,
+            message,
+        )
+    })
+}
+
 /// Sets to zero, in place, the gradients of the parameters that have one. Works on views of a reducer's buckets, where tch's
 /// own `zero_grad` panics.
 ///

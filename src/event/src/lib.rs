@@ -116,6 +116,9 @@ pub struct StepRecord {
     pub learning_rate: f64,
     /// L2 norm of the averaged gradient before clipping.
     pub gradient_norm: f64,
+    /// The factor of the loss in fp16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Samples and images of the global batch (over all ranks).
     pub samples: u64,
     pub images: u64,

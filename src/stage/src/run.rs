@@ -139,7 +139,9 @@ fn run<T: Task>(
     if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {
         load_pretrained(context, settings, store)?;
     }
+    let execution = train::Execution::new(train::ExecutionConfig::plain(context.device));
     let setup = Setup {
+        execution: &execution,
         store,
         group: context.group,
         training: settings.training,

@@ -36,6 +36,15 @@ impl Ema {
         )?)
     }
 
+    /// Makes the parameters' present values the average.
+    pub fn restart(&self, parameters: &Parameters) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        for (average, weight) in self.average.iter().zip(&parameters.tensors) {
+            average.shallow_clone().f_copy_(weight)?;
+        }
+        Ok(())
+    }
+
     /// Exchanges the values of the average and of the parameters.
     pub fn swap(&self, parameters: &Parameters) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
@@ -83,7 +92,8 @@ mod tests {
         let parameters = parameters(&[1.0, -2.0]);
         let ema = Ema::new(&parameters, 0.75).unwrap();
         for _ in 0..3 {
-            tch::no_grad(|| parameters.tensors[0].shallow_clone().f_add_scalar_(4.0)).unwrap();
+            let _ =
+                tch::no_grad(|| parameters.tensors[0].shallow_clone().f_add_scalar_(4.0)).unwrap();
             ema.update(&parameters).unwrap();
         }
         let average = &ema.tensors(&parameters)["head.weight"];
@@ -95,7 +105,7 @@ mod tests {
     fn a_swap_is_undone_by_another() {
         let parameters = parameters(&[1.0, 2.0]);
         let ema = Ema::new(&parameters, 0.5).unwrap();
-        tch::no_grad(|| parameters.tensors[0].shallow_clone().f_zero_()).unwrap();
+        let _ = tch::no_grad(|| parameters.tensors[0].shallow_clone().f_zero_()).unwrap();
         ema.swap(&parameters).unwrap();
         assert_eq!(values(&parameters.tensors[0].detach()), [1.0, 2.0]);
         assert_eq!(values(&ema.average[0]), [0.0, 0.0]);

@@ -26,6 +26,11 @@ pub enum TrainError {
         value: f64,
     },
     #[error(
+        "update {step}: a gradient is not finite, though fp16's loss scale has come down to {scale}: it is not the scale \
+         that is too large; write precision: bf16 or fp32, or lower the learning rate, and launch again with --resume auto"
+    )]
+    LossScale { step: u64, scale: f64 },
+    #[error(
         "the training set has {samples} samples, fewer than one batch of {batch}: lower training.batch, or add studies"
     )]
     TooFewSamples { samples: usize, batch: usize },
@@ -79,7 +84,7 @@ impl TrainError {
             TrainError::Checkpoint(checkpoint::Error::Busy { .. }) => FailureClass::Other,
             TrainError::Checkpoint(_) => FailureClass::Setup,
             TrainError::Write { .. } => FailureClass::Disk,
-            TrainError::NotFinite { .. } => FailureClass::Diverged,
+            TrainError::NotFinite { .. } | TrainError::LossScale { .. } => FailureClass::Diverged,
             TrainError::TooFewSamples { .. }
             | TrainError::Mismatch { .. }
             | TrainError::PretrainedChanged { .. }

@@ -3,34 +3,41 @@
 //! The trainer knows neither stages nor recipes' YAML: a [`Task`] brings the samples, the loss and the metrics.
 
 mod config;
+mod ema;
 mod error;
+mod execution;
 mod feed;
 mod gather;
 mod groups;
 mod optimizer;
 mod report;
 mod restore;
+mod scaler;
 mod schedule;
 mod state;
+mod statistics;
 mod step;
 mod stop;
+mod tally;
+#[cfg(test)]
+mod testing;
 mod trainer;
 pub mod weights;
 
 // What weights are asked for and what became of it.
 pub use checkpoint::{FitOptions, FitReport, Part};
 // The group that a training runs in: stages and ranks name it, but only this crate speaks to the engine below it.
-pub use collective::autocast::run as autocast;
-pub use collective::kernels::to_channels_last;
 pub use collective::{Backend, CollectiveError, ProcessGroup, Rendezvous, Store, cuda};
 pub use config::UpdateConfig;
 pub use error::TrainError;
+pub use execution::{Execution, ExecutionConfig, full};
 pub use feed::{augmented, images_of_three, normalised, pixels, shape, strength};
 pub use gather::{gather_rows, share};
 pub use groups::{Group, Grouping};
 pub use optimizer::Rule;
 pub use report::Report;
 pub use restore::{begins, is_final};
+pub use scaler::LossScaling;
 pub use schedule::learning_rate;
 pub use state::{Parameters, from_host, load_model, model_tensors, to_host};
 pub use step::{Losses, Outcome, Stepper};

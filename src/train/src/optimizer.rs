@@ -17,6 +17,8 @@ const BETA2: f64 = 0.999;
 pub enum Rule {
     /// Loshchilov and Hutter, arXiv:1711.05101; betas 0.9 and 0.999, eps 1e-8.
     AdamW,
+    /// Stochastic gradient descent; with Nesterov's momentum, where there is one.
+    Sgd { momentum: f64 },
 }
 
 impl Rule {
@@ -24,6 +26,8 @@ impl Rule {
     fn memory(self) -> (&'static [&'static str], bool) {
         match self {
             Rule::AdamW => (&["exp_avg", "exp_avg_sq"], true),
+            Rule::Sgd { momentum: 0.0 } => (&[], false),
+            Rule::Sgd { .. } => (&["momentum_buffer"], false),
         }
     }
 }
@@ -74,18 +78,17 @@ impl Optimizer {
             };
             let weights = of(&parameters.tensors);
             let gradients = of(gradients);
-            let moments: Vec<Vec<Tensor>> = self
-                .moments
-                .iter()
-                .map(|(_, tensors)| of(tensors))
-                .collect();
+            let moment = |i: usize| -> Vec<Tensor> {
+                let tensors = self.moments.get(i);
+                tensors.map_or_else(Vec::new, |(_, tensors)| of(tensors))
+            };
             let lr = lr * group.rate;
             match self.rule {
                 Rule::AdamW => kernels::fused_adamw(
                     &weights,
                     &gradients,
-                    &moments[0],
-                    &moments[1],
+                    &moment(0),
+                    &moment(1),
                     &of(&self.steps),
                     &kernels::AdamW {
                         lr,
@@ -95,12 +98,26 @@ impl Optimizer {
                         weight_decay: group.weight_decay,
                     },
                 )?,
+                Rule::Sgd { momentum } => kernels::fused_sgd(
+                    &weights,
+                    &gradients,
+                    &moment(0),
+                    &kernels::Sgd {
+                        lr,
+                        momentum,
+                        nesterov: momentum > 0.0,
+                        weight_decay: group.weight_decay,
+                    },
+                    // The buffers begin at 0, which leads to the same numbers, also after a resume.
+                    false,
+                )?,
             }
         }
         Ok(())
     }
 
-    /// Its state by name: `exp_avg.<parameter>`, `exp_avg_sq.<parameter>`, `step.<parameter>`.
+    /// Its state by name: `exp_avg.<parameter>`, `exp_avg_sq.<parameter>` and `step.<parameter>`, or
+    /// `momentum_buffer.<parameter>`.
     pub fn tensors(&self, parameters: &Parameters) -> BTreeMap<String, Tensor> {
         let steps = ("step", &self.steps);
         let moments = self.moments.iter().map(|(name, tensors)| (*name, tensors));

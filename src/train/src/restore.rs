@@ -1,8 +1,9 @@
 //! The trainer's state into a checkpoint and back.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, Meta};
+use checkpoint::{Checkpoint, Meta, TensorData};
 use collective::ProcessGroup;
 use event::EventKind;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::report::Report;
+use crate::scaler::{Scaler, ScalerState};
 use crate::state;
 use crate::step::Stepper;
 use crate::trainer::{CheckpointPlace, Resume};
@@ -23,6 +25,9 @@ struct TrainerState {
     step: u64,
     total_steps: u64,
     updates_per_epoch: u64,
+    /// fp16's loss scale. A job that goes on in another precision starts with a new one, or has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaler: Option<ScalerState>,
 }
 
 /// Whether a checkpoint was written after the last update of its job.
@@ -45,13 +50,14 @@ pub(crate) fn save(
         step,
         total_steps,
         updates_per_epoch,
+        scaler: stepper.scaler.as_ref().map(Scaler::state).transpose()?,
     };
     let written = checkpoint::write(
         &place.root,
         &Checkpoint {
             step,
-            model: state::model_tensors(store)?,
-            optimizer: stepper.state()?,
+            model: model(store, stepper)?,
+            optimizer: to_host(&beside_the_model(stepper))?,
             trainer: json!(state),
             meta: Meta {
                 plan_hash: place.hash.clone(),
@@ -77,6 +83,33 @@ pub fn begins(place: &CheckpointPlace, resume: &Resume) -> Result<bool> {
             Ok(!checkpoint::list(&place.root)?.into_iter().any(is_own))
         }
     }
+}
+
+/// The model as predictions use it: with averaged weights, where there are any.
+fn model(store: &VarStore, stepper: &Stepper) -> Result<Vec<TensorData>> {
+    let mut variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+    if let Some(ema) = &stepper.ema {
+        variables.extend(ema.tensors(&stepper.parameters));
+    }
+    to_host(&variables)
+}
+
+/// The optimizer's state, and with averaged weights in the model the weights themselves as `raw.<parameter>`.
+fn beside_the_model(stepper: &Stepper) -> BTreeMap<String, Tensor> {
+    let parameters = &stepper.parameters;
+    let mut tensors = stepper.optimizer.tensors(parameters);
+    if stepper.ema.is_some() {
+        let names = parameters.names.iter().map(|name| format!("raw.{name}"));
+        tensors.extend(names.zip(parameters.tensors.iter().map(Tensor::shallow_clone)));
+    }
+    tensors
+}
+
+fn to_host(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<TensorData>> {
+    tensors
+        .iter()
+        .map(|(name, tensor)| state::to_host(name, tensor))
+        .collect()
 }
 
 /// Loads what `resume` asks for and returns the updates done: rank 0 chooses, all ranks load the same.
@@ -167,7 +200,14 @@ fn load(
         });
     }
     state::load_model(store, &found.model, &shown)?;
-    stepper.load_state(&found.optimizer, &shown)?;
+    if let Some(ema) = &stepper.ema {
+        // The model's weights are the averaged ones; those of the training follow.
+        ema.restart(&stepper.parameters)?;
+    }
+    state::load(&beside_the_model(stepper), &found.optimizer, &shown)?;
+    if let (Some(scaler), Some(saved)) = (&mut stepper.scaler, &state.scaler) {
+        scaler.load(saved)?;
+    }
     Ok(state.step)
 }
 
@@ -178,3 +218,6 @@ fn agree_on(group: &ProcessGroup, device: Device, step: Option<u64>) -> Result<O
     group.broadcast(&number, 0)?;
     Ok(u64::try_from(number.f_int64_value(&[0])?).ok())
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,10 +176,7 @@ mod tests {
         let mut scaler = scaler(2.0, 2000);
         assert_eq!(scaler.moved(false, 6).unwrap(), 1.0);
         let error = scaler.moved(false, 7).unwrap_err();
-        assert!(
-            error.to_string().starts_with("update 7: "),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("update 7: "), "{error}");
         assert_eq!(error.class(), event::FailureClass::Diverged);
     }
 }

@@ -18,6 +18,11 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// Where they lie: the CPU, where there are none.
+    pub fn device(&self) -> Device {
+        self.tensors.first().map_or(Device::Cpu, Tensor::device)
+    }
+
     /// The store's variables that require a gradient.
     pub fn of(store: &VarStore) -> Self {
         let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();

@@ -1,17 +1,22 @@
-//! One update of the weights: micro-batches, gradients averaged over ranks, clip, optimizer.
+//! One update of the weights: micro-batches, gradients averaged over ranks, unscale, clip, optimizer, average.
+//!
+//! It knows neither recipes nor loaders nor checkpoints: samples and their loss come from outside.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use checkpoint::TensorData;
-use collective::{ProcessGroup, ReduceOp, Reducer, ReducerOptions, backward, kernels};
+use collective::{ProcessGroup, Reducer, ReducerOptions, backward, kernels};
 use event::Phase;
-use tch::{Kind, Tensor};
+use tch::{Cuda, Device, Tensor};
 
 use crate::config::UpdateConfig;
+use crate::ema::Ema;
 use crate::optimizer::Optimizer;
 use crate::report::Report;
-use crate::state::{self, Parameters};
+use crate::scaler::Scaler;
+use crate::state::Parameters;
+use crate::statistics::Statistics;
+use crate::tally::Tally;
 use crate::{Result, TrainError};
 
 /// The loss of a micro-batch and what it is made of; each a mean over the micro-batch's samples.
@@ -32,21 +37,31 @@ pub struct Outcome {
     /// L2 norm of the averaged gradient before clipping.
     pub gradient_norm: f64,
     pub images: u64,
-    /// Wall time of this rank, in seconds.
+    /// Wall time of this rank, in seconds. On a GPU that of queueing, but for the phase that waits for the results; see
+    /// [`UpdateConfig::timed`].
     pub phases: BTreeMap<Phase, f64>,
     /// Some rank was asked to stop.
     pub stop: bool,
+    /// The factor of fp16's losses in this update.
+    pub loss_scale: Option<f64>,
+    /// A gradient was not finite under that factor: the weights stay as they were, the next update has a smaller one.
+    pub skipped: bool,
 }
 
 /// Updates a model's parameters, over all ranks of a group.
 pub struct Stepper<'a> {
     pub(crate) parameters: Parameters,
     pub(crate) optimizer: Optimizer,
+    pub(crate) scaler: Option<Scaler>,
+    pub(crate) ema: Option<Ema>,
+    statistics: Statistics,
     group: &'a ProcessGroup,
     report: &'a dyn Report,
     /// None in a world of one rank: there is nothing to average.
     reducer: Option<Reducer>,
     clip_norm: Option<f64>,
+    sync_batch_norm: bool,
+    timed: bool,
 }
 
 impl<'a> Stepper<'a> {
@@ -58,20 +73,35 @@ impl<'a> Stepper<'a> {
         report: &'a dyn Report,
     ) -> Result<Self> {
         let optimizer = Optimizer::new(&parameters, config.rule, &config.grouping)?;
+        let device = parameters.device();
+        let scaler = config.loss_scaling.as_ref();
+        let scaler = scaler
+            .map(|scaling| Scaler::new(scaling, device))
+            .transpose()?;
+        let ema = config.ema.map(|decay| Ema::new(&parameters, decay));
         let reducer = (group.world_size() > 1)
             .then(|| Reducer::new(&parameters.tensors, group, ReducerOptions::default()))
             .transpose()?;
         Ok(Stepper {
+            statistics: Statistics::new(&parameters.buffers),
             parameters,
             optimizer,
+            scaler,
+            ema: ema.transpose()?,
             group,
             report,
             reducer,
             clip_norm: config.clip_norm,
+            sync_batch_norm: config.sync_batch_norm,
+            timed: config.timed,
         })
     }
 
-    /// Update number `step` (from 0): `load` gives the samples of a micro-batch, `forward` their loss.
+    /// Update number `step` (from 0): `load` gives the samples of a micro-batch, `forward` their loss, in f32.
+    ///
+    /// # Errors
+    /// `NotFinite` for a loss or gradient that is not finite, `LossScale` where fp16 finds no scale under which it is; what
+    /// `load`, `forward` and the collectives fail with. The parameters are then those of before the update.
     pub fn update<S>(
         &mut self,
         step: u64,
@@ -81,12 +111,15 @@ impl<'a> Stepper<'a> {
         mut forward: impl FnMut(S) -> Result<Losses>,
         stop_requested: bool,
     ) -> Result<Outcome> {
-        let mut clock = Clock::start();
+        let device = self.parameters.device();
+        let mut clock = Clock::start(device, self.timed);
         let enter = |phase| self.report.at(phase, step + 1, self.group.sequence());
         enter(Phase::DataWait);
-        kernels::zero_grad(&self.parameters.tensors)?;
-        let mut sums: Vec<(&'static str, f64)> = Vec::new();
-        let (mut loss_sum, mut images) = (0.0, 0);
+        self.clear_gradients()?;
+        if self.scaler.is_some() {
+            self.statistics.remember()?;
+        }
+        let mut tally = Tally::new(device);
         for micro in 0..accumulation {
             let samples = load()?;
             clock.lap(Phase::DataWait);
@@ -97,24 +130,20 @@ impl<'a> Stepper<'a> {
                 reducer.prepare_for_forward()?;
             }
             let losses = forward(samples)?;
-            let scaled = losses.total.f_div_scalar(accumulation as f64)?;
-            loss_sum += losses.total.f_double_value(&[])?;
-            for (i, (name, part)) in losses.parts.iter().enumerate() {
-                if sums.len() <= i {
-                    sums.push((name, 0.0));
-                }
-                sums[i].1 += part.f_double_value(&[])?;
+            tally.add(&losses)?;
+            let mut loss = losses.total.f_div_scalar(accumulation as f64)?;
+            if let Some(scaler) = &self.scaler {
+                loss = scaler.scaled(&loss)?;
             }
-            images += losses.images;
             clock.lap(Phase::Forward);
             enter(Phase::Backward);
             match self.reducer.as_mut().filter(|_| last) {
                 Some(reducer) => {
                     reducer.prepare_for_backward(&[])?;
                     // Names rank and peer where the reduction inside it fails.
-                    reducer.backward(&scaled)?;
+                    reducer.backward(&loss)?;
                 }
-                None => backward(&scaled)?,
+                None => backward(&loss)?,
             }
             clock.lap(Phase::Backward);
             enter(Phase::DataWait);
@@ -123,99 +152,89 @@ impl<'a> Stepper<'a> {
             reducer.check_finished()?;
         }
         enter(Phase::AllReduce);
-        self.average_buffers()?;
-
-        let mut values = vec![f64::from(u8::from(stop_requested)), images as f64, loss_sum];
-        values.extend(sums.iter().map(|(_, sum)| sum));
-        let values = self.sum_over_ranks(&values)?;
+        if !self.sync_batch_norm {
+            self.statistics.average(self.group)?;
+        }
+        let gradients = kernels::grads(&self.parameters.tensors)?;
+        let scaler = self.scaler.as_ref();
+        let overflow = scaler
+            .map(|scaler| scaler.unscale(&gradients))
+            .transpose()?;
+        let totals = tally.over_ranks(self.group, stop_requested, overflow.as_ref())?;
         clock.lap(Phase::AllReduce);
         enter(Phase::Optimizer);
-        let mean = |sum: f64| sum / (accumulation * self.group.world_size()) as f64;
-        let loss = mean(values[2]);
 
-        let gradients = kernels::grads(&self.parameters.tensors)?;
         let gradient_norm = match self.clip_norm {
             Some(limit) => kernels::clip_grad_norm(&gradients, limit)?,
             None => kernels::grad_norm(&gradients)?.f_double_value(&[])?,
         };
-        // All ranks have the same averaged gradient and loss, so all come to the same verdict.
-        for (what, value) in [("loss", loss), ("gradient's norm", gradient_norm)] {
-            if !value.is_finite() {
-                return Err(TrainError::NotFinite {
-                    step: step + 1,
-                    what,
-                    value,
-                });
+        let mut loss_scale = None;
+        if let Some(scaler) = &mut self.scaler {
+            loss_scale = Some(scaler.scale()?);
+            scaler.moved(!totals.overflow, step + 1)?;
+        }
+        if totals.overflow {
+            self.statistics.recover()?;
+        } else {
+            // All ranks have the same averaged gradient and loss, so all come to the same verdict.
+            for (what, value) in [("loss", totals.loss), ("gradient's norm", gradient_norm)] {
+                if !value.is_finite() {
+                    return Err(TrainError::NotFinite {
+                        step: step + 1,
+                        what,
+                        value,
+                    });
+                }
+            }
+            self.optimizer.update(&self.parameters, &gradients, lr)?;
+            if let Some(ema) = &self.ema {
+                ema.update(&self.parameters)?;
             }
         }
-        self.optimizer.update(&self.parameters, &gradients, lr)?;
         clock.lap(Phase::Optimizer);
         Ok(Outcome {
-            loss,
-            parts: sums
-                .iter()
-                .zip(&values[3..])
-                .map(|((name, _), sum)| ((*name).to_owned(), mean(*sum)))
+            loss: totals.loss,
+            parts: totals
+                .parts
+                .into_iter()
+                .map(|(name, mean)| (name.to_owned(), mean))
                 .collect(),
             gradient_norm,
-            images: values[1] as u64,
+            images: totals.images,
             phases: clock.phases,
-            stop: values[0] > 0.0,
+            stop: totals.stop,
+            loss_scale,
+            skipped: totals.overflow,
         })
     }
 
-    /// All that the next updates depend on beside the model, as a checkpoint holds it.
-    pub(crate) fn state(&self) -> Result<Vec<TensorData>> {
-        self.optimizer
-            .tensors(&self.parameters)
-            .iter()
-            .map(|(name, tensor)| state::to_host(name, tensor))
-            .collect()
+    /// Runs `body` on the averaged weights, where there are any, and puts the weights of the training back.
+    pub fn averaged<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(ema) = &self.ema else {
+            return body();
+        };
+        ema.swap(&self.parameters)?;
+        let result = body();
+        ema.swap(&self.parameters)?;
+        result
     }
 
-    /// Takes over what [`Stepper::state`] gave; `place` names the checkpoint in errors.
-    pub(crate) fn load_state(&mut self, saved: &[TensorData], place: &str) -> Result<()> {
-        state::load(&self.optimizer.tensors(&self.parameters), saved, place)
-    }
-
-    /// Running statistics become the mean over ranks at every update, so that any rank's state is the job's state and
-    /// a checkpoint at any step resumes exactly.
-    fn average_buffers(&self) -> Result<()> {
-        if self.group.world_size() == 1 || self.parameters.buffers.is_empty() {
-            return Ok(());
+    /// Ends the training: the parameters keep the averaged weights, where there are any.
+    pub fn finish(self) -> Result<()> {
+        match &self.ema {
+            Some(ema) => ema.swap(&self.parameters),
+            None => Ok(()),
         }
-        let _no_grad = tch::no_grad_guard();
-        let buffers = &self.parameters.buffers;
-        let flat: Vec<Tensor> = buffers
-            .iter()
-            .map(|b| b.f_view(-1))
-            .collect::<std::result::Result<_, _>>()?;
-        let all = Tensor::f_cat(&flat, 0)?;
-        self.group.all_reduce(&all, ReduceOp::Mean)?;
-        let mut from = 0;
-        for mut target in flat {
-            let length = target.numel() as i64;
-            target.f_copy_(&all.f_narrow(0, from, length)?)?;
-            from += length;
+    }
+
+    /// Gradients are made anew by the first micro-batch, which needs less memory than to hold them through its forward
+    /// pass; those of a reducer lie in its buckets and stay.
+    fn clear_gradients(&self) -> Result<()> {
+        match self.reducer {
+            Some(_) => kernels::zero_grad(&self.parameters.tensors)?,
+            None => kernels::free_grad(&self.parameters.tensors)?,
         }
         Ok(())
-    }
-
-    /// Sums a few numbers over ranks, in f64.
-    fn sum_over_ranks(&self, values: &[f64]) -> Result<Vec<f64>> {
-        if self.group.world_size() == 1 {
-            return Ok(values.to_vec());
-        }
-        let device = self
-            .parameters
-            .tensors
-            .first()
-            .map_or(tch::Device::Cpu, Tensor::device);
-        let sum = Tensor::f_from_slice(values)?
-            .f_to_device(device)?
-            .f_to_kind(Kind::Double)?;
-        self.group.all_reduce(&sum, ReduceOp::Sum)?;
-        Ok(Vec::<f64>::try_from(sum.f_to_device(tch::Device::Cpu)?)?)
     }
 }
 
@@ -223,19 +242,31 @@ impl<'a> Stepper<'a> {
 struct Clock {
     last: Instant,
     phases: BTreeMap<Phase, f64>,
+    /// The GPU to wait for at the end of a phase.
+    gpu: Option<i64>,
 }
 
 impl Clock {
-    fn start() -> Self {
+    fn start(device: Device, timed: bool) -> Self {
         Clock {
             last: Instant::now(),
             phases: BTreeMap::new(),
+            gpu: match device {
+                Device::Cuda(index) if timed => Some(index as i64),
+                _ => None,
+            },
         }
     }
 
     fn lap(&mut self, phase: Phase) {
+        if let Some(index) = self.gpu {
+            Cuda::synchronize(index);
+        }
         let now = Instant::now();
         *self.phases.entry(phase).or_default() += (now - self.last).as_secs_f64();
         self.last = now;
     }
 }
+
+#[cfg(test)]
+mod tests;

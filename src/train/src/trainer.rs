@@ -13,11 +13,12 @@ use recipe::Training;
 use tch::nn::VarStore;
 
 use crate::config::UpdateConfig;
+use crate::execution::Execution;
 use crate::report::Report;
 use crate::restore::{restore, save};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
-use crate::step::{Losses, Stepper};
+use crate::step::{Losses, Outcome, Stepper};
 use crate::stop::StopFlag;
 use crate::{Result, TrainError};
 
@@ -69,6 +70,7 @@ pub struct Setup<'a> {
     pub store: &'a VarStore,
     pub group: &'a ProcessGroup,
     pub training: &'a Training,
+    pub execution: &'a Execution,
     /// Samples a rank takes through the model at once, and how often before an update.
     pub micro_batch: usize,
     pub accumulation: usize,
@@ -99,7 +101,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
 
     broadcast_variables(setup.store, group)?;
     let parameters = Parameters::of(setup.store);
-    let update = UpdateConfig::of(training);
+    let update = UpdateConfig::of(&training.optimization, setup.execution.config());
     let mut stepper = Stepper::new(parameters, &update, group, setup.report)?;
     let start = restore(
         checkpoints,
@@ -118,15 +120,10 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
         // evaluates when it goes on.
         if step > 0 && step.is_multiple_of(per_epoch * training.evaluate_every) {
-            evaluate(task, setup, step)?;
+            stepper.averaged(|| evaluate(task, setup, step))?;
         }
         let began = Instant::now();
-        let rate = learning_rate(
-            training.optimization.learning_rate,
-            training.optimization.warmup,
-            step,
-            total,
-        );
+        let rate = learning_rate(&training.optimization, step, total);
         let load = || {
             (0..setup.micro_batch)
                 .map(|_| {
@@ -137,38 +134,76 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
                 .collect::<data::Result<Vec<_>>>()
                 .map_err(TrainError::from)
         };
-        let outcome = stepper.update(
-            step,
-            rate,
-            setup.accumulation,
-            load,
-            |samples| task.loss(samples),
-            setup.stop.is_requested(),
-        )?;
+        let mut micro = 0;
+        let forward = |samples| {
+            // What is dropped is a function of the step, as all randomness: a resume needs no generator's state.
+            tch::manual_seed(dropout_seed([setup.seed, step, micro, group.rank() as u64]));
+            micro += 1;
+            task.loss(samples)
+        };
+        let stop = setup.stop.is_requested();
+        let outcome = stepper.update(step, rate, setup.accumulation, load, forward, stop)?;
         let done = step + 1;
+        let stop = outcome.stop;
         if group.rank() == 0 {
-            setup.report.report(EventKind::Step(StepRecord {
-                step: done,
-                total_steps: total,
-                epoch: step / per_epoch,
-                loss: outcome.loss,
-                losses: outcome.parts,
-                learning_rate: rate,
-                gradient_norm: outcome.gradient_norm,
-                samples: batch as u64,
-                images: outcome.images,
-                seconds: began.elapsed().as_secs_f64(),
-                phases: outcome.phases,
-            }));
+            let place = (done, total, step / per_epoch);
+            let seconds = began.elapsed().as_secs_f64();
+            setup
+                .report
+                .report(step_event(outcome, place, rate, batch, seconds));
         }
-        if outcome.stop || done.is_multiple_of(checkpoints.every) || done == total {
+        if stop || done.is_multiple_of(checkpoints.every) || done == total {
             write_checkpoint(setup, &stepper, done, total, per_epoch)?;
         }
-        if outcome.stop {
+        if stop {
             return Ok((Ended::Stopped, done));
         }
     }
+    stepper.finish()?;
     Ok((Ended::Finished, total))
+}
+
+/// A record of the update, or a warning that fp16 left it out.
+fn step_event(
+    outcome: Outcome,
+    (step, total_steps, epoch): (u64, u64, u64),
+    learning_rate: f64,
+    batch: usize,
+    seconds: f64,
+) -> EventKind {
+    if outcome.skipped {
+        let scale = outcome.loss_scale.unwrap_or_default();
+        let message = format!(
+            "update {step} of {total_steps} is left out: a gradient overflowed fp16 under the loss scale of {scale}, which \
+             is halved; now and then that is how fp16 finds its scale"
+        );
+        return EventKind::Warning { message };
+    }
+    EventKind::Step(StepRecord {
+        step,
+        total_steps,
+        epoch,
+        loss: outcome.loss,
+        losses: outcome.parts,
+        learning_rate,
+        gradient_norm: outcome.gradient_norm,
+        loss_scale: outcome.loss_scale,
+        samples: batch as u64,
+        images: outcome.images,
+        seconds,
+        phases: outcome.phases,
+    })
+}
+
+/// One seed of several numbers (splitmix64's steps).
+fn dropout_seed(numbers: [u64; 4]) -> i64 {
+    let mixed = numbers.into_iter().fold(0u64, |state, number| {
+        let mut z = (state ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    });
+    (mixed >> 1) as i64
 }
 
 fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<()> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use checkpoint::{FitOptions, Part, TensorSpec};
 use plan::model_request::{self, ComputeDevice, ModelSpec};
+use recipe::Numerics;
 use stage::model::{Model, ModelStage, Sizes, TensorSet};
 use tch::Device;
-use recipe::Numerics;
 use train::{CollectiveError, ExecutionConfig, TrainError};
 
 use crate::arguments::DeviceKind;

@@ -7,8 +7,8 @@ use plan::model_request::{ModelReport, ModelSpec, StepSpec, UpdateRow};
 use stage::model::TensorSet;
 use tch::Tensor;
 use train::{
-    Backend, Execution, ExecutionConfig, LossScaling, Parameters, ProcessGroup,
-    Rendezvous, Report, Stepper, Store, TrainError, UpdateConfig,
+    Backend, Execution, ExecutionConfig, LossScaling, Parameters, ProcessGroup, Rendezvous, Report,
+    Stepper, Store, TrainError, UpdateConfig,
 };
 
 use super::build::{build, device, execution};

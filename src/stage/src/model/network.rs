@@ -5,8 +5,8 @@ use nn::{
     StudyModel,
 };
 use recipe::BoxLoss;
-use tch::nn::VarStore;
 use tch::Tensor;
+use tch::nn::VarStore;
 use train::{Execution, Losses, TrainError, full};
 
 use crate::Result;
@@ -77,12 +77,8 @@ impl Network {
     ) -> Result<Outputs> {
         let image = |shape| Ok::<_, TrainError>(execution.images(input.get("image", shape)?)?);
         Ok(match self {
-            Network::Backbone(net) => {
-                Outputs::Features(net.forward(&image("B, C, H, W")?, pass)?)
-            }
-            Network::Localizer(net) => {
-                Outputs::Located(net.forward(&image("B, C, H, W")?, pass)?)
-            }
+            Network::Backbone(net) => Outputs::Features(net.forward(&image("B, C, H, W")?, pass)?),
+            Network::Localizer(net) => Outputs::Located(net.forward(&image("B, C, H, W")?, pass)?),
             Network::Slices(net) => {
                 let image = image("B, S, C, H, W")?;
                 let position = input.get("position", "B, S")?;

@@ -16,6 +16,7 @@ const FLUSH_SECONDS: f64 = 5.0;
 /// | tag | from |
 /// |---|---|
 /// | `train/loss`, `train/loss/<part>`, `train/learning_rate`, `train/gradient_norm` | a step |
+/// | `train/loss_scale` | a step in fp16 |
 /// | `train/samples_per_second`, `train/images_per_second` | a step: global batch over wall time |
 /// | `eval/<set>/<metric>` | an evaluation |
 /// | `job/retried`, `job/failed` (texts) | the launcher: why, at the last step that stands |
@@ -167,6 +168,8 @@ impl JobRecords {
             ("train/learning_rate".to_owned(), record.learning_rate),
             ("train/gradient_norm".to_owned(), record.gradient_norm),
         ];
+        let scale = record.loss_scale;
+        values.extend(scale.map(|scale| ("train/loss_scale".to_owned(), scale)));
         let parts = record.losses.iter();
         values.extend(parts.map(|(part, &loss)| (format!("train/loss/{part}"), loss)));
         if record.seconds > 0.0 {

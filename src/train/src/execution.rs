@@ -1,0 +1,168 @@
+//! How networks are run on this rank's device: number types, memory layout, and what the world outside adds to a pass.
+
+use collective::{autocast, kernels};
+use nn::{Architecture, Pass};
+use recipe::{Numerics, Precision};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::Result;
+
+/// The recipe's wishes as they come true on a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExecutionConfig {
+    pub device: Device,
+    /// The type of matrix products and convolutions, [`Kind::Half`] or [`Kind::BFloat16`]; f32 where absent.
+    pub half: Option<Kind>,
+    pub channels_last: bool,
+    pub sync_batch_norm: bool,
+    pub gradient_checkpointing: bool,
+}
+
+impl ExecutionConfig {
+    /// f32 in PyTorch's own layout.
+    pub fn plain(device: Device) -> Self {
+        ExecutionConfig {
+            device,
+            half: None,
+            channels_last: false,
+            sync_batch_norm: false,
+            gradient_checkpointing: false,
+        }
+    }
+
+    /// What the recipe asks for, and where it leaves the choice, what suits the device: fp16 on GPUs, f32 on CPUs; channels
+    /// last on GPUs for the architectures that gain by it.
+    ///
+    /// # Errors
+    /// An architecture that is not known.
+    pub fn of(numerics: &Numerics, arch: &str, device: Device) -> Result<Self> {
+        let gpu = device.is_cuda();
+        Ok(ExecutionConfig {
+            device,
+            half: match numerics.precision {
+                Precision::Auto => gpu.then_some(Kind::Half),
+                Precision::Fp32 => None,
+                Precision::Bf16 => Some(Kind::BFloat16),
+                Precision::Fp16 => Some(Kind::Half),
+            },
+            channels_last: match numerics.channels_last {
+                Some(chosen) => chosen,
+                None => gpu && Architecture::of(arch)?.prefers_channels_last(),
+            },
+            sync_batch_norm: numerics.sync_batch_norm,
+            gradient_checkpointing: numerics.gradient_checkpointing,
+        })
+    }
+
+    /// What a user should know before waiting for it: a half type on a CPU that has no units for it.
+    pub fn warning(&self) -> Option<String> {
+        let (name, there) = match (self.device, self.half) {
+            (Device::Cpu, Some(Kind::BFloat16)) => ("bf16", cpu_has_bf16()),
+            (Device::Cpu, Some(_)) => ("fp16", cpu_has_fp16()),
+            _ => return None,
+        };
+        (!there).then(|| {
+            format!(
+                "precision {name} on a CPU without {name} units takes about ten times as long as fp32: take it to try \
+                 {name} out, and write `precision: fp32` to train"
+            )
+        })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_has_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_has_fp16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512fp16")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_has_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_has_fp16() -> bool {
+    std::arch::is_aarch64_feature_detected!("fp16")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_has_bf16() -> bool {
+    false
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_has_fp16() -> bool {
+    false
+}
+
+/// Runs the passes of one model.
+#[derive(Debug)]
+pub struct Execution {
+    config: ExecutionConfig,
+    training: Pass,
+}
+
+impl Execution {
+    pub fn new(config: ExecutionConfig) -> Self {
+        Execution {
+            config,
+            training: Pass::train(),
+        }
+    }
+
+    pub fn config(&self) -> &ExecutionConfig {
+        &self.config
+    }
+
+    pub fn device(&self) -> Device {
+        self.config.device
+    }
+
+    /// Lays the convolution kernels of a model out as this execution wants them. Call it once the model is made, before
+    /// [`crate::Parameters::of`].
+    pub fn lay_out(&self, store: &VarStore) -> Result<()> {
+        if self.config.channels_last {
+            let variables: Vec<Tensor> = store.variables().into_values().collect();
+            kernels::channels_last(&variables)?;
+        }
+        Ok(())
+    }
+
+    /// Images in the layout of the kernels: (B, C, H, W) or (B, S, C, H, W) -> the same shape.
+    pub fn images(&self, images: Tensor) -> Result<Tensor> {
+        if !self.config.channels_last {
+            return Ok(images);
+        }
+        let shape = images.size();
+        let leading = shape.len().saturating_sub(3);
+        let flat: Vec<i64> = std::iter::once(-1)
+            .chain(shape[leading..].iter().copied())
+            .collect();
+        // A network that joins B and S again gets a view of this.
+        Ok(kernels::to_channels_last(&images.f_reshape(&flat)?)?.f_view(&shape[..])?)
+    }
+
+    /// A forward pass in training, under autocast. Take the loss of its outputs outside, in f32 (see [`full`]).
+    pub fn train<T>(&self, pass: impl FnOnce(&Pass) -> Result<T>) -> Result<T> {
+        autocast::run(self.config.device, self.config.half, || {
+            pass(&self.training)
+        })
+    }
+
+    /// A forward pass in evaluation, under autocast and without gradient.
+    pub fn evaluate<T>(&self, pass: impl FnOnce(&Pass) -> Result<T>) -> Result<T> {
+        let _no_grad = tch::no_grad_guard();
+        autocast::run(self.config.device, self.config.half, || pass(&Pass::eval()))
+    }
+}
+
+/// An output of a network in f32.
+pub fn full(output: &Tensor) -> Result<Tensor> {
+    Ok(output.f_to_kind(Kind::Float)?)
+}
