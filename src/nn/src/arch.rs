@@ -152,17 +152,6 @@ impl Architecture {
             Family::EfficientNet(_) => true,
         }
     }
-
-    /// The weight of its first convolution, (C', C, k, k): the one that in_chans changes.
-    pub fn first_convolution(&self) -> &'static str {
-        match self.family {
-            Family::ResNet(config) => match config.stem {
-                Stem::Single => "conv1.weight",
-                Stem::Deep => "conv1.0.weight",
-            },
-            Family::EfficientNet(_) => "conv_stem.weight",
-        }
-    }
 }
 
 /// The architectures that [`Backbone::new`] knows.
