@@ -37,6 +37,8 @@ fn main() {
         "cpp/optimizers.cpp",
         "cpp/autocast.cpp",
         "cpp/recompute.cpp",
+        "cpp/batch_norm.cpp",
+        "cpp/device.cpp",
     ])
     .compile("spinectl_collective");
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -94,3 +94,51 @@ SpcStatus spc_fused_sgd(
         /*maximize=*/false, first != 0);
   });
 }
+
+SpcStatus spc_lamb(
+    const SpcTensor* parameters, const SpcTensor* gradients, const SpcTensor* exp_avg, const SpcTensor* exp_avg_sq,
+    const SpcTensor* steps, size_t count, double lr, double beta1, double beta2, double eps, double weight_decay,
+    int32_t always_adapt, char** message) {
+  return spc::guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    const auto parameter_list = spc::tensors(parameters, count);
+    const auto gradient_list = spc::tensors(gradients, count);
+    const auto exp_avg_list = spc::tensors(exp_avg, count);
+    const auto exp_avg_sq_list = spc::tensors(exp_avg_sq, count);
+    const auto step_list = spc::tensors(steps, count);
+    check_parameters(parameter_list);
+    check_steps(parameter_list, step_list);
+    check_state(parameter_list, {&gradient_list, &exp_avg_list, &exp_avg_sq_list});
+
+    at::_foreach_add_(step_list, 1);
+    at::_foreach_lerp_(exp_avg_list, gradient_list, 1 - beta1);
+    at::_foreach_mul_(exp_avg_sq_list, beta2);
+    at::_foreach_addcmul_(exp_avg_sq_list, gradient_list, gradient_list, 1 - beta2);
+
+    // In f64: in f32, 1 - beta2^t would lose half of its digits in the first updates. All of it stays on the device.
+    Tensors flat_steps;
+    for (const auto& step : step_list) {
+      flat_steps.push_back(step.view(-1));
+    }
+    const auto t = at::cat(flat_steps).to(at::kDouble);
+    const auto correction1 = (1 - at::pow(beta1, t)).unbind();
+    const auto correction2 = (1 - at::pow(beta2, t)).sqrt().unbind();
+    auto updates = at::_foreach_div(exp_avg_list, correction1);
+    {
+      const auto denominators = at::_foreach_sqrt(exp_avg_sq_list);
+      at::_foreach_div_(denominators, correction2);
+      at::_foreach_add_(denominators, eps);
+      at::_foreach_div_(updates, denominators);
+    }
+    if (weight_decay != 0) {
+      at::_foreach_add_(updates, parameter_list, weight_decay);
+    }
+    if (weight_decay != 0 || always_adapt != 0) {
+      const auto weights = at::stack(at::_foreach_norm(parameter_list));
+      const auto norms = at::stack(at::_foreach_norm(updates));
+      const auto both = (weights > 0).logical_and_(norms > 0);
+      at::_foreach_mul_(updates, at::where(both, weights / norms, 1.0).unbind());
+    }
+    at::_foreach_add_(parameter_list, updates, -lr);
+  });
+}

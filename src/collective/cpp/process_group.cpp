@@ -8,10 +8,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/comm.hpp>
 
-#include <dlfcn.h>
-
 #include <cstdlib>
-#include <string>
 
 using std::chrono::milliseconds;
 
@@ -252,17 +249,4 @@ void spc_group_free(SpcGroup* group) {
     }
   });
   std::free(ignored);
-}
-
-SpcStatus spc_libtorch_folder(char** folder, char** message) {
-  return spc::guarded(message, [&] {
-    Dl_info info;
-    TORCH_CHECK(
-        dladdr(reinterpret_cast<void*>(&c10d::broadcast_coalesced), &info) != 0 && info.dli_fname != nullptr,
-        "the loader does not know which file libtorch_cpu was loaded from");
-    const std::string file(info.dli_fname);
-    const auto slash = file.rfind('/');
-    const std::string parent = slash == std::string::npos ? "." : file.substr(0, slash);
-    *folder = copy(parent.data(), parent.size());
-  });
 }

@@ -82,6 +82,10 @@ SpcStatus spc_fused_adamw(
 SpcStatus spc_fused_sgd(
     const SpcTensor* parameters, const SpcTensor* gradients, const SpcTensor* momentum_buffers, size_t count, double lr,
     double momentum, double weight_decay, int32_t nesterov, int32_t first, char** message);
+SpcStatus spc_lamb(
+    const SpcTensor* parameters, const SpcTensor* gradients, const SpcTensor* exp_avg, const SpcTensor* exp_avg_sq,
+    const SpcTensor* steps, size_t count, double lr, double beta1, double beta2, double eps, double weight_decay,
+    int32_t always_adapt, char** message);
 SpcStatus spc_grad_norm(const SpcTensor* gradients, size_t count, SpcTensor* norm, char** message);
 SpcStatus spc_clip_grad_norm(const SpcTensor* gradients, size_t count, double max_norm, double* norm, char** message);
 SpcStatus spc_foreach_mul(const SpcTensor* tensors, size_t count, double factor, char** message);
@@ -130,15 +134,22 @@ typedef struct SpcBlock {
 // y = block(x), without keeping what the block computes in between: the backward pass runs it again. The closure is the
 // callee's, whatever the outcome.
 SpcStatus spc_recompute(SpcTensor x, const SpcBlock* block, SpcTensor* output, char** message);
+// Batch normalisation of x, (B, C, ...), by the statistics of all ranks' x. The running statistics may both be null; otherwise
+// they move. The gradients of weight and bias are of this rank's x alone.
+SpcStatus spc_sync_batch_norm(
+    SpcGroup* group, SpcTensor x, SpcTensor weight, SpcTensor bias, SpcTensor running_mean, SpcTensor running_var,
+    double momentum, double eps, SpcTensor* output, char** message);
 // spc_backward on a thread of its own, in this thread's state. Meanwhile this thread is in serve(context), which is to return
 // once close(context) was called, on the other thread. Neither throws; where the thread cannot be made, neither is called.
 SpcStatus spc_backward_beside(
     SpcTensor loss, void (*serve)(void*), void (*close)(void*), void* context, char** message);
 
-// --- where libtorch is ---------------------------------------------------------------------------------------------------
+// --- where libtorch is, and on which device ------------------------------------------------------------------------------
 
 // The folder that libtorch_cpu.so was loaded from, made with malloc.
 SpcStatus spc_libtorch_folder(char** folder, char** message);
+// Makes the CUDA device `index` this thread's current one, where there are more than `index`; *found says how many there are.
+SpcStatus spc_cuda_set_device(uint64_t index, uint64_t* found, char** message);
 
 #ifdef __cplusplus
 }

@@ -31,6 +31,24 @@ pub fn load() -> Result<()> {
     })
 }
 
+/// Makes the CUDA device `index` this thread's current one, and [`load`]s the GPU half first. A rank calls it before anything
+/// else of CUDA: what libtorch and NCCL do on the current device would otherwise begin a context on device 0, which costs
+/// memory there for each rank.
+///
+/// # Errors
+/// As [`load`]; `NoDevice` where there is no such device; `Torch` where CUDA refuses it.
+pub fn set_device(index: usize) -> Result<()> {
+    load()?;
+    let mut found = 0;
+    // SAFETY: the output lives across the call.
+    call(|message| unsafe { ffi::spc_cuda_set_device(index as u64, &raw mut found, message) })
+        .map_err(|failure| CollectiveError::local("set_device", failure))?;
+    if index as u64 >= found {
+        return Err(CollectiveError::NoDevice { index, found });
+    }
+    Ok(())
+}
+
 /// The constructor in `libspinectl_nccl.so`, which lies beside the program or where it was built.
 pub(crate) fn nccl_backend() -> Result<ffi::NcclBackend> {
     static BACKEND: OnceLock<std::result::Result<ffi::NcclBackend, String>> = OnceLock::new();

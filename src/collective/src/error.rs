@@ -76,6 +76,13 @@ pub enum CollectiveError {
         remedy: String,
     },
 
+    /// A rank was given a GPU that libtorch does not see.
+    #[error(
+        "there is no CUDA device {index}: libtorch sees {found}; start no more ranks than that on this machine, and see that \
+         `nvidia-smi` lists the GPUs and that CUDA_VISIBLE_DEVICES names them"
+    )]
+    NoDevice { index: usize, found: u64 },
+
     /// The device, or the host, has no memory left.
     #[error(
         "{operation}: out of memory ({detail}); use a smaller micro-batch with more accumulation"

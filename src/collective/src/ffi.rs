@@ -198,6 +198,21 @@ unsafe extern "C" {
         first: i32,
         message: Message,
     ) -> i32;
+    pub(crate) fn spc_lamb(
+        parameters: Tensors,
+        gradients: Tensors,
+        exp_avg: Tensors,
+        exp_avg_sq: Tensors,
+        steps: Tensors,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+        always_adapt: i32,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_grad_norm(
         gradients: Tensors,
         count: usize,
@@ -273,6 +288,18 @@ unsafe extern "C" {
         output: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
+    pub(crate) fn spc_sync_batch_norm(
+        group: *mut Group,
+        x: *mut C_tensor,
+        weight: *mut C_tensor,
+        bias: *mut C_tensor,
+        running_mean: *mut C_tensor,
+        running_var: *mut C_tensor,
+        momentum: f64,
+        eps: f64,
+        output: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_backward_beside(
         loss: *mut C_tensor,
         serve: Work,
@@ -281,6 +308,7 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
+    pub(crate) fn spc_cuda_set_device(index: u64, found: *mut u64, message: Message) -> i32;
     pub(crate) fn spc_libtorch_folder(folder: *mut *mut c_char, message: Message) -> i32;
 }
 

@@ -9,7 +9,7 @@ use tch::Tensor;
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, call};
 
-pub use optimizer::{AdamW, Sgd, fused_adamw, fused_sgd};
+pub use optimizer::{AdamW, Lamb, Sgd, fused_adamw, fused_sgd, lamb};
 
 /// The 2-norm of all gradients taken as one vector: a scalar tensor on their device, so that nothing waits.
 ///

@@ -180,3 +180,19 @@ fn nccl_says_what_is_missing_where_it_cannot_run() {
         );
     }
 }
+
+#[test]
+fn a_device_that_is_not_there_is_refused() {
+    let refused = |index| collective::cuda::set_device(index).unwrap_err();
+    if collective::cuda::load().is_err() {
+        assert!(matches!(refused(0), CollectiveError::Library { .. }));
+        return;
+    }
+    let found = tch::Cuda::device_count() as usize;
+    for index in [found, found + 1, 300] {
+        let error = refused(index).to_string();
+        let start = format!("there is no CUDA device {index}: libtorch sees {found};");
+        assert!(error.starts_with(&start), "{error}");
+    }
+    (0..found).for_each(|index| collective::cuda::set_device(index).unwrap());
+}

@@ -1,12 +1,17 @@
 //! The multi-tensor kernels against the same formulas in plain tensor operations.
 
-use collective::kernels::{self, AdamW, ScaleGrowth, Sgd};
+use std::sync::Mutex;
+
+use collective::kernels::{self, AdamW, Lamb, ScaleGrowth, Sgd};
 use tch::{Device, Kind, Tensor};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 const SHAPES: [&[i64]; 4] = [&[16, 8, 3, 3], &[16], &[7, 33], &[1]];
 
 fn random(seed: i64, scale: f64) -> Vec<Tensor> {
+    // The tests of this process share libtorch's generator.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap();
     tch::manual_seed(seed);
     SHAPES
         .iter()
@@ -234,6 +239,162 @@ fn fused_sgd_refuses_what_does_not_fit() {
             .unwrap_err()
             .to_string()
             .starts_with("fused_sgd: parameter 2 is Double but the first is Float")
+    );
+}
+
+/// timm 1.0.31 with torch 2.11.0:
+///
+/// ```python
+/// p = [(torch.arange(6.) / 5 - 0.4).reshape(2, 3), torch.zeros(3)]
+/// optimizer = timm.optim.Lamb(p, lr=0.1, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay,
+///                             max_grad_norm=None, always_adapt=always_adapt)
+/// for t in range(3):
+///     for i, x in enumerate(p):
+///         x.grad = torch.sin(torch.arange(float(x.numel())) * 1.7 + t + i).reshape(x.shape)
+///     optimizer.step()
+/// print(torch.cat([x.flatten() for x in p]).tolist())
+/// ```
+#[test]
+fn lamb_makes_timms_numbers() {
+    let decayed = [
+        -0.473_304,
+        -0.286_587_18,
+        0.125_447_02,
+        0.268_131_58,
+        0.266_468_82,
+        0.543_920_64,
+        -0.124_313_33,
+        -0.086_977_98,
+        0.121_677_67,
+    ];
+    let plain = [
+        -0.567_030_37,
+        -0.416_304_44,
+        0.286_596_72,
+        0.378_323_32,
+        0.106_693_99,
+        0.469_576_45,
+        -0.281_295_36,
+        -0.011_818_24,
+        0.263_598_41,
+    ];
+    let adapted = [
+        -0.478_626_28,
+        -0.290_300_1,
+        0.126_389_03,
+        0.271_861_46,
+        0.270_766_2,
+        0.550_725_4,
+        -0.124_426_45,
+        -0.087_330_98,
+        0.121_806_59,
+    ];
+    for (weight_decay, always_adapt, expected) in [
+        (0.1, false, decayed),
+        (0.0, false, plain),
+        (0.0, true, adapted),
+    ] {
+        let settings = Lamb {
+            lr: 0.1,
+            beta1: 0.8,
+            beta2: 0.95,
+            eps: 1e-6,
+            weight_decay,
+            always_adapt,
+        };
+        let parameters = [
+            (Tensor::arange(6, F32) / 5.0 - 0.4).reshape([2, 3]),
+            Tensor::zeros([3], F32),
+        ];
+        let like = || -> Vec<Tensor> { parameters.iter().map(Tensor::zeros_like).collect() };
+        let (exp_avg, exp_avg_sq) = (like(), like());
+        let steps = [Tensor::from(0.0f32), Tensor::from(0.0f32)];
+        for t in 0..3 {
+            let gradients: Vec<Tensor> = parameters
+                .iter()
+                .zip(0..)
+                .map(|(p, i)| {
+                    let angle = Tensor::arange(p.numel() as i64, F32) * 1.7 + f64::from(t + i);
+                    angle.sin().reshape(p.size())
+                })
+                .collect();
+            kernels::lamb(
+                &parameters,
+                &gradients,
+                &exp_avg,
+                &exp_avg_sq,
+                &steps,
+                &settings,
+            )
+            .unwrap();
+        }
+        let ours = Tensor::cat(&parameters.map(|p| p.flatten(0, -1)), 0);
+        let theirs = Tensor::from_slice(&expected);
+        let difference = (&ours - theirs).abs().max().double_value(&[]);
+        assert!(difference < 1e-6, "{settings:?}: {difference}, {ours}");
+        assert!(steps.iter().all(|step| step.double_value(&[]) == 3.0));
+    }
+}
+
+#[test]
+fn lamb_counts_the_steps_of_each_parameter() {
+    // One that is new and one that was updated 99 times before, in one call and in two.
+    let gradients = random(2, 0.5);
+    let update = |ranges: &[std::ops::Range<usize>]| {
+        let (parameters, exp_avg, exp_avg_sq) = (random(1, 1.0), random(3, 0.1), random(4, 0.1));
+        let exp_avg_sq: Vec<Tensor> = exp_avg_sq.iter().map(Tensor::square).collect();
+        let steps = [0.0f32, 99.0, 0.0, 99.0].map(Tensor::from);
+        for range in ranges {
+            kernels::lamb(
+                &parameters[range.clone()],
+                &gradients[range.clone()],
+                &exp_avg[range.clone()],
+                &exp_avg_sq[range.clone()],
+                &steps[range.clone()],
+                &Lamb::default(),
+            )
+            .unwrap();
+        }
+        parameters
+    };
+    let (together, apart) = (update(&[0..4]), update(&[0..1, 1..2, 2..3, 3..4]));
+    assert!(together.iter().zip(&apart).all(|(a, b)| a.equal(b)));
+    assert!(
+        together
+            .iter()
+            .zip(random(1, 1.0))
+            .all(|(a, b)| !a.equal(&b))
+    );
+}
+
+#[test]
+fn lamb_refuses_what_does_not_fit() {
+    let (parameters, gradients) = (random(1, 1.0), random(2, 1.0));
+    let refused = |gradients: &[Tensor], steps: &[Tensor]| {
+        kernels::lamb(
+            &parameters,
+            gradients,
+            &zeros(),
+            &zeros(),
+            steps,
+            &Lamb::default(),
+        )
+        .unwrap_err()
+        .to_string()
+    };
+    assert_eq!(
+        refused(&gradients, &steps()[1..]),
+        "lamb: 4 parameters but 3 steps"
+    );
+    let whole: Vec<Tensor> = SHAPES.iter().map(|_| Tensor::from(0i64)).collect();
+    assert_eq!(
+        refused(&gradients, &whole),
+        "lamb: the step of parameter 0 must be one f32"
+    );
+    let reshaped: Vec<Tensor> = gradients.iter().map(|g| g.flatten(0, -1)).collect();
+    assert!(
+        refused(&reshaped, &steps())
+            .starts_with("lamb: a gradient or moment of parameter 0 differs")
     );
 }
 

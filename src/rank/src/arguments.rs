@@ -69,12 +69,13 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// The device of the rank with this number on its machine. Loads libtorch's GPU half where it is needed.
+    /// The device of the rank with this number on its machine. Where it is a GPU, loads libtorch's GPU half and makes the
+    /// device this thread's current one.
     pub fn open(self, local_rank: usize) -> Result<Device, CollectiveError> {
         match self {
             DeviceKind::Cpu => Ok(Device::Cpu),
             DeviceKind::Cuda => {
-                cuda::load()?;
+                cuda::set_device(local_rank)?;
                 Ok(Device::Cuda(local_rank))
             }
         }

@@ -163,6 +163,95 @@ pub fn fused_sgd(
     })
 }
 
+/// The settings of LAMB; `default` is timm's choice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lamb {
+    pub lr: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    /// Part of the update that the trust ratio scales, not decoupled from it.
+    pub weight_decay: f64,
+    /// Scale also the updates of parameters without weight decay by their trust ratio.
+    pub always_adapt: bool,
+}
+
+impl Default for Lamb {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-6,
+            weight_decay: 1e-2,
+            always_adapt: false,
+        }
+    }
+}
+
+/// One update of LAMB (You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+/// arXiv:1904.00962) with bias correction, in place, as `timm.optim.Lamb` does it with `max_grad_norm=None`: clip before. For
+/// each parameter p with gradient g, moments m and v, step t:
+///
+/// ```text
+/// t += 1;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+/// u = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * p
+/// p -= lr * r * u,  r = |p| / |u|, or 1 where one of the norms is 0, or where weight_decay is 0 and always_adapt is off
+/// ```
+///
+/// The norms stay on the device, so that nothing waits. `steps` and what the tensors of a parameter have in common are as in
+/// [`fused_adamw`].
+///
+/// # Errors
+/// As [`fused_adamw`].
+pub fn lamb(
+    parameters: &[Tensor],
+    gradients: &[Tensor],
+    exp_avg: &[Tensor],
+    exp_avg_sq: &[Tensor],
+    steps: &[Tensor],
+    settings: &Lamb,
+) -> Result<()> {
+    let count = parallel(
+        "lamb",
+        parameters,
+        &[
+            ("gradients", gradients),
+            ("exp_avg", exp_avg),
+            ("exp_avg_sq", exp_avg_sq),
+            ("steps", steps),
+        ],
+    )?;
+    let lists = [parameters, gradients, exp_avg, exp_avg_sq, steps].map(ffi::handles);
+    let [parameters, gradients, exp_avg, exp_avg_sq, steps] = &lists;
+    let Lamb {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        always_adapt,
+    } = *settings;
+    // SAFETY: the tensors are live, and the lists have one length.
+    run("lamb", |message| unsafe {
+        ffi::spc_lamb(
+            parameters.as_ptr(),
+            gradients.as_ptr(),
+            exp_avg.as_ptr(),
+            exp_avg_sq.as_ptr(),
+            steps.as_ptr(),
+            count,
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            always_adapt.into(),
+            message,
+        )
+    })
+}
+
 /// The number of parameters, once every list is seen to have as many entries.
 fn parallel(operation: &str, parameters: &[Tensor], lists: &[(&str, &[Tensor])]) -> Result<usize> {
     some(operation, parameters, "parameters")?;
