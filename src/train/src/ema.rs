@@ -19,6 +19,7 @@ pub(crate) struct Ema {
 impl Ema {
     /// Starts at the parameters' present values.
     pub fn new(parameters: &Parameters, decay: f64) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
         let copies = parameters.tensors.iter().map(|p| Ok(p.f_detach_copy()?));
         Ok(Ema {
             decay,

@@ -62,11 +62,11 @@ impl Small {
             (&root / "head", "weight", vec![3, 4]),
             (&root / "head", "bias", vec![3]),
         ] {
-            path.f_var(name, &shape, normal).unwrap();
+            let _ = path.f_var(name, &shape, normal).unwrap();
         }
         let bn = &cnn / "bn";
-        bn.f_zeros_no_train("running_mean", &[4]).unwrap();
-        bn.f_ones_no_train("running_var", &[4]).unwrap();
+        let _ = bn.f_zeros_no_train("running_mean", &[4]).unwrap();
+        let _ = bn.f_ones_no_train("running_var", &[4]).unwrap();
         Small { store }
     }
 
