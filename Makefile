@@ -11,7 +11,7 @@ help: ## List these targets
 setup: ## Find libtorch (LIBTORCH=DIR) or install it into the cache that all clones share, and link .libtorch to it
 	@scripts/setup-libtorch.sh
 
-setup-tests: ## Make .venv with the Python packages that the tests read back with
+setup-tests: ## Find or install the Python (torch, timm) that the tests check against, in the cache that all clones share, and link .venv to it
 	@scripts/setup-tests.sh
 
 build: setup ## Build spinectl and spinectl-rank (the first time about 7 minutes, for libtorch's bindings)
@@ -39,6 +39,6 @@ deny: ## Check licences, advisories and sources of the dependencies (deny.toml)
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 3; }
 	$(CARGO) deny check
 
-clean: ## Remove what was built, .venv and demo/ (the libtorch in the cache stays)
+clean: ## Remove what was built, .venv and demo/ (what lies in the cache stays)
 	$(CARGO) clean
 	rm -rf .venv demo

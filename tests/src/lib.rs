@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: the built programs, a small phantom, a small recipe, and a launch to watch.
 
+pub mod setup;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
