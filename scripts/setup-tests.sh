@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # Measured with torch 2.11.0; the peak counts the downloaded wheels twice, in pip's cache and in its temporary folder.
-readonly SIZE_MB=5100 PEAK_MB=10500
+readonly SIZE_MB=5200 PEAK_MB=10700
 
 cache="${XDG_CACHE_HOME:-${HOME:?is not set, so XDG_CACHE_HOME has to name the folder of the cache}/.cache}/spinectl"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -74,7 +74,7 @@ install() {
   # pip downloads into TMPDIR: on the same disk, so that a small /tmp does not matter.
   mkdir "$environment/.tmp"
   TMPDIR="$environment/.tmp" PIP_ROOT_USER_ACTION=ignore "$environment/bin/python" -m pip install \
-    --quiet --no-compile --only-binary=:all: --disable-pip-version-check -r "$requirements" ||
+    --quiet --only-binary=:all: --disable-pip-version-check -r "$requirements" ||
     fail 3 "pip could not install $requirements (its own words are above). Run make setup-tests again; a mirror is taken from pip's settings (PIP_INDEX_URL, PIP_FIND_LINKS)"
   rm -rf "$environment/.tmp"
   "$environment/bin/python" -c 'import timm, torchvision' ||

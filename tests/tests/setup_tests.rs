@@ -69,7 +69,7 @@ fn is_marked(environment: &Path) -> bool {
 fn clones_share_one_environment() {
     let home = Home::new(PYTHON);
     let (first, second) = (clone(&home, "a"), clone(&home, "b"));
-    assert!(succeeds(setup(&home, &first)).contains("5.1 GB on disk"));
+    assert!(succeeds(setup(&home, &first)).contains("5.2 GB on disk"));
     for clone in [&first, &second] {
         assert!(succeeds(setup(&home, clone)).contains("already there"));
         assert_eq!(environments(&home), [linked(clone)]);
@@ -183,7 +183,7 @@ fn a_full_disk_is_told_before_the_download() {
         "#!/bin/sh\necho Filesystem 1024-blocks Used Available Capacity Mounted\necho disk 9000000 8000000 2100000 78% /\n",
     );
     let message = fails(setup(&home, &clone), 3);
-    assert!(message.contains("takes 10.5 GB at its peak"), "{message}");
+    assert!(message.contains("takes 10.7 GB at its peak"), "{message}");
     assert!(message.contains("has 2.1 GB free"), "{message}");
     assert_eq!(home.pip_runs(), 0);
 }
