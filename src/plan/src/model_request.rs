@@ -178,9 +178,6 @@ pub struct ModelReport {
     /// The most memory that the process ever had, bytes.
     #[serde(default)]
     pub peak_rss: u64,
-    /// The most memory that tensors had on the GPU, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peak_gpu: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
