@@ -1,5 +1,6 @@
 //! A job of the plan: its parts are built from the JobSpec and handed to the stage.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use event::{EventKind, Phase};
@@ -62,8 +63,8 @@ pub fn run(
         DeviceKind::Cpu => Backend::Gloo,
         DeviceKind::Cuda => Backend::Nccl,
     };
-    let group =
-        ProcessGroup::new(&store, backend, spec.id.as_str(), timeout).map_err(TrainError::from)?;
+    let group = ProcessGroup::new(&store, backend, spec.id.as_str(), timeout);
+    let group = Rc::new(group.map_err(TrainError::from)?);
 
     let place = RunPlace::new(&job.run_dir);
     let context = Context {

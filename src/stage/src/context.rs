@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use data::csv_table::read_table;
 use data::image::{Window, WindowMode};
@@ -10,10 +11,13 @@ use data::stage_tables::SliceTargets;
 use data::tables::{StudyBox, StudyFold, StudyLabels};
 use data::{DataError, StudyUid};
 use event::EventKind;
+use nn::BackboneConfig;
+use recipe::Training;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
-use train::{ProcessGroup, Report, TrainError, gather_rows, share};
+use tch::nn::VarStore;
+use train::{Execution, ProcessGroup, Report, TrainError, gather_rows, share};
 
 use crate::Result;
 use crate::place::RunPlace;
@@ -22,9 +26,30 @@ use crate::place::RunPlace;
 pub struct Context<'a> {
     pub data: &'a recipe::Data,
     pub place: &'a RunPlace,
-    pub group: &'a ProcessGroup,
+    pub group: &'a Rc<ProcessGroup>,
     pub device: Device,
     pub report: &'a dyn Report,
+}
+
+/// One model in the making.
+#[derive(Clone, Copy)]
+pub struct Fit<'a> {
+    /// Takes its variables.
+    pub store: &'a VarStore,
+    pub training: &'a Training,
+    pub execution: &'a Execution,
+    /// The studies of this fold are held out.
+    pub fold: u64,
+    pub seed: u64,
+}
+
+/// The CNN that a recipe describes.
+pub(crate) fn backbone(training: &Training) -> BackboneConfig {
+    BackboneConfig {
+        drop_path: training.drop_path,
+        drop_rate: training.drop_rate,
+        ..BackboneConfig::of(&training.arch)
+    }
 }
 
 /// The labelled studies and the fold in which each is held out.

@@ -10,15 +10,14 @@ use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{LocatedSlice, SliceTargets};
 use data::targets::{intersection_over_union, union};
-use nn::{BackboneConfig, Localizer, Pass};
-use recipe::{BoxLoss, Training};
-use tch::nn::VarStore;
+use nn::{Localizer, Pass};
+use recipe::BoxLoss;
 use tch::{Device, Kind, Tensor};
-use train::{Losses, Task, augmented, normalised, pixels, shape, strength};
+use train::{Execution, Losses, Task, augmented, full, normalised, pixels, shape, strength};
 
 use crate::Result;
 use crate::boxes::found_or_all;
-use crate::context::{Cohort, Context, image_at};
+use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::losses::localizer_loss;
 
 /// Images that go through the network at once in inference.
@@ -70,6 +69,7 @@ impl Dataset for Slices {
 /// The model of one fold and seed, and what it learns from.
 pub struct Stage1a<'a> {
     context: &'a Context<'a>,
+    execution: &'a Execution,
     model: Localizer,
     data: Arc<Slices>,
     box_loss: BoxLoss,
@@ -84,12 +84,16 @@ impl<'a> Stage1a<'a> {
     pub fn new(
         context: &'a Context<'a>,
         cohort: &Cohort,
-        store: &VarStore,
-        training: &Training,
+        fit: Fit<'a>,
         box_loss: BoxLoss,
-        fold: u64,
-        seed: u64,
     ) -> Result<Self> {
+        let Fit {
+            store,
+            training,
+            execution,
+            fold,
+            seed,
+        } = fit;
         let mut by_study = context.slice_targets()?;
         let held_out = cohort.held_out(fold);
         let mut samples = Vec::new();
@@ -102,9 +106,12 @@ impl<'a> Stage1a<'a> {
         }
         by_study.retain(|study, _| held_out.contains(study));
         let stacks = Arc::new(context.stacks(training.image_size, None));
+        let model = Localizer::new(&store.root(), &backbone(training))?;
+        execution.lay_out(store)?;
         Ok(Stage1a {
             context,
-            model: Localizer::new(&store.root(), &BackboneConfig::of(&training.arch))?,
+            execution,
+            model,
             data: Arc::new(Slices {
                 stacks: Arc::clone(&stacks),
                 samples,
@@ -133,7 +140,7 @@ impl<'a> Stage1a<'a> {
     fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<LocatedSlice>>> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
-            locate(&self.model, study, &stack, self.side, self.context.device)
+            locate(&self.model, self.execution, study, &stack, self.side)
         })
     }
 
@@ -169,10 +176,10 @@ impl<'a> Stage1a<'a> {
 /// Boxes of every slice of a study.
 pub(crate) fn locate(
     model: &Localizer,
+    execution: &Execution,
     study: &StudyUid,
     stack: &Stack,
     side: usize,
-    device: Device,
 ) -> Result<Vec<LocatedSlice>> {
     let _no_grad = tch::no_grad_guard();
     let mut rows = Vec::with_capacity(stack.slices());
@@ -180,10 +187,11 @@ pub(crate) fn locate(
     for chunk in places.chunks(CHUNK) {
         let images: Vec<Vec<u8>> = chunk.iter().map(|place| image_at(stack, *place)).collect();
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-        let image = normalised(&pixels(&images, 3, side, device)?)?;
-        let located = model.forward(&image, &Pass::eval())?;
+        let image = normalised(&pixels(&images, 3, side, execution.device())?)?;
+        let image = execution.images(image)?;
+        let located = execution.evaluate(|pass| Ok(model.forward(&image, pass)?))?;
         let bounds = host(&located.bounds.f_view(-1)?)?;
-        let has_box = host(&located.has_box.f_sigmoid()?)?;
+        let has_box = host(&full(&located.has_box)?.f_sigmoid()?)?;
         for ((place, bounds), has_box) in chunk.iter().zip(bounds.chunks_exact(4)).zip(has_box) {
             rows.push(LocatedSlice {
                 study: study.clone(),
@@ -230,7 +238,9 @@ impl Task for Stage1a<'_> {
             .collect();
         let has_box = Tensor::f_from_slice(&has_box)?.f_to_device(device)?;
 
-        let located = self.model.forward(&image, &Pass::train())?;
+        let image = self.execution.images(image)?;
+        let forward = |pass: &Pass| Ok(self.model.forward(&image, pass)?);
+        let located = self.execution.train(forward)?;
         localizer_loss(&located, &bounds, &has_box, self.box_loss)
     }
 

@@ -1,4 +1,5 @@
-//! The stages' losses, of a model's outputs and their targets; what each is made of beside the sum.
+//! The stages' losses, of a model's outputs and their targets; what each is made of beside the sum. Outputs may be of a half
+//! type; losses are computed in f32.
 
 use nn::{
     Located, SlicePrediction, box_l1, box_rmse, competition_loss, has_box_loss,
@@ -6,7 +7,7 @@ use nn::{
 };
 use recipe::BoxLoss;
 use tch::Tensor;
-use train::Losses;
+use train::{Losses, full};
 
 use crate::Result;
 
@@ -21,11 +22,12 @@ pub(crate) fn localizer_loss(
     has_box: &Tensor,
     box_loss: BoxLoss,
 ) -> Result<Losses> {
+    let predicted = full(&located.bounds)?;
     let box_part = match box_loss {
-        BoxLoss::Rmse => box_rmse(&located.bounds, bounds, has_box)?,
-        BoxLoss::L1 => box_l1(&located.bounds, bounds, has_box)?,
+        BoxLoss::Rmse => box_rmse(&predicted, bounds, has_box)?,
+        BoxLoss::L1 => box_l1(&predicted, bounds, has_box)?,
     };
-    let has_box_part = has_box_loss(&located.has_box, has_box)?;
+    let has_box_part = has_box_loss(&full(&located.has_box)?, has_box)?;
     let total = box_part
         .f_mul_scalar(BOX_WEIGHT)?
         .f_add(&has_box_part.f_mul_scalar(HAS_BOX_WEIGHT)?)?;
@@ -43,11 +45,14 @@ pub(crate) fn slice_loss(
     ratio: &Tensor,
     fracture: Option<&Tensor>,
 ) -> Result<Losses> {
-    let mut parts = vec![("ratio", nonzero_weighted_mse(&predicted.ratio, ratio)?)];
+    let loss = |head: &Tensor, truth: &Tensor| -> Result<Tensor> {
+        Ok(nonzero_weighted_mse(&full(head)?, truth)?)
+    };
+    let mut parts = vec![("ratio", loss(&predicted.ratio, ratio)?)];
     if let (Some(head), Some(any), Some(truth)) = (&predicted.fracture, &predicted.any, fracture) {
-        parts.push(("fracture", nonzero_weighted_mse(head, truth)?));
+        parts.push(("fracture", loss(head, truth)?));
         let largest = truth.f_amax(&[-1i64][..], false)?;
-        parts.push(("any", nonzero_weighted_mse(any, &largest)?));
+        parts.push(("any", loss(any, &largest)?));
     }
     let mut total = parts[0].1.shallow_clone();
     for (_, part) in &parts[1..] {
@@ -64,7 +69,7 @@ pub(crate) fn slice_loss(
 /// Stage 3: the competition's metric. `logits`, `label` (B, 8); `images` of all studies together.
 pub(crate) fn study_loss(logits: &Tensor, label: &Tensor, images: usize) -> Result<Losses> {
     Ok(Losses {
-        total: competition_loss(logits, label)?,
+        total: competition_loss(&full(logits)?, label)?,
         parts: Vec::new(),
         images,
     })

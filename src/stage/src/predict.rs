@@ -7,13 +7,14 @@ use data::csv_table::write_table;
 use data::tables::Prediction;
 use data::{DataError, StudyUid};
 use event::EventKind;
-use nn::{BackboneConfig, Localizer, StudyModel};
+use nn::{Localizer, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::Device;
 use tch::nn::VarStore;
-use train::{Report, TrainError};
+use train::{Execution, ExecutionConfig, Report, TrainError};
 
 use crate::Result;
+use crate::context::backbone;
 use crate::finished::{Finished, load_finished};
 use crate::place::RunPlace;
 use crate::prediction::predict_study;
@@ -23,8 +24,8 @@ use crate::summary::prediction_rows;
 pub struct Models<'a> {
     pub data: &'a recipe::Data,
     pub device: Device,
-    pub(crate) localizers: Vec<(Localizer, &'a Training)>,
-    pub(crate) studies: Vec<(StudyModel, &'a Training, &'a StudySettings)>,
+    pub(crate) localizers: Vec<(Localizer, Execution, &'a Training)>,
+    pub(crate) studies: Vec<(StudyModel, Execution, &'a Training, &'a StudySettings)>,
     /// The variables of all of them: dropped last.
     stores: Vec<VarStore>,
 }
@@ -48,9 +49,10 @@ impl<'a> Models<'a> {
         training: &'a Training,
     ) -> Result<()> {
         let store = VarStore::new(self.device);
-        let model = Localizer::new(&store.root(), &BackboneConfig::of(&training.arch))?;
+        let model = Localizer::new(&store.root(), &backbone(training))?;
+        let execution = self.execution(&store, training)?;
         load_finished(place, &store, finished)?;
-        self.localizers.push((model, training));
+        self.localizers.push((model, execution, training));
         self.stores.push(store);
         Ok(())
     }
@@ -65,16 +67,21 @@ impl<'a> Models<'a> {
     ) -> Result<()> {
         let store = VarStore::new(self.device);
         let (hidden, length) = (study.lstm_hidden as i64, study.max_images as i64);
-        let model = StudyModel::new(
-            &store.root(),
-            &BackboneConfig::of(&training.arch),
-            Some(hidden),
-            length,
-        )?;
+        let cnn = backbone(training);
+        let model = StudyModel::new(&store.root(), &cnn, Some(hidden), length)?;
+        let execution = self.execution(&store, training)?;
         load_finished(place, &store, finished)?;
-        self.studies.push((model, training, study));
+        self.studies.push((model, execution, training, study));
         self.stores.push(store);
         Ok(())
+    }
+
+    /// A model runs as it did while it was trained, as far as this device has the same choices.
+    fn execution(&self, store: &VarStore, training: &Training) -> Result<Execution> {
+        let config = ExecutionConfig::of(&training.numerics, &training.arch, self.device)?;
+        let execution = Execution::new(config);
+        execution.lay_out(store)?;
+        Ok(execution)
     }
 
     /// Whether a study can be taken from pixels to probabilities.

@@ -7,7 +7,6 @@ use std::path::Path;
 use data::StudyUid;
 use data::stack::{Appearance, Stack, read_stack};
 use data::volume::study_header;
-use nn::Pass;
 
 use crate::Result;
 use crate::boxes::{found_or_all, mean_over_models};
@@ -35,25 +34,19 @@ pub(crate) fn predict_study(
     let mut located = Vec::with_capacity(models.localizers.len());
     // Models of one image size share what was decoded.
     let mut whole = BTreeMap::new();
-    for (model, training) in &models.localizers {
+    for (model, execution, training) in &models.localizers {
         let stack = once(&mut whole, training.image_size, || {
             read_stack(&header, None, appearance(training.image_size))
         })?;
-        located.push(locate(
-            model,
-            study,
-            stack,
-            training.image_size as usize,
-            models.device,
-        )?);
+        let side = training.image_size as usize;
+        located.push(locate(model, execution, study, stack, side)?);
     }
     let last = header.slice_numbers.len().saturating_sub(1);
     let (found, uncropped) = found_or_all(&mean_over_models(&located));
 
     let mut sum = [0.0; LABELS];
     let mut cropped = BTreeMap::new();
-    for (model, training, settings) in &models.studies {
-        let _no_grad = tch::no_grad_guard();
+    for (model, execution, training, settings) in &models.studies {
         let stack = once(&mut cropped, training.image_size, || {
             read_stack(&header, Some(found.bounds), appearance(training.image_size))
         })?;
@@ -62,13 +55,9 @@ pub(crate) fn predict_study(
             found.slice_from.saturating_sub(margin),
             (found.slice_to + margin).min(last),
         );
-        let (features, mask) =
-            fitted_features(model, stack, range, settings, training, models.device)?;
-        let logits = model.forward(
-            &features.f_unsqueeze(0)?,
-            &mask.f_unsqueeze(0)?,
-            &Pass::eval(),
-        )?;
+        let (features, mask) = fitted_features(model, execution, stack, range, settings, training)?;
+        let (features, mask) = (features.f_unsqueeze(0)?, mask.f_unsqueeze(0)?);
+        let logits = execution.evaluate(|pass| Ok(model.forward(&features, &mask, pass)?))?;
         sum.iter_mut()
             .zip(probabilities(&logits)?)
             .for_each(|(sum, p)| *sum += p);

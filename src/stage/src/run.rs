@@ -7,12 +7,12 @@ use event::{EventKind, Phase};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
 use tch::nn::VarStore;
 use train::{
-    CheckpointPlace, Ended, FitOptions, Part, Resume, Setup, StopFlag, Task, TrainError, train,
-    weights,
+    CheckpointPlace, Ended, Execution, ExecutionConfig, FitOptions, Part, Resume, Setup, StopFlag,
+    Task, TrainError, train, weights,
 };
 
 use crate::Result;
-use crate::context::Context;
+use crate::context::{Context, Fit};
 use crate::finished::{Finished, load_backbone};
 use crate::localizer::Stage1a;
 use crate::slice_task::SliceTask;
@@ -86,31 +86,41 @@ pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
     // Initial weights; ranks draw the same and rank 0's are broadcast all the same.
     tch::manual_seed(seed as i64);
     let store = VarStore::new(context.device);
+    let config = ExecutionConfig::of(&training.numerics, &training.arch, context.device)?;
+    if let Some(message) = config.warning().filter(|_| context.group.rank() == 0) {
+        context.report.report(EventKind::Warning { message });
+    }
+    let execution = Execution::over_ranks(config, context.group);
+    let fit = Fit {
+        store: &store,
+        training,
+        execution: &execution,
+        fold,
+        seed,
+    };
     let cohort = context.cohort()?;
     match settings.stage {
         Stage::Stage1a { box_loss } => {
-            let task = Stage1a::new(context, &cohort, &store, training, box_loss, fold, seed)?;
-            run(context, settings, &store, seed, &task, |task| {
+            let task = Stage1a::new(context, &cohort, fit, box_loss)?;
+            run(context, settings, fit, &task, |task| {
                 task.out_of_fold(settings.job)
             })
         }
         Stage::Stage1b { sequence, crop } => {
-            let parts = (training, sequence, crop);
-            let task = SliceTask::stage1b(context, &cohort, &store, parts, fold, seed)?;
-            run(context, settings, &store, seed, &task, |task| {
+            let task = SliceTask::stage1b(context, &cohort, fit, sequence, crop)?;
+            run(context, settings, fit, &task, |task| {
                 task.out_of_fold(settings.job)
             })
         }
         Stage::Stage2 { sequence } => {
-            let task =
-                SliceTask::stage2(context, &cohort, &store, (training, sequence), fold, seed)?;
-            run(context, settings, &store, seed, &task, |task| {
+            let task = SliceTask::stage2(context, &cohort, fit, sequence)?;
+            run(context, settings, fit, &task, |task| {
                 task.out_of_fold(settings.job)
             })
         }
         Stage::Stage3 { study, features } => {
-            let task = Stage3::new(context, &cohort, &store, training, study, features, fold)?;
-            run(context, settings, &store, seed, &task, |task| {
+            let task = Stage3::new(context, &cohort, fit, study, features)?;
+            run(context, settings, fit, &task, |task| {
                 task.out_of_fold(settings.job)
             })
         }
@@ -120,13 +130,12 @@ pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
 fn run<T: Task>(
     context: &Context,
     settings: &Settings,
-    store: &VarStore,
-    seed: u64,
+    fit: Fit,
     task: &T,
     out_of_fold: impl Fn(&T) -> Result<BTreeMap<String, f64>>,
 ) -> Result<Ended> {
     if let Some(finished) = settings.start {
-        load_backbone(context.place, store, finished)?;
+        load_backbone(context.place, fit.store, finished)?;
     }
     let checkpoints = CheckpointPlace {
         root: context.place.checkpoints(settings.job),
@@ -137,17 +146,16 @@ fn run<T: Task>(
     };
     // The other ranks take rank 0's variables. A checkpoint would replace them.
     if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {
-        load_pretrained(context, settings, store)?;
+        load_pretrained(context, settings, fit.store)?;
     }
-    let execution = train::Execution::new(train::ExecutionConfig::plain(context.device));
     let setup = Setup {
-        execution: &execution,
-        store,
+        store: fit.store,
         group: context.group,
-        training: settings.training,
+        training: fit.training,
+        execution: fit.execution,
         micro_batch: settings.micro_batch,
         accumulation: settings.accumulation,
-        seed,
+        seed: fit.seed,
         workers: context.data.workers as usize,
         checkpoints: &checkpoints,
         resume: settings.resume,

@@ -9,14 +9,15 @@ use data::stack::{Stack, Stacks};
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
-use nn::{BackboneConfig, Pass, SliceHeads, SliceModel, SlicePrediction};
-use recipe::{Sequence, Training};
-use tch::nn::VarStore;
+use nn::{Pass, SliceHeads, SliceModel, SlicePrediction};
+use recipe::Sequence;
 use tch::{Device, Tensor};
-use train::{Losses, Task, augmented, images_of_three, normalised, pixels, shape, strength};
+use train::{
+    Execution, Losses, Task, augmented, images_of_three, normalised, pixels, shape, strength,
+};
 
 use crate::Result;
-use crate::context::{Cohort, Context};
+use crate::context::{Cohort, Context, Fit, backbone};
 use crate::localizer::host;
 use crate::losses::slice_loss;
 use crate::windows::{
@@ -32,6 +33,7 @@ const CHUNK: usize = 4;
 /// The model of one fold and seed, and what it learns from.
 pub struct SliceTask<'a> {
     context: &'a Context<'a>,
+    execution: &'a Execution,
     model: SliceModel,
     heads: SliceHeads,
     data: Arc<Windows>,
@@ -47,10 +49,9 @@ impl<'a> SliceTask<'a> {
     pub fn stage1b(
         context: &'a Context<'a>,
         cohort: &Cohort,
-        store: &VarStore,
-        (training, sequence, crop): (&Training, &Sequence, bool),
-        fold: u64,
-        seed: u64,
+        fit: Fit<'a>,
+        sequence: &Sequence,
+        crop: bool,
     ) -> Result<Self> {
         let truth_of = |row: SliceTargets| SliceTruth {
             ratio: row.ratio,
@@ -61,52 +62,36 @@ impl<'a> SliceTask<'a> {
             .map(|(study, rows)| (study, rows.into_iter().map(truth_of).collect()))
             .collect();
         let heads = SliceHeads::Ratio;
-        Self::new(
-            context,
-            cohort,
-            store,
-            (training, sequence, crop),
-            heads,
-            truth,
-            fold,
-            seed,
-        )
+        Self::new(context, cohort, fit, (sequence, crop), heads, truth)
     }
 
     /// Stage 2, from slice_labels.csv: all studies, cropped.
     pub fn stage2(
         context: &'a Context<'a>,
         cohort: &Cohort,
-        store: &VarStore,
-        (training, sequence): (&Training, &Sequence),
-        fold: u64,
-        seed: u64,
+        fit: Fit<'a>,
+        sequence: &Sequence,
     ) -> Result<Self> {
         let truth = slice_labels(context)?;
         let heads = SliceHeads::Fracture;
-        Self::new(
-            context,
-            cohort,
-            store,
-            (training, sequence, true),
-            heads,
-            truth,
-            fold,
-            seed,
-        )
+        Self::new(context, cohort, fit, (sequence, true), heads, truth)
     }
 
-    #[allow(clippy::too_many_arguments)] // each is one thing that the two stages differ in
     fn new(
         context: &'a Context<'a>,
         cohort: &Cohort,
-        store: &VarStore,
-        (training, sequence, crop): (&Training, &Sequence, bool),
+        fit: Fit<'a>,
+        (sequence, crop): (&Sequence, bool),
         heads: SliceHeads,
         mut truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
-        fold: u64,
-        seed: u64,
     ) -> Result<Self> {
+        let Fit {
+            store,
+            training,
+            execution,
+            fold,
+            seed,
+        } = fit;
         let boxes = crop.then(|| context.study_boxes()).transpose()?;
         let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref()));
         let window = WindowShape {
@@ -128,14 +113,12 @@ impl<'a> SliceTask<'a> {
             strength(&training.augment),
             seed,
         );
+        let model = SliceModel::new(&store.root(), &backbone(training), hidden, heads)?;
+        execution.lay_out(store)?;
         Ok(SliceTask {
             context,
-            model: SliceModel::new(
-                &store.root(),
-                &BackboneConfig::of(&training.arch),
-                hidden,
-                heads,
-            )?,
+            execution,
+            model,
             heads,
             data: Arc::new(data),
             side: training.image_size as usize,
@@ -175,7 +158,6 @@ impl<'a> SliceTask<'a> {
 
     /// Ratios (stage 1b) or fractures (stage 2) of every slice, from overlapping windows.
     fn scores(&self, stack: &Stack) -> Result<Vec<[f32; VERTEBRAE]>> {
-        let _no_grad = tch::no_grad_guard();
         let window = self.data.shape;
         let mut cover = Cover::new(stack.slices());
         let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
@@ -192,7 +174,9 @@ impl<'a> SliceTask<'a> {
             let (image, position) = self.input(&bytes, &positions, None)?;
             let SlicePrediction {
                 ratio, fracture, ..
-            } = self.model.forward(&image, &position, &Pass::eval())?;
+            } = self
+                .execution
+                .evaluate(|pass| Ok(self.model.forward(&image, &position, pass)?))?;
             let scores = host(&fracture.unwrap_or(ratio))?; // (windows, images, 7)
             let rows = scores.chunks_exact(window.images * VERTEBRAE);
             for (start, rows) in chunk.iter().zip(rows) {
@@ -218,6 +202,7 @@ impl<'a> SliceTask<'a> {
             slices = augmented(&slices, changes)?;
         }
         let image = normalised(&images_of_three(&slices)?)?;
+        let image = self.execution.images(image)?;
         let position = Tensor::f_from_slice(positions)?
             .f_view(shape([bytes.len(), window.images]))?
             .f_to_device(device)?;
@@ -291,7 +276,8 @@ impl Task for SliceTask<'_> {
                 .f_to_device(device)?)
         };
 
-        let predicted = self.model.forward(&image, &position, &Pass::train())?;
+        let forward = |pass: &Pass| Ok(self.model.forward(&image, &position, pass)?);
+        let predicted = self.execution.train(forward)?;
         slice_loss(
             &predicted,
             &target(|t| t.ratio)?,

@@ -8,14 +8,13 @@ use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::Stack;
 use data::tables::{StudyBox, StudyPrediction};
-use nn::{BackboneConfig, Pass, StudyModel};
+use nn::{Pass, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
-use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
-use train::{Losses, Task, TrainError, normalised, pixels, shape, share};
+use tch::{Kind, Tensor};
+use train::{Execution, Losses, Task, TrainError, full, normalised, pixels, shape, share};
 
 use crate::Result;
-use crate::context::{Cohort, Context, image_at};
+use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::finished::{Finished, freeze_backbone, load_backbone};
 use crate::localizer::host;
 use crate::losses::study_loss;
@@ -52,6 +51,7 @@ impl Dataset for FeatureSet {
 /// The model of one fold and seed.
 pub struct Stage3<'a> {
     context: &'a Context<'a>,
+    execution: &'a Execution,
     model: StudyModel,
     data: Arc<FeatureSet>,
     max_images: usize,
@@ -64,19 +64,21 @@ impl<'a> Stage3<'a> {
     pub fn new(
         context: &'a Context<'a>,
         cohort: &Cohort,
-        store: &VarStore,
-        training: &Training,
+        fit: Fit<'a>,
         study: &StudySettings,
         features: Finished,
-        fold: u64,
     ) -> Result<Self> {
+        let Fit {
+            store,
+            training,
+            execution,
+            fold,
+            ..
+        } = fit;
         let (hidden, max_images) = (study.lstm_hidden as i64, study.max_images as i64);
-        let model = StudyModel::new(
-            &store.root(),
-            &BackboneConfig::of(&training.arch),
-            Some(hidden),
-            max_images,
-        )?;
+        let cnn = backbone(training);
+        let model = StudyModel::new(&store.root(), &cnn, Some(hidden), max_images)?;
+        execution.lay_out(store)?;
         load_backbone(context.place, store, features)?;
         freeze_backbone(store);
 
@@ -87,14 +89,8 @@ impl<'a> Stage3<'a> {
                 let extract = |uid: &StudyUid| {
                     let row = boxes.get(uid).ok_or_else(|| no_box(uid))?;
                     let stack = stacks.get(uid)?;
-                    fitted_features(
-                        &model,
-                        &stack,
-                        range(row, study.margin),
-                        study,
-                        training,
-                        context.device,
-                    )
+                    let range = range(row, study.margin);
+                    fitted_features(&model, execution, &stack, range, study, training)
                 };
                 let fitted = shared_features(
                     context,
@@ -123,6 +119,7 @@ impl<'a> Stage3<'a> {
         let held_out = features_of(cohort.held_out(fold), "features of held-out studies")?;
         Ok(Stage3 {
             context,
+            execution,
             model,
             data: Arc::new(FeatureSet {
                 studies: seen.into_iter().map(|(_, study)| study).collect(),
@@ -144,12 +141,12 @@ impl<'a> Stage3<'a> {
 
     /// Every rank computes all of them: the LSTM over a few hundred vectors is cheaper than sharing it.
     fn predict(&self) -> Result<Vec<StudyPrediction>> {
-        let _no_grad = tch::no_grad_guard();
         self.held_out
             .iter()
             .map(|(study, features)| {
                 let (features, mask, _) = self.batch(std::slice::from_ref(features))?;
-                let logits = self.model.forward(&features, &mask, &Pass::eval())?;
+                let forward = |pass: &Pass| Ok(self.model.forward(&features, &mask, pass)?);
+                let logits = self.execution.evaluate(forward)?;
                 Ok(StudyPrediction {
                     study: study.clone(),
                     fold: self.fold as u32,
@@ -217,11 +214,11 @@ fn range(row: &StudyBox, margin: u64) -> (usize, usize) {
 /// The features of a study's images between two slices, as (S, F) and mask (S,).
 pub(crate) fn fitted_features(
     model: &StudyModel,
+    execution: &Execution,
     stack: &Stack,
     (from, to): (usize, usize),
     study: &StudySettings,
     training: &Training,
-    device: Device,
 ) -> Result<(Tensor, Tensor)> {
     let side = training.image_size as usize;
     let images: Vec<Vec<u8>> = (from..=to)
@@ -232,8 +229,9 @@ pub(crate) fn fitted_features(
     let features = images
         .chunks(study.chunk as usize)
         .map(|chunk| {
-            let image = normalised(&pixels(chunk, SLICES_PER_IMAGE, side, device)?)?;
-            Ok(model.features(&image)?)
+            let pixels = pixels(chunk, SLICES_PER_IMAGE, side, execution.device())?;
+            let image = execution.images(normalised(&pixels)?)?;
+            full(&execution.evaluate(|_| Ok(model.features(&image)?))?)
         })
         .collect::<Result<Vec<_>>>()?;
     let features = Tensor::f_cat(&features, 0)?;
@@ -242,7 +240,7 @@ pub(crate) fn fitted_features(
 
 /// Sigmoids of one study's logits (1, 8).
 pub(crate) fn probabilities(logits: &Tensor) -> Result<[f64; LABELS]> {
-    let values = host(&logits.f_sigmoid()?)?;
+    let values = host(&full(logits)?.f_sigmoid()?)?;
     Ok(std::array::from_fn(|j| {
         values.get(j).copied().map_or(f64::NAN, f64::from)
     }))
@@ -295,7 +293,8 @@ impl Task for Stage3<'_> {
     fn loss(&self, samples: Vec<StudyFeatures>) -> Result<Losses> {
         let (features, mask, label) = self.batch(&samples)?;
         let images = samples.iter().map(|s| s.images).sum();
-        let logits = self.model.forward(&features, &mask, &Pass::train())?;
+        let forward = |pass: &Pass| Ok(self.model.forward(&features, &mask, pass)?);
+        let logits = self.execution.train(forward)?;
         study_loss(&logits, &label, images)
     }
 

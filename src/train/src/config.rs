@@ -52,7 +52,7 @@ impl UpdateConfig {
             rule: match optimization.optimizer {
                 Optimizer::AdamW => Rule::AdamW,
                 Optimizer::Sgd { momentum } => Rule::Sgd { momentum },
-                Optimizer::Lamb => Rule::AdamW, // LAMB-PLACEHOLDER
+                Optimizer::Lamb => Rule::Lamb,
             },
             grouping: Grouping {
                 weight_decay: optimization.weight_decay,

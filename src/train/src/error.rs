@@ -15,7 +15,7 @@ pub enum TrainError {
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
     #[error(transparent)]
-    Network(#[from] nn::NnError),
+    Network(nn::NnError),
     #[error(
         "update {step}: the {what} is {value}; the last good checkpoint is untouched: lower the learning rate, \
          or set clip_norm, and launch again with --resume auto"
@@ -71,6 +71,19 @@ pub enum TrainError {
     },
     #[error("ranks exchanged what is not a table: {0}")]
     Gather(serde_json::Error),
+}
+
+impl From<nn::NnError> for TrainError {
+    /// A collective inside a network fails as any other collective does.
+    fn from(error: nn::NnError) -> Self {
+        match error {
+            nn::NnError::Outside(inner) => match inner.downcast() {
+                Ok(collective) => TrainError::Collective(*collective),
+                Err(other) => TrainError::Network(nn::NnError::Outside(other)),
+            },
+            other => TrainError::Network(other),
+        }
+    }
 }
 
 impl TrainError {

@@ -1,7 +1,9 @@
 //! How networks are run on this rank's device: number types, memory layout, and what the world outside adds to a pass.
 
-use collective::{autocast, kernels};
-use nn::{Architecture, Pass};
+use std::rc::Rc;
+
+use collective::{CollectiveError, ProcessGroup, autocast, autograd, kernels};
+use nn::{Architecture, NnError, Pass};
 use recipe::{Numerics, Precision};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -109,10 +111,35 @@ pub struct Execution {
 }
 
 impl Execution {
+    /// Of a model on this rank alone.
     pub fn new(config: ExecutionConfig) -> Self {
+        let recompute = config
+            .gradient_checkpointing
+            .then(|| Rc::new(Checkpointing) as Rc<dyn nn::Recompute>);
         Execution {
             config,
-            training: Pass::train(),
+            training: Pass {
+                recompute,
+                ..Pass::train()
+            },
+        }
+    }
+
+    /// Of a model that the ranks of a group train together. The group outlives the model's graphs.
+    pub fn over_ranks(config: ExecutionConfig, group: &Rc<ProcessGroup>) -> Self {
+        let alone = Execution::new(config);
+        // With one rank the plain norm has the same numbers and is faster.
+        let norm = (config.sync_batch_norm && group.world_size() > 1).then(|| {
+            Rc::new(SyncBatchNorm {
+                group: Rc::clone(group),
+            }) as Rc<dyn nn::SyncNorm>
+        });
+        Execution {
+            training: Pass {
+                norm,
+                ..alone.training
+            },
+            ..alone
         }
     }
 
@@ -160,6 +187,40 @@ impl Execution {
         let _no_grad = tch::no_grad_guard();
         autocast::run(self.config.device, self.config.half, || pass(&Pass::eval()))
     }
+}
+
+/// Batch normalisation over a group's ranks.
+struct SyncBatchNorm {
+    group: Rc<ProcessGroup>,
+}
+
+impl nn::SyncNorm for SyncBatchNorm {
+    fn batch_norm(&self, x: &Tensor, norm: &nn::Norm) -> std::result::Result<Tensor, NnError> {
+        autograd::sync_batch_norm(
+            &self.group,
+            x,
+            norm.weight,
+            norm.bias,
+            norm.running,
+            norm.momentum,
+            norm.eps,
+        )
+        .map_err(outside)
+    }
+}
+
+/// Segments of a network that run again in the backward pass.
+struct Checkpointing;
+
+impl nn::Recompute for Checkpointing {
+    fn run(&self, segment: nn::Segment, x: &Tensor) -> std::result::Result<Tensor, NnError> {
+        let segment = move |x: &Tensor, first| segment(x, first).map_err(|e| e.to_string());
+        autograd::recompute(x, Box::new(segment)).map_err(outside)
+    }
+}
+
+fn outside(error: CollectiveError) -> NnError {
+    NnError::Outside(Box::new(error))
 }
 
 /// An output of a network in f32.

@@ -19,13 +19,16 @@ pub enum Rule {
     AdamW,
     /// Stochastic gradient descent; with Nesterov's momentum, where there is one.
     Sgd { momentum: f64 },
+    /// You et al., arXiv:1904.00962, as timm has it; betas 0.9 and 0.999, eps 1e-6. Tensors that do not decay are not scaled
+    /// by their norms either.
+    Lamb,
 }
 
 impl Rule {
     /// What the rule remembers of each parameter: tensors of its shape, and whether it counts its updates in a `step`.
     fn memory(self) -> (&'static [&'static str], bool) {
         match self {
-            Rule::AdamW => (&["exp_avg", "exp_avg_sq"], true),
+            Rule::AdamW | Rule::Lamb => (&["exp_avg", "exp_avg_sq"], true),
             Rule::Sgd { momentum: 0.0 } => (&[], false),
             Rule::Sgd { .. } => (&["momentum_buffer"], false),
         }
@@ -96,6 +99,21 @@ impl Optimizer {
                         beta2: BETA2,
                         eps: 1e-8,
                         weight_decay: group.weight_decay,
+                    },
+                )?,
+                Rule::Lamb => kernels::lamb(
+                    &weights,
+                    &gradients,
+                    &moment(0),
+                    &moment(1),
+                    &of(&self.steps),
+                    &kernels::Lamb {
+                        lr,
+                        beta1: BETA1,
+                        beta2: BETA2,
+                        eps: 1e-6,
+                        weight_decay: group.weight_decay,
+                        always_adapt: false,
                     },
                 )?,
                 Rule::Sgd { momentum } => kernels::fused_sgd(

@@ -9,8 +9,9 @@ use crate::optimizer::Rule;
 use crate::scaler::LossScaling;
 use crate::testing::{Silent, Small, alone};
 
-const RULES: [Rule; 3] = [
+const RULES: [Rule; 4] = [
     Rule::AdamW,
+    Rule::Lamb,
     Rule::Sgd { momentum: 0.9 },
     Rule::Sgd { momentum: 0.0 },
 ];
