@@ -17,6 +17,8 @@ pub enum ModelRequest {
     Run { model: ModelSpec, pass: PassSpec },
     /// Updates of the weights.
     Step { model: ModelSpec, step: StepSpec },
+    /// One forward pass recorded as a file of TorchScript.
+    Trace(TraceSpec),
 }
 
 /// A model, its weights, where it is and what it is given.
@@ -48,6 +50,20 @@ pub struct PassSpec {
     pub train: bool,
     /// Intermediate maps are written too.
     pub taps: bool,
+}
+
+/// A trained model, and the sizes of the example with which its forward pass is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceSpec {
+    pub name: ModelName,
+    pub weights: PathBuf,
+    pub output: PathBuf,
+    /// B
+    pub batch: u64,
+    /// S of stage 1b and 2; stage 3 has its own.
+    pub images: u64,
+    /// H and W
+    pub side: u64,
 }
 
 /// How many updates are made, and how.

@@ -16,6 +16,15 @@ pub struct TensorSet {
 }
 
 impl TensorSet {
+    /// Tensors that are not from a file; `name` stands for it in errors.
+    pub fn of(name: &str, tensors: impl IntoIterator<Item = (&'static str, Tensor)>) -> Self {
+        let tensors = tensors.into_iter();
+        TensorSet {
+            file: name.to_owned(),
+            tensors: tensors.map(|(name, t)| (name.to_owned(), t)).collect(),
+        }
+    }
+
     /// Reads the file.
     pub fn read(path: &Path, device: Device) -> Result<Self> {
         let mut tensors = BTreeMap::new();
