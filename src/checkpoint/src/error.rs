@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::find::Skipped;
 use crate::fit_report::FitReport;
 use crate::folder::free_bytes;
+use crate::keys::counted;
 
 /// Why a checkpoint was not written, found, read or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +74,9 @@ pub enum Error {
         architecture: Option<&'static str>,
     },
     #[error(
-        "{values} values in {tensors} tensors of {} are NaN or infinite, the first in `{name}`: these weights are spoilt; \
-         take others",
-        path.display()
+        "{} has {} that {} NaN or infinite, in {}, first in `{name}`: these weights are spoilt; take others, or allow \
+         it where there is --allow-non-finite",
+        path.display(), counted(*values, "value"), if *values == 1 { "is" } else { "are" }, counted(*tensors, "tensor")
     )]
     NotFinite {
         path: PathBuf,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::Dtype;
-use crate::keys::{KeyReport, TensorSpec, modules};
+use crate::keys::{KeyReport, TensorSpec, counted, modules};
 use crate::matching::BACKBONE;
 
 /// How a file fits a model.
@@ -63,16 +63,18 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::Unwrapped { prefix, names } => {
-                write!(f, "`{prefix}` taken off {names} names")
+                write!(f, "`{prefix}` taken off {}", counted(*names, "name"))
             }
-            Note::IntoBackbone { names } => write!(f, "`backbone.` put before {names} names"),
+            Note::IntoBackbone { names } => {
+                write!(f, "`backbone.` put before {}", counted(*names, "name"))
+            }
             Note::BackboneOf { others } if others.is_empty() => {
                 f.write_str("the file holds a model's `backbone.` alone")
             }
             Note::BackboneOf { others } => write!(
                 f,
-                "of the file only `backbone.` is used, without {} other tensors{}",
-                others.len(),
+                "of the file only `backbone.` is used, without {}{}",
+                counted(others.len(), "other tensor"),
                 named(others)
             ),
             Note::Classifier { dropped } => {
@@ -80,7 +82,11 @@ impl fmt::Display for Note {
                 write!(f, "classifier dropped: {}", specs.join(", "))
             }
             Note::Converted { from, to, tensors } => {
-                write!(f, "{tensors} tensors converted from {from} to {to}")
+                write!(
+                    f,
+                    "{} converted from {from} to {to}",
+                    counted(*tensors, "tensor")
+                )
             }
             Note::Channels { name, to: 1 } => {
                 write!(f, "{name} made for 1 channel: the sum over its 3")
@@ -89,24 +95,22 @@ impl fmt::Display for Note {
                 f,
                 "{name} made for {to} channels: its 3 repeated and scaled by 3/{to}"
             ),
-            Note::NoCounters { names } => {
-                write!(
-                    f,
-                    "{names} num_batches_tracked are not in the file and keep their values"
-                )
-            }
+            Note::NoCounters { names } => write!(
+                f,
+                "the file has no num_batches_tracked: {} as they were",
+                counted(*names, "counter")
+            ),
             Note::Initial { names } => write!(
                 f,
-                "{} other tensors keep their initial values{}",
-                names.len(),
+                "{} at initial values{}",
+                counted(names.len(), "other tensor"),
                 named(names)
             ),
-            Note::NotFinite { values } => {
-                write!(
-                    f,
-                    "{values} values are NaN or infinite, let through as asked"
-                )
-            }
+            Note::NotFinite { values } => write!(
+                f,
+                "{} NaN or infinite, let through as asked",
+                counted(*values, "value")
+            ),
         }
     }
 }

@@ -139,6 +139,14 @@ fn list<T: fmt::Display>(kind: &str, items: &[T], name: impl Fn(&T) -> &str) -> 
     ))
 }
 
+/// `1 tensor`, `2 tensors`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// ` (layer1 12, layer2 30)`: how many of the names are in each module; nothing where that tells no more than the
 /// names do.
 pub(crate) fn modules<'a>(names: impl Iterator<Item = &'a str>) -> String {

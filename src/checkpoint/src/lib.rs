@@ -36,7 +36,7 @@ pub use fit_report::{FitReport, Note};
 pub use guess::other_architecture;
 pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
-pub use matching::{Assignment, Fit, Part, fit, unwrapped};
+pub use matching::{Assignment, Fit, Part, fit, is_first_convolution, unwrapped};
 pub use read::{read, read_model};
 pub use retain::retain;
 pub use tensor::{Dtype, TensorData};

@@ -140,6 +140,12 @@ struct Named {
     name: String,
 }
 
+/// Whether this is the name of the convolution that looks at the image, in a CNN or in a model's.
+pub fn is_first_convolution(name: &str) -> bool {
+    let inner = name.strip_prefix(BACKBONE).unwrap_or(name);
+    FIRST_CONVOLUTIONS.contains(&inner)
+}
+
 /// Tensors under their names without wrappers' prefixes.
 pub fn unwrapped(mut specs: Vec<TensorSpec>) -> Vec<TensorSpec> {
     let names = unwrap(&specs, &mut Vec::new());
@@ -283,12 +289,11 @@ fn converts(from: Dtype, to: Dtype) -> bool {
 
 /// The model's channels where this is its first convolution, and the file's is the same for three.
 fn adapted_channels(ours: &TensorSpec, theirs: &TensorSpec) -> Option<usize> {
-    let inner = ours.name.strip_prefix(BACKBONE).unwrap_or(&ours.name);
     let (&[filters, to, height, width], &[a, RGB, b, c]) = (&ours.shape[..], &theirs.shape[..])
     else {
         return None;
     };
     let fits =
-        to != RGB && FIRST_CONVOLUTIONS.contains(&inner) && [filters, height, width] == [a, b, c];
+        to != RGB && is_first_convolution(&ours.name) && [filters, height, width] == [a, b, c];
     fits.then_some(to)
 }

@@ -3,6 +3,7 @@
 mod build;
 mod pass;
 mod step;
+mod trace;
 
 use plan::model_request::{ArchitectureRow, ModelReport, ModelRequest, OutputRow};
 use tch::Tensor;
@@ -18,6 +19,7 @@ pub fn run(request: &str) -> Result<(), RankError> {
         ModelRequest::List => list()?,
         ModelRequest::Run { model, pass } => pass::run(model, *pass)?,
         ModelRequest::Step { model, step } => step::run(model, step)?,
+        ModelRequest::Trace(spec) => trace::run(spec)?,
     };
     report.peak_rss = peak_rss();
     let line = serde_json::to_string(&report)

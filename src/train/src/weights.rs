@@ -61,6 +61,14 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, TensorSpec>> {
         .collect())
 }
 
+/// C of the images that a file's weights are for, of its first convolution; none where it has none that is known.
+pub fn channels(tensors: &BTreeMap<String, TensorSpec>) -> Option<i64> {
+    let first = tensors
+        .values()
+        .find(|spec| checkpoint::is_first_convolution(&spec.name))?;
+    i64::try_from(*first.shape.get(1)?).ok()
+}
+
 /// Filters for three channels as filters for `channels`, with the same answer to an image that is the same in all
 /// channels: (O, 3, K, K) -> (O, channels, K, K). As timm's `adapt_input_conv`: the sum for one channel, else the three
 /// repeated and scaled by 3 / channels.
@@ -184,7 +192,7 @@ mod tests {
         assert!(store.variables()["w"].requires_grad());
         assert_eq!(
             loaded.report.to_string(),
-            "1 of 1 tensors loaded; 1 tensors converted from f16 to f32"
+            "1 of 1 tensors loaded; 1 tensor converted from f16 to f32"
         );
         assert_eq!(loaded.sha256, checkpoint::file_sha256(&path).unwrap());
     }
@@ -225,6 +233,17 @@ mod tests {
             &folder,
             &[floats("module.rnn.weight_hh_l0", &[8, 2], &[0.0; 16])],
         );
-        assert_eq!(tensors(&path).unwrap()["rnn.weight_hh_l0"].shape, [8, 2]);
+        let found = tensors(&path).unwrap();
+        assert_eq!(found["rnn.weight_hh_l0"].shape, [8, 2]);
+        assert_eq!(channels(&found), None);
+        let path = file(
+            &folder,
+            &[floats(
+                "module.backbone.conv_stem.weight",
+                &[2, 6, 1, 1],
+                &[0.0; 12],
+            )],
+        );
+        assert_eq!(channels(&tensors(&path).unwrap()), Some(6));
     }
 }

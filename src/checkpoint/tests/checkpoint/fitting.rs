@@ -102,7 +102,7 @@ fn a_bare_cnn_goes_into_a_models_backbone() {
             "{said}"
         );
         assert!(
-            said.contains("2 other tensors keep their initial values (head 2)"),
+            said.contains("2 other tensors at initial values (head 2)"),
             "{said}"
         );
     }
@@ -197,7 +197,7 @@ fn floats_become_floats_and_integers_integers() {
         match fits {
             true => assert_eq!(
                 notes(&fit),
-                format!("1 tensors converted from {theirs} to {ours}")
+                format!("1 tensor converted from {theirs} to {ours}")
             ),
             false => assert_eq!(
                 fit.report.keys.to_string(),

@@ -46,7 +46,10 @@ pub fn build(
     let asked = |n: Option<u64>| n.map(|n| n as i64);
     let sizes = Sizes {
         arch: spec.name.arch.clone(),
-        in_chans: input.channels()?.unwrap_or(3),
+        in_chans: input
+            .channels()?
+            .or_else(|| train::weights::channels(&file))
+            .unwrap_or(3),
         drop_path: spec.drop_path,
         drop_rate: spec.drop_rate,
         lstm_hidden: asked(spec.lstm_hidden).or_else(|| size("rnn.weight_hh_l0", 1)),

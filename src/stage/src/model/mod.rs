@@ -2,6 +2,7 @@
 
 mod network;
 mod tensors;
+mod trace;
 
 use std::rc::Rc;
 

@@ -2,7 +2,7 @@
 
 use nn::Pass;
 use tch::{CModule, IValue, Tensor};
-use train::TrainError;
+use train::{Execution, TrainError};
 
 use crate::Result;
 use crate::model::network::{Network, Outputs};
@@ -17,7 +17,11 @@ impl Model {
     /// tensor, or a tuple.
     ///
     /// Stage 3 is recorded from `features` (B, S, F), zero where padded, and `mask` (B, S): its CNN is a model of its own.
-    pub fn trace(&mut self, example: &[(&'static str, Tensor)]) -> Result<CModule> {
+    pub fn trace(
+        &mut self,
+        execution: &Execution,
+        example: &[(&'static str, Tensor)],
+    ) -> Result<CModule> {
         // A constant of the module cannot want a gradient.
         self.store.freeze();
         let _no_grad = tch::no_grad_guard();
@@ -27,10 +31,11 @@ impl Model {
         let mut pass = |inputs: &[Tensor]| {
             let named = names.iter().copied();
             let named = named.zip(inputs.iter().map(Tensor::shallow_clone));
-            self.traced_outputs(named).unwrap_or_else(|error| {
-                failed = Some(error);
-                Vec::new()
-            })
+            self.traced_outputs(execution, named)
+                .unwrap_or_else(|error| {
+                    failed = Some(error);
+                    Vec::new()
+                })
         };
         let module = CModule::create_by_tracing("Model", "forward", &inputs, &mut pass);
         match failed {
@@ -41,6 +46,7 @@ impl Model {
 
     fn traced_outputs(
         &self,
+        execution: &Execution,
         named: impl Iterator<Item = (&'static str, Tensor)>,
     ) -> Result<Vec<Tensor>> {
         let input = TensorSet::of("the example", named);
@@ -50,15 +56,21 @@ impl Model {
                 let mask = input.get("mask", "B, S")?;
                 Outputs::Logits(model.forward(&features, &mask, &Pass::eval())?)
             }
-            network => network.forward(&input, &Pass::eval(), self.layout())?,
+            network => network.forward(execution, &input, &Pass::eval())?,
         };
         Ok(outputs.named()?.into_iter().map(|(_, t)| t).collect())
     }
 
     /// Whether a module gives what this model gives for other numbers of the example's shapes.
-    pub fn verify(&self, module: &CModule, other: &[(&'static str, Tensor)]) -> Result<()> {
+    pub fn verify(
+        &self,
+        execution: &Execution,
+        module: &CModule,
+        other: &[(&'static str, Tensor)],
+    ) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let own = self.traced_outputs(other.iter().map(|(name, t)| (*name, t.shallow_clone())))?;
+        let named = other.iter().map(|(name, t)| (*name, t.shallow_clone()));
+        let own = self.traced_outputs(execution, named)?;
         let inputs: Vec<IValue> = other
             .iter()
             .map(|(_, t)| IValue::Tensor(t.shallow_clone()))
