@@ -102,8 +102,9 @@ impl Network {
 impl Outputs {
     /// The stage's loss; of features the mean squared error.
     pub fn loss(self, targets: &TensorSet) -> Result<Losses> {
-        match self.full()? {
+        match self {
             Outputs::Features(features) => {
+                let features = full(&features)?;
                 let target = same_shape(targets, "features", "B, F", &features)?;
                 Ok(Losses {
                     total: features.f_mse_loss(&target, tch::Reduction::Mean)?,
@@ -131,26 +132,9 @@ impl Outputs {
         }
     }
 
-    /// All in f32, whatever the pass computed in.
-    fn full(self) -> Result<Self> {
-        Ok(match self {
-            Outputs::Features(features) => Outputs::Features(full(&features)?),
-            Outputs::Located(located) => Outputs::Located(Located {
-                bounds: full(&located.bounds)?,
-                has_box: full(&located.has_box)?,
-            }),
-            Outputs::Slices(slices) => Outputs::Slices(SlicePrediction {
-                ratio: full(&slices.ratio)?,
-                fracture: slices.fracture.as_ref().map(full).transpose()?,
-                any: slices.any.as_ref().map(full).transpose()?,
-            }),
-            Outputs::Logits(logits) => Outputs::Logits(full(&logits)?),
-        })
-    }
-
     /// Each output in f32 under its name.
     pub fn named(self) -> Result<Vec<(String, Tensor)>> {
-        let named = match self.full()? {
+        let named = match self {
             Outputs::Features(features) => vec![("features", features)],
             Outputs::Located(Located { bounds, has_box }) => {
                 vec![("box", bounds), ("has_box", has_box)]
@@ -167,10 +151,10 @@ impl Outputs {
             }
             Outputs::Logits(logits) => vec![("logits", logits)],
         };
-        Ok(named
+        named
             .into_iter()
-            .map(|(name, tensor)| (name.to_owned(), tensor))
-            .collect())
+            .map(|(name, tensor)| Ok((name.to_owned(), full(&tensor)?)))
+            .collect()
     }
 }
 
