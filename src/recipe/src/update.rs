@@ -145,32 +145,30 @@ fn optimizer(section: &Section) -> Optimizer {
 fn schedule(section: &Section, warmup: f64) -> Schedule {
     let step_at = section.optional_numbers("step_at", "[0.5, 0.75]");
     let step_factor = section.optional_number("step_factor", 0.0..=1.0);
-    let step = Schedule::Step {
-        step_at: step_at.clone().unwrap_or_default(),
-        step_factor: step_factor.unwrap_or(0.1),
-    };
-    let words: [(&str, fn(Schedule) -> Schedule); 3] = [
-        ("cosine", |_| Schedule::Cosine),
-        ("linear", |_| Schedule::Linear),
-        ("step", |step| step),
-    ];
-    let chosen = section.choice("schedule", words[0].1, &words)(step);
-    if matches!(chosen, Schedule::Step { .. }) {
+    let words = ["cosine", "linear", "step"].map(|word| (word, word));
+    let word = section.choice("schedule", "cosine", &words);
+    if word == "step" {
         check_steps(section, step_at.as_deref(), warmup);
-    } else {
-        let given = [
-            ("step_at", step_at.is_some()),
-            ("step_factor", step_factor.is_some()),
-        ];
-        for (key, _) in given.iter().filter(|(_, given)| *given) {
-            section.refuse(
-                key,
-                "it says how a rate falls in steps, and this schedule has none".into(),
-                format!("write `schedule: step`, or take {key} out"),
-            );
-        }
+        return Schedule::Step {
+            step_at: step_at.unwrap_or_default(),
+            step_factor: step_factor.unwrap_or(0.1),
+        };
     }
-    chosen
+    let given = [
+        ("step_at", step_at.is_some()),
+        ("step_factor", step_factor.is_some()),
+    ];
+    for (key, _) in given.iter().filter(|(_, given)| *given) {
+        section.refuse(
+            key,
+            "it says how a rate falls in steps, and this schedule has none".into(),
+            format!("write `schedule: step`, or take {key} out"),
+        );
+    }
+    match word {
+        "linear" => Schedule::Linear,
+        _ => Schedule::Cosine,
+    }
 }
 
 fn check_steps(section: &Section, step_at: Option<&[f64]>, warmup: f64) {

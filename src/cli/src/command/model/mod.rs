@@ -5,7 +5,7 @@ mod rank;
 mod show;
 
 use clap::Subcommand;
-use plan::model_request::ModelRequest;
+use plan::model_request::{ComputeDevice, ModelRequest};
 
 use arguments::{List, Run, Step};
 
@@ -30,6 +30,11 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Run(run) => (run.request(), run.json, Some(run.output())),
         Command::Step(step) => (step.request()?, step.json, Some(step.output())),
     };
+    if let ModelRequest::Run { model, .. } | ModelRequest::Step { model, .. } = &request
+        && let ComputeDevice::Cuda(number) = model.device
+    {
+        launcher::gpu::require(number + 1)?;
+    }
     let report = match rank::ask(&request)? {
         Ok(report) => report,
         // The rank has said what was wrong.
