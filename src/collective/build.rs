@@ -39,6 +39,7 @@ fn main() {
         "cpp/recompute.cpp",
         "cpp/batch_norm.cpp",
         "cpp/device.cpp",
+        "cpp/tracing.cpp",
     ])
     .compile("spinectl_collective");
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -206,6 +206,27 @@ fn a_broken_checkpoint_is_not_exported() {
 }
 
 #[test]
+fn torchscript_needs_a_plan_or_flags() {
+    let folder = TempDir::new().unwrap();
+    let job = trained(folder.path());
+    let script = ["--format", "torchscript", "--out", "m.pt"];
+    let told = |words: &[&str]| {
+        let ran = export(folder.path(), &job, words);
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        ran.err
+    };
+    assert!(told(&script).contains("write --arch"));
+    let arch = ["--arch", "stage2:resnest14d"];
+    assert!(told(&[&script[..], &arch].concat()).contains("write --images S"));
+    let images = ["--images", "4"];
+    let words = [&script[..], &arch, &images].concat();
+    assert!(told(&words).contains("write --image-size PX"));
+    let words = [&["--out", "m.safetensors"][..], &images].concat();
+    assert!(told(&words).contains("for --format torchscript"));
+    assert!(!folder.path().join("m.pt").exists());
+}
+
+#[test]
 fn what_has_no_model_to_export_is_wrong_use() {
     let run = TempDir::new().unwrap();
     let job = trained(run.path());

@@ -118,6 +118,12 @@ SpcStatus spc_autocast_enter(int32_t cuda, int32_t dtype, SpcAutocast* before, c
 // Once for each spc_autocast_enter that succeeded, on its thread, the last one first.
 void spc_autocast_exit(const SpcAutocast* before);
 
+// --- tracing -------------------------------------------------------------------------------------------------------------
+
+// Gives the trace that this thread is recording its inputs' names and its outputs: one tensor, or a tuple of `count`.
+SpcStatus spc_trace_signature(
+    const char* const* names, size_t inputs, const SpcTensor* outputs, size_t count, char** message);
+
 // --- autograd ------------------------------------------------------------------------------------------------------------
 
 // A part of a network that belongs to the thread that made it.

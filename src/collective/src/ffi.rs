@@ -282,6 +282,14 @@ unsafe extern "C" {
     ) -> i32;
     pub(crate) fn spc_autocast_exit(before: *const Autocast);
 
+    pub(crate) fn spc_trace_signature(
+        names: *const *const c_char,
+        inputs: usize,
+        outputs: *const *mut C_tensor,
+        count: usize,
+        message: Message,
+    ) -> i32;
+
     pub(crate) fn spc_recompute(
         x: *mut C_tensor,
         block: *const Block,

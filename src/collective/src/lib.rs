@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the rendezvous, [`ProcessGroup`] the collectives, [`Reducer`] the gradient buckets of
 //! `DistributedDataParallel`, [`kernels`] the multi-tensor kernels, [`autograd`] functions with a backward pass of their own,
-//! [`autocast`] mixed precision, [`cuda`] what loads the GPU half of libtorch. Every call that libtorch can refuse returns a
+//! [`autocast`] mixed precision, [`tracing`] TorchScript modules, [`cuda`] what loads the GPU half of libtorch. Every call that libtorch can refuse returns a
 //! [`CollectiveError`].
 
 pub mod autocast;
@@ -17,6 +17,7 @@ mod reducer;
 mod rendezvous;
 mod socket;
 mod store;
+pub mod tracing;
 
 pub use error::{CollectiveError, Result};
 pub use peer::Peer;

@@ -2,7 +2,7 @@
 
 use nn::Pass;
 use tch::{CModule, IValue, Tensor};
-use train::{Execution, TrainError};
+use train::{Execution, TrainError, tracing};
 
 use crate::Result;
 use crate::model::network::{Network, Outputs};
@@ -22,26 +22,18 @@ impl Model {
         execution: &Execution,
         example: &[(&'static str, Tensor)],
     ) -> Result<CModule> {
-        // A constant of the module cannot want a gradient.
+        // A constant of the module may not want a gradient.
         self.store.freeze();
         let _no_grad = tch::no_grad_guard();
-        let inputs: Vec<Tensor> = example.iter().map(|(_, t)| t.shallow_clone()).collect();
         let names: Vec<&'static str> = example.iter().map(|(name, _)| *name).collect();
-        let mut failed = None;
-        let mut pass = |inputs: &[Tensor]| {
-            let named = names.iter().copied();
-            let named = named.zip(inputs.iter().map(Tensor::shallow_clone));
-            self.traced_outputs(execution, named)
-                .unwrap_or_else(|error| {
-                    failed = Some(error);
-                    Vec::new()
-                })
-        };
-        let module = CModule::create_by_tracing("Model", "forward", &inputs, &mut pass);
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(module?),
-        }
+        let inputs: Vec<(&str, Tensor)> = example
+            .iter()
+            .map(|(name, tensor)| (*name, tensor.shallow_clone()))
+            .collect();
+        tracing::trace(&inputs, |inputs| {
+            let inputs = inputs.iter().map(Tensor::shallow_clone);
+            self.traced_outputs(execution, names.into_iter().zip(inputs))
+        })
     }
 
     fn traced_outputs(

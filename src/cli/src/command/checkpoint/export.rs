@@ -4,24 +4,32 @@ use std::path::{Path, PathBuf};
 
 use checkpoint::{Error, Manifest, TensorData};
 use clap::{Args, ValueEnum};
+use plan::model_request::OutputRow;
 use serde::Serialize;
 
 use super::list::{is_checkpoint, job_folders};
+use super::torchscript::{self, Example};
 use crate::{exit, output, units};
 
 /// Where a model keeps its CNN.
 const BACKBONE: &str = "backbone.";
 
-/// Write a trained model as a safetensors file
+/// Write a trained model as a file for other programs
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0 --out model.safetensors
   spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0 --part backbone --out cnn.safetensors
+  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0 --format torchscript --out model.pt
 
 timm takes a backbone as it is:
   model = timm.create_model('resnest50d', num_classes=0)
   model.load_state_dict(safetensors.torch.load_file('cnn.safetensors'), strict=True)
+
+TorchScript holds the weights and one forward pass, recorded on the CPU; torch.jit.load reads it. It takes inputs of
+the recorded shapes only: image (B, C, H, W) of a CNN or stage 1a; image (B, S, C, H, W) and position (B, S) of
+stage 1b and 2; features (B, S, F) and mask (B, S) of stage 3. It gives box, has_box; ratio; ratio, fracture, any;
+or logits.
 
 ONNX: libtorch has no exporter, PyTorch has. From that model:
   torch.onnx.export(model.eval(), torch.zeros(1, 3, 512, 512), 'cnn.onnx', dynamo=True)")]
@@ -36,6 +44,12 @@ pub struct Arguments {
     /// The whole model, or its CNN under timm's names
     #[arg(long, value_enum, default_value_t = Part::Model)]
     part: Part,
+
+    #[arg(long, value_enum, default_value_t = Format::Safetensors)]
+    format: Format,
+
+    #[command(flatten)]
+    example: Example,
 
     /// Write over a file that is there
     #[arg(long)]
@@ -53,6 +67,15 @@ enum Part {
     Backbone,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// Tensors by name
+    Safetensors,
+    /// Tensors and a forward pass
+    Torchscript,
+}
+
 /// What was written, from what.
 #[derive(Serialize)]
 struct Exported {
@@ -60,6 +83,10 @@ struct Exported {
     bytes: u64,
     tensors: usize,
     part: Part,
+    format: Format,
+    /// What a module of TorchScript takes, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<OutputRow>,
     job: String,
     step: u64,
     checkpoint: PathBuf,
@@ -73,6 +100,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             out.display()
         )));
     }
+    if arguments.format != Format::Torchscript && arguments.example.is_given() {
+        return Err(exit::wrong_use(
+            "--arch, --batch, --images and --image-size are for --format torchscript: leave them out, or add it",
+        ));
+    }
     let checkpoint = find(&arguments.path)?;
     let (manifest, model) = checkpoint::read_model(&checkpoint).map_err(broken)?;
     let tensors = match part {
@@ -82,12 +114,24 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if tensors.is_empty() {
         return Err(exit::wrong_use(nothing(&manifest, *part)));
     }
-    let bytes = checkpoint::save_safetensors(out, &tensors)?;
+    let (bytes, inputs) = match arguments.format {
+        Format::Safetensors => (checkpoint::save_safetensors(out, &tensors)?, Vec::new()),
+        Format::Torchscript => {
+            let whole = *part == Part::Model;
+            match torchscript::write(out, &checkpoint, &manifest, &arguments.example, whole)? {
+                Ok(written) => written,
+                // The rank has said what was wrong.
+                Err(code) => return Ok(code),
+            }
+        }
+    };
     let exported = Exported {
         out: out.clone(),
         bytes,
         tensors: tensors.len(),
         part: *part,
+        format: arguments.format,
+        inputs,
         job: manifest.job,
         step: manifest.step,
         checkpoint,
@@ -105,8 +149,17 @@ impl Exported {
             Part::Model => "the model",
             Part::Backbone => "the CNN",
         };
+        let inputs: Vec<String> = self
+            .inputs
+            .iter()
+            .map(|input| format!("{} {:?}", input.name, input.shape))
+            .collect();
+        let takes = match inputs.is_empty() {
+            true => String::new(),
+            false => format!("; it takes {} and no other shapes", inputs.join(", ")),
+        };
         format!(
-            "wrote {}: {what} of {} after step {}, {} tensors, {}",
+            "wrote {}: {what} of {} after step {}, {} tensors, {}{takes}",
             self.out.display(),
             self.job,
             self.step,

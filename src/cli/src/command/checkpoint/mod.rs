@@ -2,6 +2,7 @@
 
 mod export;
 mod list;
+mod torchscript;
 
 use clap::Subcommand;
 

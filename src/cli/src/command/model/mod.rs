@@ -1,7 +1,7 @@
 //! `spinectl model`: single models, outside of any run, for whoever checks them against PyTorch.
 
 mod arguments;
-mod rank;
+pub mod rank;
 mod show;
 
 use clap::Subcommand;
