@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: the built programs, a small phantom, a small recipe, and a launch to watch.
 
+pub mod parity;
 pub mod setup;
 
 use std::collections::BTreeMap;

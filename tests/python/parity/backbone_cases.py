@@ -16,7 +16,7 @@ from pathlib import Path
 
 import timm
 import torch
-from random_weights import disturb_norms, statistics, write
+from random_weights import disturb_norms, images, statistics, write
 from timm.models import adapt_input_conv
 
 DROP_PATH, DROP_RATE, SEED = 0.4, 0.25, 11
@@ -69,7 +69,7 @@ def main():
     folder, arch = Path(sys.argv[1]), sys.argv[2]
     torch.manual_seed(0)
     model = timm.create_model(arch, num_classes=0)
-    disturb_norms(model, lambda network: network(torch.randn(4, 3, 96, 96)))
+    disturb_norms(model, lambda network: network(images(8, 3, 96, 96)))
     weights = model.state_dict()
     write(folder / "weights.safetensors", weights)
 
@@ -77,7 +77,7 @@ def main():
         network = Network(arch, weights, channels)
 
         def make(batch, height, width, modes):
-            image = torch.randn(batch, channels, height, width)
+            image = images(batch, channels, height, width)
             case = folder / f"{batch}x{channels}x{height}x{width}"
             write(case / "input.safetensors", {"image": image})
             outputs = {mode: getattr(network, function)(image) for mode, function in modes.items()}

@@ -2,13 +2,13 @@
 
     python step_cases.py FOLDER REQUEST
 
-REQUEST is JSON: {"model": "stage2:resnest14d", "hidden": 24, "updates": [{"name": ..., ...}, ...]}; the keys of an update are those
-of `Update` below.
+REQUEST is JSON: {"model": "stage2:resnest14d", "hidden": 24, "updates": [{"name": ..., ...}, ...]}, or a list of these; the keys of
+an update are those of `Update` below. With PLACE for FOLDER/<model, with - for :>,
 
-FOLDER/weights.safetensors
-FOLDER/input.safetensors      the model's inputs, with a leading dimension of micro-batches
-FOLDER/targets.safetensors    what its loss is taken of, likewise
-FOLDER/<name>.safetensors     loss (N,), gradient_norm (N,), final.<name> of every parameter and buffer
+PLACE/weights.safetensors
+PLACE/input.safetensors      the model's inputs, with a leading dimension of micro-batches
+PLACE/targets.safetensors    what its loss is taken of, likewise
+PLACE/<name>.safetensors     loss (N,), gradient_norm (N,), final.<name> of every parameter and buffer
 """
 
 import json
@@ -154,8 +154,7 @@ def bare(name):
     return name.removeprefix("backbone.")
 
 
-def main():
-    folder, request = Path(sys.argv[1]), json.loads(sys.argv[2])
+def write_cases(place, request):
     torch.manual_seed(2)
     model = make_model(request)
     rename = bare if isinstance(model, Bare) else str
@@ -163,16 +162,22 @@ def main():
     disturb_norms(model.backbone, lambda network: network(images(8, 3, SIDE, SIDE)))
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     inputs, targets = batches(model)
-    write(folder / "weights.safetensors", {rename(name): tensor for name, tensor in weights.items()})
-    write(folder / "input.safetensors", inputs)
-    write(folder / "targets.safetensors", targets)
+    write(place / "weights.safetensors", {rename(name): tensor for name, tensor in weights.items()})
+    write(place / "input.safetensors", inputs)
+    write(place / "targets.safetensors", targets)
     for settings in (Update(**keys) for keys in request["updates"]):
         options = {"drop_path_rate": settings.drop_path, "drop_rate": settings.drop_rate}
         model = make_model({**request, "options": options})
         model.load_state_dict(weights)
         results = update(model, settings, inputs, targets)
         prefixed = {f"final.{name}": f"final.{rename(name)}" for name in weights}
-        write(folder / f"{settings.name}.safetensors", {prefixed.get(n, n): t for n, t in results.items()})
+        write(place / f"{settings.name}.safetensors", {prefixed.get(n, n): t for n, t in results.items()})
+
+
+def main():
+    folder, requests = Path(sys.argv[1]), json.loads(sys.argv[2])
+    for request in requests if isinstance(requests, list) else [requests]:
+        write_cases(folder / request["model"].replace(":", "-"), request)
 
 
 if __name__ == "__main__":
