@@ -2,25 +2,36 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 use nn::{Backbone, BackboneConfig, NnError, Norm, Pass, Recompute, Segment, SyncNorm, Taps};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+/// libtorch has one generator for all threads, and tests run on several.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// What `draw` draws after this seed, whatever other tests do.
+fn drawn<T>(seed: i64, draw: impl FnOnce() -> T) -> T {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    draw()
+}
+
 fn image() -> Tensor {
-    tch::manual_seed(1);
-    Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu))
+    drawn(1, || {
+        Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu))
+    })
 }
 
 fn backbone(arch: &str, drop: f64) -> (VarStore, Backbone) {
-    tch::manual_seed(0);
     let store = VarStore::new(Device::Cpu);
     let config = BackboneConfig {
         drop_path: drop,
         drop_rate: drop,
         ..BackboneConfig::of(arch)
     };
-    let backbone = Backbone::new(&store.root(), &config).unwrap();
+    let backbone = drawn(0, || Backbone::new(&store.root(), &config).unwrap());
     (store, backbone)
 }
 

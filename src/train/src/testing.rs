@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use collective::{Backend, ProcessGroup, Rendezvous, Store};
@@ -39,6 +40,16 @@ pub(crate) fn alone() -> (Store, ProcessGroup) {
     (store, group)
 }
 
+/// libtorch has one generator for all threads, and tests run on several.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// What `draw` draws after this seed, whatever other tests do.
+fn drawn<T>(seed: i64, draw: impl FnOnce() -> T) -> T {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    draw()
+}
+
 /// A kernel, a norm with its statistics, and a head: a tensor of every kind that groups and layouts tell apart.
 pub(crate) struct Small {
     pub store: VarStore,
@@ -47,7 +58,10 @@ pub(crate) struct Small {
 impl Small {
     /// The same weights at every call.
     pub fn new() -> Self {
-        tch::manual_seed(11);
+        drawn(11, Self::draw)
+    }
+
+    fn draw() -> Self {
         let store = VarStore::new(Device::Cpu);
         let root = store.root();
         let normal = Init::Randn {
@@ -80,9 +94,8 @@ impl Small {
 
     /// The loss of micro-batch number `batch`, whose values are a function of it.
     pub fn loss(&self, batch: i64) -> Losses {
-        tch::manual_seed(1000 + batch);
-        let image = Tensor::randn([5, 2, 6, 6], (Kind::Float, Device::Cpu));
-        let target = Tensor::randn([5, 3], (Kind::Float, Device::Cpu));
+        let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let (image, target) = drawn(1000 + batch, || (normal(&[5, 2, 6, 6]), normal(&[5, 3])));
         let map = image.conv2d(
             &self.variable("backbone.conv.weight"),
             None::<Tensor>,
