@@ -37,7 +37,11 @@ fn outputs_and_statistics_are_pytorchs() {
         for case in cases {
             for mode in ["eval", "train"] {
                 let found = compare(&format!("{stage}:{arch}"), &model, case, mode);
-                faults.extend(found.map(|fault| format!("{stage}:{arch} {case} {mode}: {fault}")));
+                faults.extend(
+                    found
+                        .iter()
+                        .map(|fault| format!("{stage}:{arch} {case} {mode}: {fault}")),
+                );
             }
         }
     }
@@ -55,7 +59,7 @@ fn control(folder: &Path) {
     assert_eq!(disagreements(&train, &eval, 100.0 * BOUND).len(), 3);
 }
 
-fn compare(name: &str, model: &Path, case: &str, mode: &str) -> impl Iterator<Item = String> {
+fn compare(name: &str, model: &Path, case: &str, mode: &str) -> Vec<String> {
     let place = model.join(case);
     let files = Files {
         weights: &model.join("weights.safetensors"),
@@ -64,5 +68,5 @@ fn compare(name: &str, model: &Path, case: &str, mode: &str) -> impl Iterator<It
     };
     let found = files.outputs("run", name, &flags(["--mode", mode]));
     let expected = read(&place.join(format!("{mode}.safetensors")));
-    disagreements(&found, &expected, BOUND).into_iter()
+    disagreements(&found, &expected, BOUND)
 }

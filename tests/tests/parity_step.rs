@@ -1,9 +1,10 @@
 //! Updates of the stages' models against PyTorch's and timm's optimizers: the loss and the gradient's norm of each of ten
 //! updates, and every weight and running statistic after them.
 //!
-//! Rounding errors grow from update to update, the faster the higher the learning rate; the rates here are those at which the
-//! same ten updates in PyTorch alone, on one thread and on two, stay well within the bounds. What the bounds are worth is
-//! tested too: PyTorch with something changed in the update has to be outside of them.
+//! Gradients agree to the bit, as both sides call the same kernels on one thread, so the recipe's rate can be tested. What
+//! rounds differently (another memory layout, an optimizer written out in Python) is tested at a lower rate: at the recipe's
+//! rate ten updates of so small a batch blow a rounding error of 1e-7 up to 1e-3 of the loss, in PyTorch alone as well, between
+//! one thread and two. What the bounds are worth is tested too: PyTorch with something changed in the update has to be outside.
 
 use std::path::PathBuf;
 
@@ -11,15 +12,32 @@ use serde_json::{Map, Value, json};
 use spinectl_tests::parity::{Files, Tensors, read, reference};
 use tempfile::TempDir;
 
-/// Of the loss of each update.
-const LOSS: f64 = 1e-4;
-/// Of the gradient's norm of each update.
-const GRADIENT_NORM: f64 = 5e-3;
-/// Of a tensor's change over all updates, in the L2 norm: of all parameters together, and of each.
-const CHANGE: f64 = 5e-3;
-const CHANGE_OF_EACH: f64 = 0.2;
-/// Of a running statistic's change.
-const STATISTICS: f64 = 5e-3;
+/// How far spinectl may be from PyTorch.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Of the loss of each update.
+    loss: f64,
+    /// Of the gradient's norm of each update.
+    gradient_norm: f64,
+    /// Of the change over all updates, in the L2 norm: of all parameters together, and of each running statistic.
+    change: f64,
+}
+
+const SAME_KERNELS: Bounds = Bounds {
+    loss: 1e-4,
+    gradient_norm: 1e-3,
+    change: 1e-3,
+};
+
+/// For what rounds differently.
+const OTHER_ROUNDING: Bounds = Bounds {
+    loss: 1e-4,
+    gradient_norm: 5e-3,
+    change: 3e-2,
+};
+
+/// Settings of the reference alone.
+const NOT_OURS: [&str; 3] = ["fused", "nesterov", "betas"];
 
 /// A convolution's bias before a batch norm: in exact arithmetic it has no gradient, so that an adaptive optimizer moves it by
 /// what rounding leaves.
@@ -63,7 +81,11 @@ impl Update {
                 other => vec![name, other.to_string()],
             }
         };
-        self.keys.iter().flat_map(flag).collect()
+        let ours = self
+            .keys
+            .iter()
+            .filter(|(key, _)| !NOT_OURS.contains(&key.as_str()));
+        ours.flat_map(flag).collect()
     }
 
     fn request(&self) -> Value {
@@ -135,9 +157,10 @@ impl Reference<'_> {
     }
 
     /// Holds spinectl's results with `more` flags against PyTorch's without them.
-    fn agrees(&mut self, update: &Update, more: &[&str]) -> Tensors {
+    fn agrees(&mut self, update: &Update, more: &[&str], bounds: Bounds) -> Tensors {
         let found = self.step(update, more);
-        let faults = distance(&found, &self.file(&update.name), &self.file("weights")).faults();
+        let distance = distance(&found, &self.file(&update.name), &self.file("weights"));
+        let faults = distance.faults(bounds);
         let place = format!("{} {} {}", self.model, update.name, more.join(" "));
         self.faults
             .extend(faults.iter().map(|fault| format!("{place}: {fault}")));
@@ -149,9 +172,9 @@ impl Reference<'_> {
     }
 
     /// PyTorch's results of an update that is wrong are outside of the bounds.
-    fn notices(&mut self, found: &Tensors, wrong: &Update) {
+    fn notices(&mut self, found: &Tensors, wrong: &Update, bounds: Bounds) {
         let distance = distance(found, &self.file(&wrong.name), &self.file("weights"));
-        if distance.faults().is_empty() {
+        if distance.faults(bounds).is_empty() {
             let fault = format!("{} would go unnoticed: {distance:?}", wrong.name);
             self.faults.push(fault);
         }
@@ -168,20 +191,22 @@ struct Distance {
     gradient_norm: f64,
     /// Of all parameters together, over their change; those without a gradient are left out.
     change: f64,
-    /// The parameter and the statistic that are farthest, over their own change.
-    parameter: (f64, String),
+    /// The running statistic that is farthest, over its change.
     statistic: (f64, String),
 }
 
 impl Distance {
-    fn faults(&self) -> Vec<String> {
+    fn faults(&self, bounds: Bounds) -> Vec<String> {
         let mut faults = self.other_names.clone();
         for (what, value, bound) in [
-            ("a loss", self.loss, LOSS),
-            ("a gradient's norm", self.gradient_norm, GRADIENT_NORM),
-            ("the change of all parameters", self.change, CHANGE),
-            (&self.parameter.1, self.parameter.0, CHANGE_OF_EACH),
-            (&self.statistic.1, self.statistic.0, STATISTICS),
+            ("a loss", self.loss, bounds.loss),
+            (
+                "a gradient's norm",
+                self.gradient_norm,
+                bounds.gradient_norm,
+            ),
+            ("the change of all parameters", self.change, bounds.change),
+            (&self.statistic.1, self.statistic.0, bounds.change),
         ] {
             if value > bound || value.is_nan() {
                 faults.push(format!("{what} is {value:.1e} off"));
@@ -215,28 +240,20 @@ fn distance(found: &Tensors, expected: &Tensors, initial: &Tensors) -> Distance 
             }
             continue;
         };
-        let (own_difference, own_change) = (
-            found.minus(expected).norm(),
-            expected.minus(&initial[variable]).norm(),
-        );
-        // What stays (a frozen backbone, a count) stays exactly.
-        let share = if own_difference == 0.0 {
-            0.0
-        } else {
-            own_difference / own_change
-        };
-        let statistic = variable.contains("running_") || variable.ends_with("num_batches_tracked");
-        let worst = match statistic {
-            true => &mut distance.statistic,
-            false if variable.ends_with(WITHOUT_GRADIENT) => continue,
-            false => {
-                difference += own_difference * own_difference;
-                change += own_change * own_change;
-                &mut distance.parameter
+        let own_difference = found.minus(expected).norm();
+        let own_change = expected.minus(&initial[variable]).norm();
+        if variable.contains("running_") || variable.ends_with("num_batches_tracked") {
+            // What stays (a frozen backbone) stays exactly.
+            let share = match own_difference {
+                0.0 => 0.0,
+                difference => difference / own_change,
+            };
+            if share >= distance.statistic.0 || share.is_nan() {
+                distance.statistic = (share, variable.to_owned());
             }
-        };
-        if share >= worst.0 || share.is_nan() {
-            *worst = (share, variable.to_owned());
+        } else if !variable.ends_with(WITHOUT_GRADIENT) {
+            difference += own_difference * own_difference;
+            change += own_change * own_change;
         }
     }
     distance.change = (difference / change).sqrt();
@@ -261,7 +278,7 @@ const STAGE2: &str = "stage2:resnest14d";
 fn adamw() -> Update {
     Update::new(
         "adamw",
-        json!({"optimizer": "adamw", "learning_rate": 3e-5, "weight_decay": 0.5}),
+        json!({"optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 0.1}),
     )
 }
 
@@ -279,14 +296,14 @@ fn stage2_with_adamw() {
     let mut reference = references.of(STAGE2);
     let mut found: Vec<Tensors> = Vec::new();
     for update in &updates {
-        found.push(reference.agrees(update, &[]));
+        found.push(reference.agrees(update, &[], SAME_KERNELS));
     }
     for wrong in &wrong {
-        reference.notices(&found[0], wrong);
+        reference.notices(&found[0], wrong, SAME_KERNELS);
     }
     // Clipping and accumulation make a difference.
     for other in &updates[1..] {
-        reference.notices(&found[0], other);
+        reference.notices(&found[0], other, SAME_KERNELS);
     }
     reference.verdict();
 }
@@ -305,20 +322,38 @@ fn stage2_with_adamw_in_other_ways() {
     let updates = [&plain, &dropping, &rates, &everything, &average].map(Update::clone);
     let references = References::new(&[STAGE2], &updates);
     let mut reference = references.of(STAGE2);
-    for flags in [
-        &["--channels-last"][..],
-        &["--gradient-checkpointing"],
-        &["--loss-scale", "1024"],
-    ] {
-        reference.agrees(&plain, flags);
+    for flags in [&["--gradient-checkpointing"][..], &["--loss-scale", "1024"]] {
+        reference.agrees(&plain, flags, SAME_KERNELS);
     }
     // What is dropped is dropped again when activations are computed anew.
-    let found = reference.agrees(&dropping, &["--gradient-checkpointing"]);
-    reference.notices(&found, &plain);
+    let found = reference.agrees(&dropping, &["--gradient-checkpointing"], SAME_KERNELS);
+    reference.notices(&found, &plain, SAME_KERNELS);
     for update in [&dropping, &rates, &everything, &average] {
-        let found = reference.agrees(update, &[]);
-        reference.notices(&found, &plain);
+        let found = reference.agrees(update, &[], SAME_KERNELS);
+        reference.notices(&found, &plain, SAME_KERNELS);
     }
+    reference.verdict();
+}
+
+/// At a lower rate, with a decay that shows all the same: channels last, and AdamW written out.
+#[test]
+fn stage2_with_adamw_rounded_differently() {
+    let slow = adamw().with("slow", json!({"learning_rate": 1e-5, "weight_decay": 3.0}));
+    let written_out = slow.with("written out", json!({"fused": false}));
+    let wrong = [
+        slow.with("other beta1", json!({"betas": [0.85, 0.999]})),
+        slow.with("other beta2", json!({"betas": [0.9, 0.99]})),
+        slow.with("no decay", json!({"weight_decay": 0.0})),
+        slow.with("all decay", json!({"decay_all": true})),
+    ];
+    let updates = [&[slow.clone(), written_out.clone()], &wrong[..]].concat();
+    let references = References::new(&[STAGE2], &updates);
+    let mut reference = references.of(STAGE2);
+    let found = reference.agrees(&written_out, &[], OTHER_ROUNDING);
+    for wrong in &wrong {
+        reference.notices(&found, wrong, OTHER_ROUNDING);
+    }
+    reference.agrees(&slow, &["--channels-last"], OTHER_ROUNDING);
     reference.verdict();
 }
 
@@ -326,7 +361,7 @@ fn stage2_with_adamw_in_other_ways() {
 fn stage2_with_sgd() {
     let plain = Update::new(
         "sgd",
-        json!({"optimizer": "sgd", "learning_rate": 1e-4, "momentum": 0.9, "weight_decay": 0.5}),
+        json!({"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 0.1}),
     );
     let updates = variants(&plain);
     let still = plain.with("without momentum", json!({"momentum": 0.0}));
@@ -337,12 +372,12 @@ fn stage2_with_sgd() {
     ];
     let references = References::new(&[STAGE2], &[&updates[..], &wrong[..]].concat());
     let mut reference = references.of(STAGE2);
-    let found = reference.agrees(&updates[0], &[]);
+    let found = reference.agrees(&updates[0], &[], SAME_KERNELS);
     for wrong in &wrong {
-        reference.notices(&found, wrong);
+        reference.notices(&found, wrong, SAME_KERNELS);
     }
     for update in updates[1..].iter().chain([&still]) {
-        reference.agrees(update, &[]);
+        reference.agrees(update, &[], SAME_KERNELS);
     }
     reference.verdict();
 }
@@ -351,7 +386,7 @@ fn stage2_with_sgd() {
 fn stage2_with_lamb() {
     let plain = Update::new(
         "lamb",
-        json!({"optimizer": "lamb", "learning_rate": 3e-4, "weight_decay": 0.5}),
+        json!({"optimizer": "lamb", "learning_rate": 1e-3, "weight_decay": 0.1}),
     );
     let updates = variants(&plain);
     let wrong = [
@@ -362,12 +397,12 @@ fn stage2_with_lamb() {
     ];
     let references = References::new(&[STAGE2], &[&updates[..], &wrong[..]].concat());
     let mut reference = references.of(STAGE2);
-    let found = reference.agrees(&updates[0], &[]);
+    let found = reference.agrees(&updates[0], &[], SAME_KERNELS);
     for wrong in &wrong {
-        reference.notices(&found, wrong);
+        reference.notices(&found, wrong, SAME_KERNELS);
     }
     for update in &updates[1..] {
-        reference.agrees(update, &[]);
+        reference.agrees(update, &[], SAME_KERNELS);
     }
     reference.verdict();
 }
@@ -384,9 +419,9 @@ fn the_other_stages_and_a_bare_backbone() {
     let references = References::new(&models, &[plain.clone(), both.clone()]);
     for model in models {
         let mut reference = references.of(model);
-        let found = reference.agrees(&plain, &[]);
-        reference.notices(&found, &both);
-        reference.agrees(&both, &[]);
+        let found = reference.agrees(&plain, &[], SAME_KERNELS);
+        reference.notices(&found, &both, SAME_KERNELS);
+        reference.agrees(&both, &[], SAME_KERNELS);
         reference.verdict();
     }
 }

@@ -43,10 +43,11 @@ class Update:
     drop_path: float = 0.0
     drop_rate: float = 0.0
     seed: int = 0
+    # AdamW in one kernel, which is the one that spinectl calls, or written out: the same but for rounding.
+    fused: bool = True
     # What spinectl has no flag for: other values than its own show that a comparison would notice them.
     nesterov: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float | None = None
 
     def groups(self, model):
         """Parameters with their rate and decay: norms and biases do not decay, and the backbone may have its own rate."""
@@ -62,12 +63,12 @@ class Update:
     def make(self, model):
         groups = list(self.groups(model))
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, betas=self.betas, eps=self.eps or 1e-8)
+            return torch.optim.AdamW(groups, betas=self.betas, fused=self.fused)
         if self.optimizer == "sgd":
             nesterov = self.nesterov and self.momentum > 0
             # torch.optim.SGD takes momentum from its defaults for every group.
             return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=nesterov)
-        return Lamb(groups, betas=self.betas, eps=self.eps or 1e-6, max_grad_norm=None)
+        return Lamb(groups, betas=self.betas, max_grad_norm=None)
 
 
 def make_model(request):
