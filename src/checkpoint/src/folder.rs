@@ -5,6 +5,12 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// How often, and how long apart, a lock is tried again.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 const STEP: &str = "step-";
 const TEMPORARY: &str = ".tmp-";
@@ -72,12 +78,21 @@ pub(crate) fn remove_stale(root: &Path) -> io::Result<()> {
 /// The right to change the folder, held until dropped; none where another process has it.
 ///
 /// The lock is on the folder itself, so it leaves no file and ends with its process. File systems
-/// that cannot lock a folder (NFS) go without.
+/// that cannot lock a folder (NFS) go without. A process that another thread of this program is just
+/// starting holds a copy of every open file until it runs its own program: such a lock, just
+/// released here, is waited for.
 pub(crate) fn lock(root: &Path) -> io::Result<Option<File>> {
     let folder = File::open(root)?;
-    match folder.try_lock() {
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(folder)),
+    let mut left = LOCK_TRIES;
+    loop {
+        match folder.try_lock() {
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(Some(folder)),
+            Err(TryLockError::WouldBlock) if left == 0 => return Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                left -= 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+        }
     }
 }
 

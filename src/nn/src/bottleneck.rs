@@ -58,10 +58,10 @@ impl Block for ResNestBottleneck {
         y = self.bn3.forward(&self.conv3.forward(&y)?, pass)?;
         // As timm does it, the shortcut's convolution is what a path is dropped from, not the branch:
         // docs/decisions/0013-drop-path-of-resnest.md
+        // Numbers are drawn in every block, as what is drawn later depends on it.
+        let dropped = drop_path(x.shallow_clone(), self.drop_path, pass)?;
         let shortcut = match &self.downsample {
-            Some(downsample) => {
-                downsample.forward(&drop_path(x.shallow_clone(), self.drop_path, pass)?, pass)?
-            }
+            Some(downsample) => downsample.forward(&dropped, pass)?,
             None => x.shallow_clone(),
         };
         Ok(y.f_add_(&shortcut)?.f_relu_()?)
