@@ -286,24 +286,12 @@ fn adamw() -> Update {
 fn stage2_with_adamw() {
     let plain = adamw();
     let updates = variants(&plain);
-    let wrong = [
-        plain.with("other beta1", json!({"betas": [0.85, 0.999]})),
-        plain.with("other beta2", json!({"betas": [0.9, 0.99]})),
-        plain.with("no decay", json!({"weight_decay": 0.0})),
-        plain.with("all decay", json!({"decay_all": true})),
-    ];
-    let references = References::new(&[STAGE2], &[&updates[..], &wrong[..]].concat());
+    let references = References::new(&[STAGE2], &updates);
     let mut reference = references.of(STAGE2);
-    let mut found: Vec<Tensors> = Vec::new();
-    for update in &updates {
-        found.push(reference.agrees(update, &[], SAME_KERNELS));
-    }
-    for wrong in &wrong {
-        reference.notices(&found[0], wrong, SAME_KERNELS);
-    }
-    // Clipping and accumulation make a difference.
+    let found = reference.agrees(&plain, &[], SAME_KERNELS);
     for other in &updates[1..] {
-        reference.notices(&found[0], other, SAME_KERNELS);
+        reference.notices(&found, other, SAME_KERNELS);
+        reference.agrees(other, &[], SAME_KERNELS);
     }
     reference.verdict();
 }
@@ -388,22 +376,19 @@ fn stage2_with_lamb() {
         "lamb",
         json!({"optimizer": "lamb", "learning_rate": 1e-3, "weight_decay": 0.1}),
     );
-    let updates = variants(&plain);
+    let [plain, _, both, _] = variants(&plain);
     let wrong = [
         plain.with("other beta1", json!({"betas": [0.85, 0.999]})),
-        plain.with("no decay", json!({"weight_decay": 0.0})),
         plain.with("all decay", json!({"decay_all": true})),
-        plain.with("adamw", json!({"optimizer": "adamw"})),
     ];
-    let references = References::new(&[STAGE2], &[&updates[..], &wrong[..]].concat());
+    let updates = [&[plain.clone(), both.clone()], &wrong[..]].concat();
+    let references = References::new(&[STAGE2], &updates);
     let mut reference = references.of(STAGE2);
-    let found = reference.agrees(&updates[0], &[], SAME_KERNELS);
+    let found = reference.agrees(&plain, &[], SAME_KERNELS);
     for wrong in &wrong {
         reference.notices(&found, wrong, SAME_KERNELS);
     }
-    for update in &updates[1..] {
-        reference.agrees(update, &[], SAME_KERNELS);
-    }
+    reference.agrees(&both, &[], SAME_KERNELS);
     reference.verdict();
 }
 

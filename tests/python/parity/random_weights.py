@@ -35,7 +35,8 @@ def disturb_norms(model, run):
 
 def statistics(model):
     """The running statistics of a model, as `state.<buffer name>`."""
-    return {f"state.{name}": buffer for name, buffer in model.named_buffers()}
+    state = model.state_dict()  # without what is no part of it, such as the table of positions
+    return {f"state.{name}": state[name] for name, _ in model.named_buffers() if name in state}
 
 
 def write(path, tensors):

@@ -111,7 +111,7 @@ def batches(model):
 def update(model, settings, inputs, targets):
     """The updates; `model` is changed."""
     optimizer = settings.make(model)
-    average = ModelEmaV3(model, decay=settings.ema) if settings.ema is not None else None
+    average = ModelEmaV3(model, decay=settings.ema, exclude_buffers=True) if settings.ema is not None else None
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     torch.manual_seed(settings.seed)
     model.train()
