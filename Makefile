@@ -17,7 +17,9 @@ setup-tests: ## Find or install the Python (torch, timm) that the tests check ag
 build: setup ## Build spinectl and spinectl-rank (the first time about 7 minutes, for libtorch's bindings)
 	$(CARGO) build --release --workspace
 
-# The workspace is built first: the tests run the two binaries. Unit and integration tests alone in either runner, as nextest has no doc tests.
+# The workspace is built first: the tests run the two binaries. Several run at once on the same cores, so libtorch's threads must not spin
+# while they wait for each other. Unit and integration tests alone in either runner, as nextest has no doc tests.
+test: export OMP_WAIT_POLICY = passive
 test: setup setup-tests lint build ## Check formatting and lints, build, and run every test
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --release --workspace; \
