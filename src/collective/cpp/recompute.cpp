@@ -85,8 +85,8 @@ class Precision {
     return now(entries_.back().device);
   }
 
-  // A block's casts are not shared: one that was made without a graph would cut a parameter off from its gradient, and one
-  // made in the backward pass belongs to a graph that is gone soon.
+  // A block's casts of parameters are not kept: they would hold memory until a region ends, and in the backward pass none ends
+  // before the next update changes what they stand for.
   void without_cache() {
     cache_ = false;
   }

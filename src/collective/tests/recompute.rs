@@ -365,48 +365,50 @@ fn panics_and_wrong_blocks_are_errors() {
 
 #[test]
 fn the_second_run_has_the_autocast_of_the_first() {
-    let weights: Vec<Tensor> = (0..2)
-        .map(|seed| {
-            tch::manual_seed(seed);
-            Tensor::randn([4, 4], F32).set_requires_grad(true)
-        })
-        .collect();
     let x = Tensor::randn([3, 4], F32);
+    let start = [0.3, -0.7].map(|value| Tensor::randn([4, 4], F32) * 0.1 + value);
     let kinds = Rc::new(RefCell::new(Vec::new()));
-    let run = |again: bool| {
-        let loss = autocast::run(Device::Cpu, Some(Kind::BFloat16), || {
-            let (weight, kinds) = (weights[0].shallow_clone(), Rc::clone(&kinds));
-            let block = move |x: &Tensor, _: bool| {
-                let y = x.matmul(&weight);
-                kinds.borrow_mut().push(y.kind());
-                Ok(y.tanh())
-            };
-            let inner = if again {
-                recompute(&x, Box::new(block))?
-            } else {
-                block(&x, true).unwrap()
-            };
-            // The same parameter outside of the block, in the same region: its cast must have a graph.
-            let shared = inner.matmul(&weights[1]).matmul(&weights[0]);
-            Ok::<_, CollectiveError>(shared.sum(Kind::Float))
-        })
-        .unwrap();
-        backward(&loss).unwrap();
-        let gradients: Vec<Tensor> = weights.iter().map(|w| w.grad().copy()).collect();
-        kernels::free_grad(&weights).unwrap();
+    // The gradients of two updates.
+    let train = |again: bool| {
+        let weights = [0, 1].map(|i| start[i].copy().set_requires_grad(true));
+        let mut gradients = Vec::new();
+        for _ in 0..2 {
+            let loss = autocast::run(Device::Cpu, Some(Kind::BFloat16), || {
+                let (weight, kinds) = (weights[0].shallow_clone(), Rc::clone(&kinds));
+                let block = move |x: &Tensor, _: bool| {
+                    let y = x.matmul(&weight);
+                    kinds.borrow_mut().push(y.kind());
+                    Ok(y.tanh())
+                };
+                let inner = if again {
+                    recompute(&x, Box::new(block))?
+                } else {
+                    block(&x, true).unwrap()
+                };
+                // The same parameter outside of the block, in the same region.
+                let shared = inner.matmul(&weights[1]).matmul(&weights[0]);
+                Ok::<_, CollectiveError>(shared.sum(Kind::Float))
+            })
+            .unwrap();
+            backward(&loss).unwrap();
+            gradients.extend(weights.iter().map(|w| w.grad().copy()));
+            kernels::free_grad(&weights).unwrap();
+            // An update that a cast of the old values would miss.
+            tch::no_grad(|| weights.iter().for_each(|w| _ = w.shallow_clone().neg_()));
+        }
         gradients
     };
-    let plain = run(false);
-    let again = run(true);
-    assert_eq!(kinds.borrow().as_slice(), [Kind::BFloat16; 3]);
-    for (ours, theirs) in again.iter().zip(&plain) {
+    let (plain, again) = (train(false), train(true));
+    // Once for each plain update, twice for each recomputed one.
+    assert_eq!(kinds.borrow().as_slice(), [Kind::BFloat16; 6]);
+    for (i, (ours, theirs)) in again.iter().zip(&plain).enumerate() {
         assert_eq!(ours.kind(), Kind::Float);
         // Two casts of one parameter add their gradients in f32, one cast adds them in bf16.
         let difference = (ours - theirs).abs().max().double_value(&[]);
         let scale = theirs.abs().max().double_value(&[]);
         assert!(
             difference <= 0.01 * scale && scale > 0.1,
-            "{difference} of {scale}"
+            "gradient {i}: {difference} of {scale}"
         );
     }
 }
