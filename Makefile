@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests build test demo lint fmt deny clean
+.PHONY: help setup setup-tests build test demo bench-step lint fmt deny clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup setup-tests lint build ## Check formatting and lints, build, and run
 
 demo: setup build ## Train a small pipeline on a phantom with two CPU ranks, predict, and show the metrics
 	@scripts/demo.sh
+
+bench-step: setup setup-tests build ## Time and memory of a training step on this machine's CPUs, beside PyTorch's (about 15 minutes; let the machine be quiet)
+	@.venv/bin/python tests/python/bench_step.py --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
 
 lint: setup ## Check formatting (rustfmt) and lints (clippy); changes nothing
 	$(CARGO) fmt --all --check

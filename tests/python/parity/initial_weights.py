@@ -39,6 +39,8 @@ def far_apart(mine, theirs):
     n = b.numel()
     if theirs.ndim == 0 or (n > 1 and b.std() == 0):
         return None if torch.equal(mine, theirs) else f"{a[:3].tolist()} where timm has {b[0]}"
+    if n == 1:
+        return None
     if n < 16:  # too few for statistics
         return None if a.abs().max() < 5 * b.abs().max() else f"{a.tolist()} where timm has {b.tolist()}"
     spread = b.std()
