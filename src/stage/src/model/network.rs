@@ -7,7 +7,7 @@ use nn::{
 use recipe::BoxLoss;
 use tch::Tensor;
 use tch::nn::VarStore;
-use train::{Execution, Losses, TrainError, full};
+use train::{Execution, Losses, full};
 
 use crate::Result;
 use crate::finished::freeze_backbone;
@@ -75,7 +75,7 @@ impl Network {
         input: &TensorSet,
         pass: &Pass,
     ) -> Result<Outputs> {
-        let image = |shape| Ok::<_, TrainError>(execution.images(input.get("image", shape)?)?);
+        let image = |shape| execution.images(input.get("image", shape)?);
         Ok(match self {
             Network::Backbone(net) => Outputs::Features(net.forward(&image("B, C, H, W")?, pass)?),
             Network::Localizer(net) => Outputs::Located(net.forward(&image("B, C, H, W")?, pass)?),
