@@ -31,8 +31,8 @@ the recorded shapes only: image (B, C, H, W) of a CNN or stage 1a; image (B, S, 
 stage 1b and 2; features (B, S, F) and mask (B, S) of stage 3. It gives box, has_box; ratio; ratio, fracture, any;
 or logits.
 
-ONNX: libtorch has no exporter, PyTorch has. From that model:
-  torch.onnx.export(model.eval(), torch.zeros(1, 3, 512, 512), 'cnn.onnx', dynamo=True)")]
+ONNX: libtorch has no exporter, PyTorch has (with onnx and onnxscript installed). From timm's model above:
+  torch.onnx.export(model.eval(), (torch.zeros(1, 3, 512, 512),), 'cnn.onnx', dynamo=True)")]
 pub struct Arguments {
     /// A checkpoint's folder, or a job's: then its newest checkpoint that is whole
     path: PathBuf,
