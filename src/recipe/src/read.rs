@@ -72,10 +72,10 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
-    let stage1a = present(root.section("stage1a"), stage1a);
-    let stage1b = present(root.section("stage1b"), stage1b);
-    let stage2 = present(root.section("stage2"), stage2);
-    let stage3 = present(root.section("stage3"), stage3);
+    let stage1a = present(root.section("stage1a"), device, stage1a);
+    let stage1b = present(root.section("stage1b"), device, stage1b);
+    let stage2 = present(root.section("stage2"), device, stage2);
+    let stage3 = present(root.section("stage3"), device, stage3);
     let written = [
         stage1a.is_some(),
         stage1b.is_some(),
@@ -104,8 +104,12 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     }
 }
 
-fn present<'r, 'a, T>(section: Section<'r, 'a>, read: fn(Section<'r, 'a>) -> T) -> Option<T> {
-    section.is_present().then(|| read(section))
+fn present<'r, 'a, T>(
+    section: Section<'r, 'a>,
+    device: Device,
+    read: fn(Section<'r, 'a>, Device) -> T,
+) -> Option<T> {
+    section.is_present().then(|| read(section, device))
 }
 
 fn stages(root: &Section, written: [bool; 4]) -> Vec<String> {

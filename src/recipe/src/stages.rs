@@ -28,7 +28,7 @@ const RANDOM: (&str, StartFrom) = ("random", StartFrom::Random);
 const FROM_1A: (&str, StartFrom) = ("stage1a", StartFrom::Stage1a);
 const FROM_1B: (&str, StartFrom) = ("stage1b", StartFrom::Stage1b);
 
-fn training(section: Section, default: &Defaults) -> Training {
+fn training(section: Section, default: &Defaults, device: Device) -> Training {
     let training = Training {
         arch: section.text("arch", default.arch),
         seeds: section.integers("seeds", &[0]),
@@ -37,7 +37,7 @@ fn training(section: Section, default: &Defaults) -> Training {
         batch: section.integer("batch", default.batch, 1..=1_000_000),
         micro_batch: section.integer("micro_batch", default.micro_batch, 1..=100_000),
         optimization: optimization(&section, default.learning_rate, default.weight_decay),
-        numerics: numerics(&section),
+        numerics: numerics(&section, device),
         drop_path: section.number("drop_path", 0.0, 0.0..=0.95),
         drop_rate: section.number("drop_rate", 0.0, 0.0..=0.95),
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
@@ -125,7 +125,7 @@ fn sequence(section: Section) -> Sequence {
     sequence
 }
 
-pub(crate) fn stage1a(section: Section) -> Stage1a {
+pub(crate) fn stage1a(section: Section, device: Device) -> Stage1a {
     let default = Defaults {
         arch: "efficientnet_b1",
         image_size: 512,
@@ -140,7 +140,7 @@ pub(crate) fn stage1a(section: Section) -> Stage1a {
         frozen: false,
     };
     let stage = Stage1a {
-        training: training(section.section("training"), &default),
+        training: training(section.section("training"), &default, device),
         box_loss: section.choice(
             "box_loss",
             BoxLoss::Rmse,
@@ -151,7 +151,7 @@ pub(crate) fn stage1a(section: Section) -> Stage1a {
     stage
 }
 
-pub(crate) fn stage1b(section: Section) -> Stage1b {
+pub(crate) fn stage1b(section: Section, device: Device) -> Stage1b {
     let default = Defaults {
         arch: "resnest50d",
         image_size: 512,
@@ -166,7 +166,7 @@ pub(crate) fn stage1b(section: Section) -> Stage1b {
         frozen: false,
     };
     let stage = Stage1b {
-        training: training(section.section("training"), &default),
+        training: training(section.section("training"), &default, device),
         sequence: sequence(section.section("sequence")),
         crop: section.switch("crop", true),
     };
@@ -174,7 +174,7 @@ pub(crate) fn stage1b(section: Section) -> Stage1b {
     stage
 }
 
-pub(crate) fn stage2(section: Section) -> Stage2 {
+pub(crate) fn stage2(section: Section, device: Device) -> Stage2 {
     let default = Defaults {
         arch: "resnest50d",
         image_size: 512,
@@ -189,14 +189,14 @@ pub(crate) fn stage2(section: Section) -> Stage2 {
         frozen: false,
     };
     let stage = Stage2 {
-        training: training(section.section("training"), &default),
+        training: training(section.section("training"), &default, device),
         sequence: sequence(section.section("sequence")),
     };
     section.finish();
     stage
 }
 
-pub(crate) fn stage3(section: Section) -> Stage3 {
+pub(crate) fn stage3(section: Section, device: Device) -> Stage3 {
     let default = Defaults {
         arch: "resnest50d",
         image_size: 512,
@@ -212,7 +212,7 @@ pub(crate) fn stage3(section: Section) -> Stage3 {
     };
     let study = section.section("study");
     let stage = Stage3 {
-        training: training(section.section("training"), &default),
+        training: training(section.section("training"), &default, device),
         study: StudyModel {
             max_images: study.integer("max_images", 192, 2..=10_000),
             chunk: study.integer("chunk", 64, 1..=10_000),

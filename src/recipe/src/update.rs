@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Device;
 use crate::section::Section;
 
 /// How weights move. In YAML its keys stand with the others of `training`.
@@ -76,7 +77,7 @@ pub enum Precision {
     Auto,
     Fp32,
     Bf16,
-    /// With a loss scale.
+    /// With a loss scale; GPUs only.
     Fp16,
 }
 
@@ -211,18 +212,27 @@ fn check_steps(section: &Section, step_at: Option<&[f64]>, warmup: f64) {
     }
 }
 
-pub(crate) fn numerics(section: &Section) -> Numerics {
-    Numerics {
-        precision: section.choice(
+pub(crate) fn numerics(section: &Section, device: Device) -> Numerics {
+    let precision = section.choice(
+        "precision",
+        Precision::Auto,
+        &[
+            ("auto", Precision::Auto),
+            ("fp32", Precision::Fp32),
+            ("bf16", Precision::Bf16),
+            ("fp16", Precision::Fp16),
+        ],
+    );
+    if (precision, device) == (Precision::Fp16, Device::Cpu) {
+        section.refuse(
             "precision",
-            Precision::Auto,
-            &[
-                ("auto", Precision::Auto),
-                ("fp32", Precision::Fp32),
-                ("bf16", Precision::Bf16),
-                ("fp16", Precision::Fp16),
-            ],
-        ),
+            "libtorch has no LSTM in fp16 for most CPUs, and what it has is slower than fp32"
+                .into(),
+            "write auto (fp16 on GPUs, fp32 on CPUs), fp32 or bf16".into(),
+        );
+    }
+    Numerics {
+        precision,
         channels_last: section.optional_switch("channels_last"),
         sync_batch_norm: section.switch("sync_batch_norm", false),
         gradient_checkpointing: section.switch("gradient_checkpointing", false),
@@ -363,6 +373,24 @@ mod tests {
             assert_eq!(faults("stage2", &training), ["step_at"], "{points}");
         }
         assert!(read("{schedule: step, step_at: [0.05], warmup: 0}").is_ok());
+    }
+
+    #[test]
+    fn fp16_is_for_gpus() {
+        let source = |device: &str| Source {
+            name: "r.yaml".into(),
+            text: format!(
+                "device: {device}\ndata: {{root: d}}\nstage1a:\n  training: {{precision: fp16}}\n"
+            ),
+        };
+        assert!(parse(&source("cuda"), &[]).is_ok());
+        let error = parse(&source("cpu"), &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("r.yaml:4:14: stage1a.training.precision"),
+            "{error}"
+        );
+        let elsewhere = parse(&source("cuda"), &["device=cpu".into()]);
+        assert!(elsewhere.is_err(), "also where a flag says so");
     }
 
     #[test]
