@@ -4,6 +4,7 @@ mod arguments;
 mod environment;
 mod failure;
 mod job;
+mod memory;
 mod model;
 mod predict;
 mod reporter;
@@ -25,6 +26,7 @@ const STOPPED: u8 = 75;
 const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
+    memory::keep();
     match Arguments::parse().command {
         Command::Job(job) => as_rank(Some(&job), |environment, reporter| {
             job::run(&job, environment, reporter)
