@@ -5,14 +5,19 @@
 //! say are the value. A slice without rescale attributes is refused rather than taken for HU. MONOCHROME1 tells a
 //! display to show low values bright; it does not change HU, so it is read like MONOCHROME2.
 
+mod attributes;
+mod codec;
+mod elements;
+pub mod write;
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use crate::dicom_attributes::{self as attributes, Attributes, COPY_AGAIN, DataSet, EXPORT_AGAIN};
-use crate::dicom_codec::{self, Encapsulated};
+use self::attributes::{Attributes, COPY_AGAIN, DataSet, EXPORT_AGAIN};
+use self::codec::Encapsulated;
 use crate::error::{DataError, Result};
 use crate::geometry::dot;
 use crate::study::StudyUid;
@@ -24,6 +29,12 @@ pub struct SliceHeader {
     pub study: StudyUid,
     /// SeriesInstanceUID; empty where the file has none.
     pub series: String,
+    /// SOPInstanceUID; empty where the file has none.
+    pub instance: String,
+    /// Number of the frame in its file, from 0.
+    pub frame: usize,
+    /// Whether the image is a scout view (ImageType says LOCALIZER) and not a slice of the volume.
+    pub localizer: bool,
     /// InstanceNumber, where there is one. Not to be used for order.
     pub instance_number: Option<i32>,
     /// Rows (height).
@@ -48,25 +59,27 @@ pub struct DicomSlice {
     pub hu: Vec<i16>,
 }
 
-/// Reads a slice with its pixels.
+/// Reads what precedes the pixels, which may be damaged: one header a frame, in the order of the file.
 ///
 /// # Errors
 /// [`DataError::Io`], and [`DataError::Dicom`] naming the attribute that is missing, damaged or not supported.
-pub fn read_slice(path: &Path) -> Result<DicomSlice> {
-    slice_from(path, &read_whole(path)?)
-}
-
-/// Reads only what precedes the pixels; the pixels may be damaged.
-///
-/// # Errors
-/// As [`read_slice`].
-pub fn read_slice_header(path: &Path) -> Result<SliceHeader> {
+pub fn read_headers(path: &Path) -> Result<Vec<SliceHeader>> {
     let beginning = read_up_to(path, HEADER_BYTES)?;
-    match header_from(path, &beginning) {
+    let header = match header_from(path, &beginning) {
         // A header longer than usual, or a deflated file, which only inflates as a whole.
         Err(_) if beginning.len() == HEADER_BYTES => header_from(path, &read_whole(path)?),
         result => result,
-    }
+    };
+    Ok(vec![header?])
+}
+
+/// Reads the frames with these numbers, with their pixels; the file is read once.
+///
+/// # Errors
+/// As [`read_headers`], also where the file has no such frame.
+pub fn read_frames(path: &Path, frames: &[usize]) -> Result<Vec<DicomSlice>> {
+    let file = read_whole(path)?;
+    frames.iter().map(|_| slice_from(path, &file)).collect()
 }
 
 /// More than any single CT slice, compressed or not.
@@ -111,7 +124,7 @@ fn slice_from(path: &Path, file: &[u8]) -> Result<DicomSlice> {
 }
 
 fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
-    use crate::dicom_attributes as tag;
+    use self::attributes as tag;
 
     let study = StudyUid::new(attributes.text(tag::STUDY_INSTANCE_UID)?).map_err(|_| {
         attributes.unusable(
@@ -119,10 +132,12 @@ fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
             "digits and dots, at most 64 characters",
         )
     })?;
-    let series = match attributes.has(tag::SERIES_INSTANCE_UID) {
-        true => attributes.text(tag::SERIES_INSTANCE_UID)?.to_owned(),
-        false => String::new(),
+    let optional = |tag| match attributes.has(tag) {
+        true => attributes.text(tag).map(str::to_owned),
+        false => Ok(String::new()),
     };
+    let series = optional(tag::SERIES_INSTANCE_UID)?;
+    let image_type = optional(tag::IMAGE_TYPE)?;
     let [rows, cols] = [tag::ROWS, tag::COLUMNS].map(|side| match attributes.number(side)? {
         n @ 1..=LARGEST_SIDE => Ok(usize::from(n)),
         n => Err(attributes.fault(
@@ -147,6 +162,11 @@ fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
     Ok(SliceHeader {
         study,
         series,
+        instance: optional(tag::SOP_INSTANCE_UID)?,
+        frame: 0,
+        localizer: image_type
+            .split('\\')
+            .any(|value| value.trim() == "LOCALIZER"),
         instance_number: attributes.integer(tag::INSTANCE_NUMBER)?,
         rows: rows?,
         cols: cols?,
@@ -173,7 +193,7 @@ struct PixelFormat {
 
 impl PixelFormat {
     fn read(attributes: &Attributes<'_>) -> Result<Self> {
-        use crate::dicom_attributes as tag;
+        use self::attributes as tag;
 
         if attributes.has(tag::MODALITY_LUT_SEQUENCE) {
             return Err(attributes.fault(
@@ -249,7 +269,7 @@ fn stored_pixels<'a>(
     attributes: &Attributes<'a>,
     bits_stored: u16,
 ) -> Result<Cow<'a, [u8]>> {
-    use crate::dicom_attributes as tag;
+    use self::attributes as tag;
 
     const COPY_OR_CONVERT: &str =
         "copy the file again from its source, or convert the study to explicit VR little endian";
@@ -272,10 +292,10 @@ fn stored_pixels<'a>(
                 .map(Cow::Borrowed)
                 .ok_or_else(|| fault(format!("holds {length} of {expected} bytes"), COPY_AGAIN))
         }
-        None if dicom_codec::can_decode(&data_set.transfer_syntax) => {
+        None if codec::can_decode(&data_set.transfer_syntax) => {
             let fragments = rest.fragments(tag::PIXEL_DATA).map_err(damaged)?;
             let codestream = fragments.get(1..).unwrap_or_default().concat();
-            dicom_codec::decode(&Encapsulated {
+            codec::decode(&Encapsulated {
                 transfer_syntax: &data_set.transfer_syntax,
                 rows,
                 cols,

@@ -3,6 +3,8 @@
 //! Volumes are read by planes, through the affine of the sform, or else of the qform, so the files' orientation does not
 //! matter. Compressed files are read to their end, because only there their checksum stands.
 
+pub mod write;
+
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;

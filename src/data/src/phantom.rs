@@ -22,9 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::dicom_write::{SliceToWrite, write_ct_slice};
+use crate::dicom::write::{SliceToWrite, write_ct_slice};
 use crate::error::{DataError, Result};
-use crate::nifti_write::{Layout, write_nifti_u8};
+use crate::nifti::write::{Layout, write_nifti_u8};
 use crate::tables::{FractureBox, StudyLabels, write_table};
 
 use cohort::StudyPlan;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::Result;
 use crate::image::{PixelBox, Resize, Window};
 use crate::study::StudyUid;
-use crate::volume::{StudyHeader, study_header};
+use crate::volume::{StudyHeader, find_study};
 
 /// 8-bit slices of one study, head first.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Stacks {
         if let Some(stack) = self.held(|held| held.find(study)) {
             return Ok(stack);
         }
-        let header = study_header(&self.images.join(study.as_str()))?;
+        let header = find_study(&self.images, study)?;
         let crop = self.crops.get(study).copied();
         let stack = Arc::new(read_stack(&header, crop, self.appearance)?);
         self.held(|held| held.keep(study, &stack, self.limit));

@@ -40,7 +40,7 @@ pub struct StudyHeader {
 /// Reads all slices of the study in `dir`.
 ///
 /// # Errors
-/// As [`study_header`], and what [`dicom::read_slice`] says of a slice's pixels.
+/// As [`study_header`], and what [`dicom::read_frames`] says of a slice's pixels.
 pub fn read_study(dir: &Path) -> Result<Volume> {
     let header = study_header(dir)?;
     Ok(Volume {
@@ -51,6 +51,15 @@ pub fn read_study(dir: &Path) -> Result<Volume> {
     })
 }
 
+/// Finds a study below `images` (the data set's train_images/, or any folder that holds a folder for each study) and
+/// reads its headers.
+///
+/// # Errors
+/// As [`study_header`].
+pub fn find_study(images: &Path, study: &StudyUid) -> Result<StudyHeader> {
+    study_header(&images.join(study.as_str()))
+}
+
 /// Reads the headers of all slices of the study in `dir`, and orders the slices head first.
 ///
 /// Slices are the files `<n>.dcm`; hidden files and files with other endings are passed over. The order is that of
@@ -59,7 +68,7 @@ pub fn read_study(dir: &Path) -> Result<Volume> {
 /// # Errors
 /// [`DataError::StudyMissing`]; [`DataError::Study`] for a folder with fewer than two slices or a name that is not the
 /// study's; [`DataError::MixedSlices`] for slices of different series, sizes or directions, or two at one position; and
-/// what [`dicom::read_slice_header`] says of a slice.
+/// what [`dicom::read_headers`] says of a slice.
 pub fn study_header(dir: &Path) -> Result<StudyHeader> {
     let fault = |problem: String, remedy| DataError::Study {
         path: dir.to_path_buf(),
@@ -69,7 +78,8 @@ pub fn study_header(dir: &Path) -> Result<StudyHeader> {
     let numbers = slice_numbers(dir)?;
     let mut slices = Vec::with_capacity(numbers.len());
     for number in numbers {
-        slices.push((number, dicom::read_slice_header(&slice_path(dir, number))?));
+        let headers = dicom::read_headers(&slice_path(dir, number))?;
+        slices.extend(headers.into_iter().map(|header| (number, header)));
     }
     let [(first_number, first), _, ..] = slices.as_slice() else {
         return Err(match slices.len() {
@@ -140,6 +150,14 @@ pub fn study_header(dir: &Path) -> Result<StudyHeader> {
 }
 
 impl StudyHeader {
+    /// All files that the study's voxels come from, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.slice_numbers
+            .iter()
+            .map(|number| slice_path(&self.dir, *number))
+            .collect()
+    }
+
     /// The file of the slice at `index` of the ordered study.
     pub fn slice_path(&self, index: usize) -> Option<PathBuf> {
         let number = self.slice_numbers.get(index)?;
@@ -149,7 +167,7 @@ impl StudyHeader {
     /// Reads a run of slices, by index in the ordered study: HU, (slices, rows, columns).
     ///
     /// # Errors
-    /// What [`dicom::read_slice`] says, and [`DataError::Study`] where `range` goes past the last slice or a file has
+    /// What [`dicom::read_frames`] says, and [`DataError::Study`] where `range` goes past the last slice or a file has
     /// changed since its header was read.
     pub fn read_slices(&self, range: Range<usize>) -> Result<Vec<i16>> {
         let fault = |problem: String, remedy| DataError::Study {
@@ -169,14 +187,15 @@ impl StudyHeader {
         let pixels = self.geometry.rows * self.geometry.cols;
         let mut hu = Vec::with_capacity(numbers.len() * pixels);
         for &number in numbers {
-            let slice = dicom::read_slice(&slice_path(&self.dir, number))?;
-            if slice.hu.len() != pixels {
-                return Err(fault(
-                    format!("changed while it was read: slice {number} has another size"),
-                    "run again once nothing writes there",
-                ));
+            for slice in dicom::read_frames(&slice_path(&self.dir, number), &[0])? {
+                if slice.hu.len() != pixels {
+                    return Err(fault(
+                        format!("changed while it was read: slice {number} has another size"),
+                        "run again once nothing writes there",
+                    ));
+                }
+                hu.extend_from_slice(&slice.hu);
             }
-            hu.extend_from_slice(&slice.hu);
         }
         Ok(hu)
     }

@@ -6,9 +6,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use data::dicom::{read_slice, read_slice_header};
-use data::dicom_write::{SliceToWrite, write_ct_slice};
+use data::dicom::write::{SliceToWrite, write_ct_slice};
+use data::dicom::{DicomSlice, SliceHeader, read_frames, read_headers};
 use data::{DataError, StudyUid};
+
+fn read_slice(path: &Path) -> data::Result<DicomSlice> {
+    let mut slices = read_frames(path, &[0])?;
+    assert_eq!(slices.len(), 1);
+    Ok(slices.remove(0))
+}
+
+fn read_slice_header(path: &Path) -> data::Result<SliceHeader> {
+    let mut headers = read_headers(path)?;
+    assert_eq!(headers.len(), 1);
+    Ok(headers.remove(0))
+}
 
 fn slice<'a>(study: &'a StudyUid, hu: &'a [i16]) -> SliceToWrite<'a> {
     SliceToWrite {

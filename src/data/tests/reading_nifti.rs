@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use data::nifti::write::{Layout, write_nifti_i16, write_nifti_u8};
 use data::nifti::{NiftiGrid, read_grid, read_labels};
-use data::nifti_write::{Layout, write_nifti_i16, write_nifti_u8};
 use data::{DataError, Geometry};
 
 /// Axial slices running to the feet, as a study that has been read has them: 4 slices, 3 rows, 2 columns.

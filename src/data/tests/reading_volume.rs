@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use data::dicom_write::{SliceToWrite, write_ct_slice};
+use data::dicom::write::{SliceToWrite, write_ct_slice};
 use data::volume::{read_study, study_header};
 use data::{DataError, StudyUid};
 

@@ -10,7 +10,7 @@ use data::nifti::read_labels as read_segmentation;
 use data::stage_tables::SliceTargets;
 use data::tables::{StudyFold, StudyLabels};
 use data::targets::slice_targets;
-use data::volume::{StudyHeader, study_header};
+use data::volume::{StudyHeader, find_study};
 use data::{DataError, StudyUid};
 use event::EventKind;
 use rayon::prelude::*;
@@ -117,12 +117,7 @@ fn headers(
         context.progress("study headers", done * HEADERS_AT_ONCE, labels.len());
         let read: Vec<_> = part
             .par_iter()
-            .map(|row| {
-                Ok((
-                    row.study.clone(),
-                    study_header(&images.join(row.study.as_str()))?,
-                ))
-            })
+            .map(|row| Ok((row.study.clone(), find_study(images, &row.study)?)))
             .collect::<data::Result<_>>()?;
         headers.extend(read);
     }

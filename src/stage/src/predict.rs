@@ -118,7 +118,7 @@ pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) 
             done: done as u64,
             total,
         });
-        match predict_study(models, &images.join(study.as_str()), study) {
+        match predict_study(models, images, study) {
             Ok(outcome) => {
                 counts.predicted += 1;
                 rows.extend(prediction_rows(study, &outcome.probabilities));

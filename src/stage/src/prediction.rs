@@ -6,7 +6,7 @@ use std::path::Path;
 
 use data::StudyUid;
 use data::stack::{Appearance, Stack, read_stack};
-use data::volume::study_header;
+use data::volume::find_study;
 
 use crate::Result;
 use crate::boxes::{found_or_all, mean_over_models};
@@ -25,10 +25,10 @@ pub(crate) struct StudyOutcome {
 /// Reads one study and takes it through the localizers and the study models; each a mean over models.
 pub(crate) fn predict_study(
     models: &Models,
-    folder: &Path,
+    images: &Path,
     study: &StudyUid,
 ) -> Result<StudyOutcome> {
-    let header = study_header(folder)?;
+    let header = find_study(images, study)?;
     let appearance = |side: u64| -> Appearance { crate::context::appearance(models.data, side) };
 
     let mut located = Vec::with_capacity(models.localizers.len());

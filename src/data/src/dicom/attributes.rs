@@ -7,10 +7,12 @@ use std::path::Path;
 
 use flate2::read::DeflateDecoder;
 
-use crate::dicom_elements::{Damage, Elements, Header, Tag};
+use super::elements::{Damage, Elements, Header, Tag};
 use crate::error::{DataError, Result, excerpt};
 
 const TRANSFER_SYNTAX_UID: Tag = 0x0002_0010;
+pub(crate) const IMAGE_TYPE: Tag = 0x0008_0008;
+pub(crate) const SOP_INSTANCE_UID: Tag = 0x0008_0018;
 pub(crate) const STUDY_INSTANCE_UID: Tag = 0x0020_000D;
 pub(crate) const SERIES_INSTANCE_UID: Tag = 0x0020_000E;
 pub(crate) const INSTANCE_NUMBER: Tag = 0x0020_0013;
@@ -43,6 +45,8 @@ const EXPLICIT_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 fn keyword(tag: Tag) -> Option<&'static str> {
     Some(match tag {
         TRANSFER_SYNTAX_UID => "TransferSyntaxUID",
+        IMAGE_TYPE => "ImageType",
+        SOP_INSTANCE_UID => "SOPInstanceUID",
         STUDY_INSTANCE_UID => "StudyInstanceUID",
         SERIES_INSTANCE_UID => "SeriesInstanceUID",
         INSTANCE_NUMBER => "InstanceNumber",
