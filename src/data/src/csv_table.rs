@@ -14,6 +14,11 @@ pub trait Row: Sized {
     /// The columns, in the order in which they are written. When reading, others may stand among them.
     fn columns() -> Vec<String>;
 
+    /// Columns that a table may lack.
+    fn optional_columns() -> Vec<String> {
+        Vec::new()
+    }
+
     /// Takes a row from its cells.
     ///
     /// # Errors
@@ -55,6 +60,11 @@ impl Cells<'_> {
             .ok()
             .filter(is_right)
             .ok_or_else(|| self.unusable(column, expected))
+    }
+
+    /// The text in an optional column; `None` where the table lacks it or the cell is empty.
+    pub fn optional(&self, column: &str) -> Option<&str> {
+        Some(self.cell(column)).filter(|text| !text.is_empty())
     }
 
     /// A study UID.
@@ -116,6 +126,11 @@ pub fn read_table<R: Row>(path: &Path) -> Result<Vec<R>> {
             header: excerpt(&header.iter().collect::<Vec<_>>().join(",")),
         })?;
         places.insert(column, place);
+    }
+    for column in R::optional_columns() {
+        if let Some(place) = header.iter().position(|name| name == column) {
+            places.insert(column, place);
+        }
     }
 
     let mut rows = Vec::new();

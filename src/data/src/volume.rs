@@ -242,7 +242,7 @@ fn slice_numbers(dir: &Path) -> Result<Vec<u32>> {
 }
 
 /// `normal` or its opposite, whichever points down; where it is level, the one whose first component is negative.
-fn towards_feet(normal: [f64; 3]) -> [f64; 3] {
+pub(crate) fn towards_feet(normal: [f64; 3]) -> [f64; 3] {
     let [x, y, z] = normal;
     let deciding = [z, x, y].into_iter().find(|v| v.abs() > ROUNDING);
     match deciding {
