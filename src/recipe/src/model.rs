@@ -43,12 +43,41 @@ pub struct Data {
     /// Number of folds of the split by patient.
     pub folds: u64,
     pub window: Window,
+    /// A split made before, by `spinectl data folds`; made from the seed where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<PathBuf>,
     /// StudyInstanceUIDs to leave out.
     pub exclude: Vec<String>,
+    /// How studies are read before anything is trained on them.
+    pub check: Check,
+    /// What a study that cannot be read does to the run.
+    pub bad_study: BadStudy,
     /// Loader threads of a rank that decode studies ahead.
     pub workers: u64,
     /// Megabytes of decoded slices that a rank keeps.
     pub memory_mb: u64,
+    /// Megabytes of samples that a rank's loader threads may be ahead of the training.
+    pub prefetch_mb: u64,
+}
+
+/// How much of every study is read by the first job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// All of it: a training of hours does not end at a damaged slice.
+    Pixels,
+    /// The headers: what cannot be put in order is found, damaged pixels are not.
+    Headers,
+}
+
+/// What becomes of a run that meets a study that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadStudy {
+    /// The run stops and names it.
+    Stop,
+    /// The first job says so once and lists it in left_out.csv; no job uses it.
+    LeaveOut,
 }
 
 /// How HU become 0..255: level 400, width 1800 HU.

@@ -177,9 +177,21 @@ fn data(section: Section) -> Data {
             Window::PerSlice,
             &[("per_slice", Window::PerSlice), ("fixed", Window::Fixed)],
         ),
+        split: section.optional_text("split").map(PathBuf::from),
         exclude: section.texts("exclude", &[]),
+        check: section.choice(
+            "check",
+            Check::Pixels,
+            &[("pixels", Check::Pixels), ("headers", Check::Headers)],
+        ),
+        bad_study: section.choice(
+            "bad_study",
+            BadStudy::Stop,
+            &[("stop", BadStudy::Stop), ("leave_out", BadStudy::LeaveOut)],
+        ),
         workers: section.integer("workers", 2, 1..=256),
         memory_mb: section.integer("memory_mb", 4096, 16..=16_777_216),
+        prefetch_mb: section.integer("prefetch_mb", 512, 1..=16_777_216),
     };
     section.finish();
     data

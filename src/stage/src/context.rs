@@ -1,13 +1,13 @@
 //! What every stage works with: the data set, its split, this rank's group, where to report.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use data::csv_table::read_table;
+use data::data_set::DataSet;
 use data::image::{Window, WindowMode};
 use data::stack::{Appearance, Stack, Stacks};
-use data::stage_tables::SliceTargets;
+use data::stage_tables::{LeftOut, SliceTargets};
 use data::tables::{StudyBox, StudyFold, StudyLabels};
 use data::{DataError, StudyUid};
 use event::EventKind;
@@ -77,13 +77,16 @@ impl Cohort {
 }
 
 impl Context<'_> {
-    pub fn images(&self) -> PathBuf {
-        self.data.root.join("train_images")
+    pub fn data_set(&self) -> DataSet {
+        DataSet::new(&self.data.root)
     }
 
-    /// train.csv without the excluded studies, and tables/folds.csv.
+    /// train.csv without the excluded studies and those in tables/left_out.csv, and tables/folds.csv.
     pub fn cohort(&self) -> Result<Cohort> {
-        let labels = read_labels(self.data)?;
+        let mut labels = read_labels(self.data)?;
+        for row in read_table::<LeftOut>(&self.place.table("left_out"))? {
+            labels.remove(&row.study);
+        }
         let path = self.place.table("folds");
         let folds: BTreeMap<StudyUid, u32> = read_table::<StudyFold>(&path)?
             .into_iter()
@@ -124,7 +127,12 @@ impl Context<'_> {
             .map(|(study, row)| (study.clone(), bounds(row)))
             .collect();
         let limit = (self.data.memory_mb as usize).saturating_mul(1 << 20);
-        Stacks::new(self.images(), appearance(self.data, side), crops, limit)
+        Stacks::new(
+            self.data_set().images(),
+            appearance(self.data, side),
+            crops,
+            limit,
+        )
     }
 
     /// Runs `predict` on each study, shared over the ranks; the rows of all studies in the order of `studies`, on
@@ -182,7 +190,7 @@ pub(crate) fn appearance(data: &recipe::Data, side: u64) -> Appearance {
 
 /// train.csv without the studies that the recipe excludes.
 pub(crate) fn read_labels(data: &recipe::Data) -> Result<BTreeMap<StudyUid, StudyLabels>> {
-    let rows = read_table::<StudyLabels>(&data.root.join("train.csv"))?;
+    let rows = read_table::<StudyLabels>(&DataSet::new(&data.root).labels())?;
     let excluded = data
         .exclude
         .iter()

@@ -1,11 +1,10 @@
 //! A folder of studies -> submission.csv, by all of a run's models together.
 
-use std::fs;
 use std::path::Path;
 
+use data::StudyUid;
 use data::csv_table::write_table;
 use data::tables::Prediction;
-use data::{DataError, StudyUid};
 use event::EventKind;
 use nn::{Localizer, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
@@ -149,20 +148,9 @@ pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) 
     Ok(counts)
 }
 
-/// The folders below `images` that are named like a study, in order.
+/// The studies below `images`, in order.
 fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
-    let entries = fs::read_dir(images).map_err(DataError::io("list", images))?;
-    let mut studies = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(DataError::io("list", images))?;
-        let name = entry.file_name();
-        if let Some(study) = name.to_str().and_then(|name| StudyUid::new(name).ok())
-            && entry.path().is_dir()
-        {
-            studies.push(study);
-        }
-    }
-    studies.sort();
+    let studies: Vec<StudyUid> = data::data_set::studies_below(images)?.into_iter().collect();
     if studies.is_empty() {
         return Err(TrainError::Tables(format!(
             "{} holds no folder named by a StudyInstanceUID: give the folder that holds one folder of DICOM files for \
