@@ -131,6 +131,11 @@ impl Stacks {
         }
     }
 
+    /// Bytes of one slice.
+    pub fn slice_bytes(&self) -> usize {
+        self.appearance.side * self.appearance.side
+    }
+
     /// The study's stack. Two threads that ask at once may both read it; they get equal ones.
     pub fn get(&self, study: &StudyUid) -> Result<Arc<Stack>> {
         if let Some(stack) = self.held(|held| held.find(study)) {

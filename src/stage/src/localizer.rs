@@ -19,6 +19,7 @@ use crate::Result;
 use crate::boxes::found_or_all;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::losses::localizer_loss;
+use crate::windows::SLICES_PER_IMAGE;
 
 /// Images that go through the network at once in inference.
 const CHUNK: usize = 64;
@@ -47,6 +48,10 @@ impl Dataset for Slices {
 
     fn len(&self) -> usize {
         self.samples.len()
+    }
+
+    fn bytes(&self, _: usize) -> usize {
+        SLICES_PER_IMAGE * self.stacks.slice_bytes()
     }
 
     fn load(&self, index: usize, epoch: u64) -> data::Result<SliceSample> {

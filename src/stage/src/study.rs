@@ -43,6 +43,10 @@ impl Dataset for FeatureSet {
         self.studies.len()
     }
 
+    fn bytes(&self, index: usize) -> usize {
+        size_of_val(self.studies[index].features.as_slice())
+    }
+
     fn load(&self, index: usize, _: u64) -> data::Result<StudyFeatures> {
         Ok(self.studies[index].clone())
     }

@@ -123,6 +123,10 @@ impl Dataset for Windows {
         self.samples.len()
     }
 
+    fn bytes(&self, _: usize) -> usize {
+        self.shape.slices() * self.stacks.slice_bytes()
+    }
+
     fn load(&self, index: usize, epoch: u64) -> data::Result<WindowSample> {
         let (study, start) = &self.samples[index];
         let stack = self.stacks.get(study)?;
