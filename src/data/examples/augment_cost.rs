@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = vec![0.0_f32; pixels.len()];
 
     let floor = time(|round| out.fill(round as f32));
-    println!("{:24} {:7.1} ms CPU {:7.1} ms wall", "plain fill", floor.0, floor.1);
+    println!(
+        "{:24} {:7.1} ms CPU {:7.1} ms wall",
+        "plain fill", floor.0, floor.1
+    );
     let strength = |flip, probability, distortion| Strength {
         flip,
         contrast: 0.2,

@@ -207,10 +207,7 @@ mod tests {
             ..PUBLISHED
         };
         for sample in 0..10 {
-            assert_eq!(
-                Augmentation::draw(&still, 1, 2, sample),
-                Augmentation::NONE
-            );
+            assert_eq!(Augmentation::draw(&still, 1, 2, sample), Augmentation::NONE);
         }
     }
 

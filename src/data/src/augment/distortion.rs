@@ -18,8 +18,7 @@ impl Distortion {
         if limit <= 0.0 || steps == 0 {
             return Distortion::None;
         }
-        let mut factors =
-            || -> Vec<f64> { (0..steps).map(|_| 1.0 + within(rng, limit)).collect() };
+        let mut factors = || -> Vec<f64> { (0..steps).map(|_| 1.0 + within(rng, limit)).collect() };
         let (columns, rows) = (factors(), factors());
         Distortion::Grid(Grid::new(&columns, &rows))
     }

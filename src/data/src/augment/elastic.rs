@@ -46,9 +46,7 @@ impl Elastic {
             sigma: places,
             weight: alpha / (2.0 * std::f64::consts::PI * NODES_PER_SIGMA * sigma) * PIXEL,
             nodes,
-            noise: (0..nodes * nodes)
-                .map(|_| [uniform(), uniform()])
-                .collect(),
+            noise: (0..nodes * nodes).map(|_| [uniform(), uniform()]).collect(),
         }
     }
 
@@ -179,7 +177,10 @@ mod tests {
         // Also off the lattice, at the border and in a corner.
         for from in [(0.013, -0.21), (-1.0, 0.4), (0.99, 0.99)] {
             for distance in [0.0, 20.0, 50.0, 100.0, 200.0] {
-                let to = (from.0 - 0.6 * distance * PIXEL, from.1 - 0.8 * distance * PIXEL);
+                let to = (
+                    from.0 - 0.6 * distance * PIXEL,
+                    from.1 - 0.8 * distance * PIXEL,
+                );
                 let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
                 for field in &fields {
                     let (a, b) = (field.at(from), field.at(to));
@@ -187,8 +188,7 @@ mod tests {
                     yy += a.1 * b.1;
                     xy += a.0 * b.1;
                 }
-                let covariance =
-                    |sum: f64| sum / fields.len() as f64 / (PIXEL * PIXEL) / variance;
+                let covariance = |sum: f64| sum / fields.len() as f64 / (PIXEL * PIXEL) / variance;
                 let want = (-distance * distance / (4.0 * sigma * sigma)).exp();
                 // Four standard deviations of the mean of 6,000 products of normal values: 0.073.
                 for (got, want) in [
@@ -196,7 +196,10 @@ mod tests {
                     (covariance(yy), want),
                     (covariance(xy), 0.0),
                 ] {
-                    assert!((got - want).abs() < 0.073, "{from:?} {distance}: {got} {want}");
+                    assert!(
+                        (got - want).abs() < 0.073,
+                        "{from:?} {distance}: {got} {want}"
+                    );
                 }
             }
         }

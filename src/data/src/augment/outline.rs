@@ -122,9 +122,6 @@ mod tests {
             distortion: Distortion::Grid(Grid::new(&[1.2, 0.9], &[1.0])),
             ..Augmentation::NONE
         };
-        near(
-            bent.move_box([0.3, 0.1, 0.6, 0.7]),
-            [0.25, 0.1, 0.5, 0.7],
-        );
+        near(bent.move_box([0.3, 0.1, 0.6, 0.7]), [0.25, 0.1, 0.5, 0.7]);
     }
 }

@@ -8,9 +8,9 @@
 
 use rayon::prelude::*;
 
+use super::Augmentation;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
-use super::Augmentation;
 use super::taps::{Frame, Taps};
 use crate::error::{DataError, Result};
 
@@ -117,9 +117,8 @@ impl Renderer {
                     .for_each_init(
                         || vec![0; frame.pixels()],
                         |held, (group, (pixels, out))| {
-                            let finish = std::array::from_fn(|i| {
-                                self.finish(gain, group * TOGETHER + i)
-                            });
+                            let finish =
+                                std::array::from_fn(|i| self.finish(gain, group * TOGETHER + i));
                             interleave(pixels, frame, held);
                             interpolate(held, frame, &taps, &finish, out);
                         },

@@ -56,7 +56,9 @@ impl Taps {
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has the feature that the function is compiled for.
-                    return unsafe { rows_with_avx2(&sampling, side, i * ROWS, first, right, lower) };
+                    return unsafe {
+                        rows_with_avx2(&sampling, side, i * ROWS, first, right, lower)
+                    };
                 }
                 rows(&sampling, side, i * ROWS, first, right, lower);
             });
