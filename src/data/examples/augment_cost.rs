@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         },
     )?;
     let pixels: Vec<u8> = (0..SLICES * SIDE * SIDE)
-        .map(|i| (i * 2_654_435_761 >> 7) as u8)
+        .map(|i| ((i * 2_654_435_761) >> 7) as u8)
         .collect();
     let mut out = vec![0.0_f32; pixels.len()];
 

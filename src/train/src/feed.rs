@@ -285,7 +285,7 @@ mod tests {
         // From black to white in the channel of the least deviation.
         let range = 1.0 / f64::from(NORMALIZATION.std[1]);
         for (side, slices, limit) in [(64, 6, 1e-6), (128, 3, 1e-6), (72, 9, 2e-5)] {
-            let changes: Vec<Augmentation> = (0..24)
+            let changes: Vec<Augmentation> = (0..48)
                 .map(|i| Augmentation::draw(&PUBLISHED, 5, 1, i))
                 .collect();
             let kinds = [
@@ -298,7 +298,7 @@ mod tests {
                     .any(|c| matches!(c.distortion, Distortion::Elastic(_))),
             ];
             assert_eq!(kinds, [true; 3], "every branch is among them");
-            let pixels: Vec<Vec<u8>> = (0..24).map(|i| noise(i, slices, side)).collect();
+            let pixels: Vec<Vec<u8>> = (0..48).map(|i| noise(i, slices, side)).collect();
             let samples: Vec<&[u8]> = pixels.iter().map(Vec::as_slice).collect();
             let ours = feed.images(&samples, Some(&changes), side).unwrap();
             let theirs = through_libtorch(&samples, Some(&changes), slices, side);
