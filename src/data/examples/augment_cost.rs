@@ -30,17 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let strength = |flip, probability, distortion| Strength {
         flip,
-        contrast: 0.2,
-        shift: 0.2,
-        scale: 0.2,
-        rotate: 20.0,
         probability,
-        cutout: 8,
         distortion,
-        grid_steps: 5,
-        grid_limit: 0.05,
-        elastic_alpha: 1.0,
-        elastic_sigma: 50.0,
+        ..Strength::PUBLISHED
     };
     type Wanted = fn(&Augmentation) -> bool;
     let cases: [(&str, Strength, Wanted); 6] = [

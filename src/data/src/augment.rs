@@ -67,6 +67,24 @@ pub struct Strength {
     pub elastic_sigma: f64,
 }
 
+impl Strength {
+    /// The published pipeline's, of its stage 2.
+    pub const PUBLISHED: Strength = Strength {
+        flip: 0.5,
+        contrast: 0.2,
+        shift: 0.2,
+        scale: 0.2,
+        rotate: 20.0,
+        probability: 0.75,
+        cutout: 8,
+        distortion: 0.5,
+        grid_steps: 5,
+        grid_limit: 0.05,
+        elastic_alpha: 1.0,
+        elastic_sigma: 50.0,
+    };
+}
+
 /// The changes of one sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augmentation {
@@ -146,21 +164,7 @@ fn hole(x: f64, y: f64) -> [f64; 4] {
 mod tests {
     use super::*;
 
-    /// The published pipeline's.
-    pub(super) const PUBLISHED: Strength = Strength {
-        flip: 0.5,
-        contrast: 0.2,
-        shift: 0.2,
-        scale: 0.2,
-        rotate: 20.0,
-        probability: 0.75,
-        cutout: 8,
-        distortion: 0.5,
-        grid_steps: 5,
-        grid_limit: 0.05,
-        elastic_alpha: 1.0,
-        elastic_sigma: 50.0,
-    };
+    const PUBLISHED: Strength = Strength::PUBLISHED;
 
     fn drawn(strength: &Strength) -> Vec<Augmentation> {
         (0..2000)

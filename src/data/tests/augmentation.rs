@@ -4,21 +4,7 @@ use data::augment::{
     Affine, Augmentation, Distortion, Grid, Normalization, Renderer, Sample, Strength,
 };
 
-/// The published pipeline's.
-const PUBLISHED: Strength = Strength {
-    flip: 0.5,
-    contrast: 0.2,
-    shift: 0.2,
-    scale: 0.2,
-    rotate: 20.0,
-    probability: 0.75,
-    cutout: 8,
-    distortion: 0.5,
-    grid_steps: 5,
-    grid_limit: 0.05,
-    elastic_alpha: 1.0,
-    elastic_sigma: 50.0,
-};
+const PUBLISHED: Strength = Strength::PUBLISHED;
 
 /// An elastic field that moves pixels of an image of 512 by 6.5 on average instead of by 0.003.
 const BENDING: Strength = Strength {

@@ -171,7 +171,7 @@ impl Execution {
     /// and 3i + 2 are the channels of image i.
     ///
     /// # Errors
-    /// Samples of different sizes, or of no whole number of slices.
+    /// No samples, samples of different sizes, or of no whole number of images; another number of changes.
     pub fn feed(
         &self,
         samples: &[&[u8]],

@@ -6,11 +6,12 @@
 
 use std::cell::OnceCell;
 
+use data::DataError;
 use data::augment::{Augmentation, Normalization, Renderer, Sample, Strength};
 use recipe::Augment;
 use tch::{Device, Kind, Tensor};
 
-use crate::Result;
+use crate::{Result, TrainError};
 
 /// Per channel, of pixels in 0..1; the published pipeline's.
 const NORMALIZATION: Normalization = Normalization {
@@ -63,14 +64,30 @@ impl Feed {
 
     /// Slices (N, H, W) of each of B samples, and what is changed in them (nothing, where absent) -> (B, S, 3, H, W) f32
     /// on the device. Slices 3i, 3i + 1, 3i + 2 are the channels of image i.
+    ///
+    /// # Errors
+    /// No samples, samples of different sizes, or of no whole number of images; another number of changes.
     pub fn images(
         &self,
         samples: &[&[u8]],
         changes: Option<&[Augmentation]>,
         side: usize,
     ) -> Result<Tensor> {
-        let slices = samples.first().map_or(0, |bytes| bytes.len()) / (side * side).max(1);
+        let bytes = samples.first().map_or(0, |bytes| bytes.len());
+        let slices = bytes / (side * side).max(1);
         let size = shape([samples.len(), slices / 3, 3, side, side]);
+        let fits = slices > 0
+            && slices.is_multiple_of(3)
+            && samples.iter().all(|b| b.len() == slices * side * side)
+            && changes.is_none_or(|changes| changes.len() == samples.len());
+        if !fits {
+            return Err(TrainError::Data(DataError::RenderShape {
+                samples: samples.len(),
+                bytes,
+                side,
+                room: size.iter().product::<i64>() as usize,
+            }));
+        }
         match self.device {
             Device::Cpu => rendered(self.renderer()?, samples, changes, side, &size),
             device => {
@@ -236,20 +253,7 @@ mod tests {
 
     use super::*;
 
-    const PUBLISHED: Strength = Strength {
-        flip: 0.5,
-        contrast: 0.2,
-        shift: 0.2,
-        scale: 0.2,
-        rotate: 20.0,
-        probability: 0.75,
-        cutout: 8,
-        distortion: 0.5,
-        grid_steps: 5,
-        grid_limit: 0.05,
-        elastic_alpha: 1.0,
-        elastic_sigma: 50.0,
-    };
+    const PUBLISHED: Strength = Strength::PUBLISHED;
 
     /// Slices without a pattern: neighbours differ by all of the range.
     fn noise(sample: usize, slices: usize, side: usize) -> Vec<u8> {
@@ -369,5 +373,22 @@ mod tests {
         let feed = Feed::new(Device::Cpu);
         assert!(feed.images(&[&long, &short], None, 8).is_err());
         assert!(feed.images(&[&short], None, 8).is_err());
+        assert!(feed.images(&[&long[..128]], None, 8).is_err(), "two slices");
+        assert!(feed.images(&[], None, 8).is_err());
+        assert!(feed.images(&[&long], Some(&[]), 8).is_err());
+        assert!(
+            feed.images(&[&long], Some(&[Augmentation::NONE]), 8)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_recipe_that_says_nothing_has_the_published_strength() {
+        let source = recipe::Source {
+            name: "r.yaml".into(),
+            text: "data: {root: d}\nstage2: {}\n".into(),
+        };
+        let stage2 = recipe::parse(&source, &[]).unwrap().stage2.unwrap();
+        assert_eq!(strength(&stage2.training.augment), PUBLISHED);
     }
 }

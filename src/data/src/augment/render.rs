@@ -196,8 +196,11 @@ fn finish_row(pixels: &[u8], finish: Finish, out: &mut [f32]) {
 fn interleave(slices: &[u8], frame: Frame, held: &mut [u32]) {
     let side = frame.side;
     let plane = side * side;
-    let black = vec![0; plane];
-    let slice = |i: usize| slices.get(i * plane..(i + 1) * plane).unwrap_or(&black);
+    // Where there are fewer than four, the first stands in for the others; nobody reads them.
+    let slice = |i: usize| {
+        let slice = slices.get(i * plane..(i + 1) * plane);
+        slice.unwrap_or(&slices[..plane])
+    };
     let [a, b, c, d]: [&[u8]; TOGETHER] = std::array::from_fn(slice);
     for y in 0..side {
         let row = y * side..(y + 1) * side;
@@ -254,7 +257,7 @@ fn interpolate_from(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::PUBLISHED;
+    use super::super::Strength;
     use super::*;
 
     /// FNV-1a's steps: bytes without a pattern.
@@ -278,7 +281,7 @@ mod tests {
             let mut held = vec![0; frame.pixels()];
             interleave(&pixels, frame, &mut held);
             for sample in 0..12 {
-                let change = Augmentation::draw(&PUBLISHED, 0, 0, sample);
+                let change = Augmentation::draw(&Strength::PUBLISHED, 0, 0, sample);
                 let taps = Taps::new(&change, side);
                 let finish: [Finish; TOGETHER] = std::array::from_fn(|i| Finish {
                     gain: change.gain as f32,

@@ -100,7 +100,7 @@ fn rows(
     lower: &mut [f32],
 ) {
     let mut row = Row::new(side);
-    let stride = Frame { side }.stride() as f32;
+    let stride = Frame { side }.stride() as u32;
     let out = first
         .chunks_exact_mut(side)
         .zip(right.chunks_exact_mut(side))
@@ -112,8 +112,8 @@ fn rows(
         for (((first, right), lower), (x, y)) in out.zip(places) {
             let (x, x_share) = between(*x, side);
             let (y, y_share) = between(*y, side);
-            // Whole numbers below 2^24 (sides up to 4,000), so exact.
-            *first = (y * stride + x) as u32;
+            // Whole numbers from 0 to the side; by way of i32, for which there is an instruction.
+            *first = (y as i32 as u32) * stride + x as i32 as u32;
             (*right, *lower) = (x_share, y_share);
         }
     }
