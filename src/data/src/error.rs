@@ -160,6 +160,34 @@ pub enum DataError {
         cols: usize,
     },
 
+    /// Threads to render on could not be started.
+    #[error(
+        "cannot start {threads} threads to render slices: {source}; raise the limit of processes (ulimit -u) or give the \
+         rank fewer threads"
+    )]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The reason.
+        source: rayon::ThreadPoolBuildError,
+    },
+
+    /// Slices to render are not of the shape that the room for the result has.
+    #[error(
+        "cannot render {samples} samples of {bytes} bytes as slices of {side} x {side} into {room} values: each sample \
+         needs the same whole number of slices, and each byte one value"
+    )]
+    RenderShape {
+        /// How many samples.
+        samples: usize,
+        /// Bytes of the first.
+        bytes: usize,
+        /// The side of a slice.
+        side: usize,
+        /// Values that the result has room for.
+        room: usize,
+    },
+
     /// A table lacks a column.
     #[error(
         "table {path} has no column {column}; its header is \"{header}\": add the column or name the right file"

@@ -155,7 +155,7 @@ pub enum StartFrom {
 pub struct Augment {
     /// Probability of a mirror image (left-right).
     pub flip: f64,
-    /// Brightness and contrast change by up to this share.
+    /// Contrast changes by up to this share.
     pub contrast: f64,
     /// Shift by up to this share of the side.
     pub shift: f64,
@@ -165,8 +165,19 @@ pub struct Augment {
     pub rotate: f64,
     /// Probability of each of: contrast, the geometry (shift, scale, rotate), cut-out.
     pub probability: f64,
-    /// Number of holes that are cut out, each up to 10 % of the side.
+    /// Number of holes that are cut out, each 10 % of the side.
     pub cutout: u64,
+    /// Probability of a distortion: by a grid or elastic, with equal odds.
+    pub distortion: f64,
+    /// Cells of the distorting grid along a side.
+    pub grid_steps: u64,
+    /// Each row and column of the grid grows or shrinks by up to this share.
+    pub grid_limit: f64,
+    /// Strength of the elastic field: what random displacements of single pixels are multiplied by once they are smoothed.
+    /// In pixels of an image of 512; grows with the image.
+    pub elastic_alpha: f64,
+    /// Standard deviation of the Gaussian that smoothes them, likewise.
+    pub elastic_sigma: f64,
 }
 
 /// Stage 1a: boxes of the vertebrae in single slices.

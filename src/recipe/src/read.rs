@@ -238,6 +238,36 @@ mod tests {
     }
 
     #[test]
+    fn each_stage_distorts_as_published() {
+        let recipe = read(SMALL, &["stage1a={}", "stage1b={}", "stage3={}"]).unwrap();
+        let of = |training: Training| training.augment;
+        let stage2 = of(recipe.stage2.unwrap().training);
+        assert_eq!((stage2.distortion, stage2.grid_steps), (0.5, 5));
+        assert_eq!((stage2.elastic_alpha, stage2.elastic_sigma), (1.0, 50.0));
+        assert_eq!(stage2.grid_limit, 0.05);
+        assert_eq!(of(recipe.stage1b.unwrap().training), stage2);
+        assert_eq!(of(recipe.stage1a.unwrap().training).distortion, 0.0);
+        assert_eq!(of(recipe.stage3.unwrap().training).distortion, 0.0);
+    }
+
+    #[test]
+    fn a_distortion_that_folds_the_image_is_refused_and_stage_3_has_none() {
+        let steep = [
+            "stage2.training.augment.elastic_alpha=120",
+            "stage2.training.augment.elastic_sigma=10",
+        ];
+        let error = read(SMALL, &steep).unwrap_err().to_string();
+        assert!(
+            error.contains("stage2.training.augment.elastic_alpha")
+                && error.contains("at most elastic_sigma squared, 100"),
+            "{error}"
+        );
+        assert!(read(SMALL, &[steep[0]]).is_ok());
+        let error = read(SMALL, &["stage3.training.augment.distortion=0.1"]).unwrap_err();
+        assert!(error.to_string().contains("augmentation has no place"));
+    }
+
+    #[test]
     fn set_overlays_by_path_and_makes_sections() {
         let recipe = read(SMALL, &["stage2.training.epochs=9", "checkpoint.every=7"]).unwrap();
         assert_eq!(recipe.stage2.unwrap().training.epochs, 9);

@@ -13,7 +13,7 @@ use data::targets::{intersection_over_union, union};
 use nn::{Localizer, Pass};
 use recipe::BoxLoss;
 use tch::{Device, Kind, Tensor};
-use train::{Execution, Losses, Task, augmented, full, normalised, pixels, shape, strength};
+use train::{Execution, Losses, Task, full, shape, strength};
 
 use crate::Result;
 use crate::boxes::found_or_all;
@@ -192,8 +192,7 @@ pub(crate) fn locate(
     for chunk in places.chunks(CHUNK) {
         let images: Vec<Vec<u8>> = chunk.iter().map(|place| image_at(stack, *place)).collect();
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-        let image = normalised(&pixels(&images, 3, side, execution.device())?)?;
-        let image = execution.images(image)?;
+        let image = execution.feed(&images, None, side)?.f_flatten(0, 1)?;
         let located = execution.evaluate(|pass| Ok(model.forward(&image, pass)?))?;
         let bounds = host(&located.bounds.f_view(-1)?)?;
         let has_box = host(&full(&located.has_box)?.f_sigmoid()?)?;
@@ -229,10 +228,8 @@ impl Task for Stage1a<'_> {
         let device = self.context.device;
         let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
         let changes: Vec<Augmentation> = samples.iter().map(|s| s.change.clone()).collect();
-        let image = normalised(&augmented(
-            &pixels(&bytes, 3, self.side, device)?,
-            &changes,
-        )?)?;
+        let image = self.execution.feed(&bytes, Some(&changes), self.side)?;
+        let image = image.f_flatten(0, 1)?;
         let bounds: Vec<f32> = samples.iter().flat_map(|s| s.bounds).collect();
         let bounds = Tensor::f_from_slice(&bounds)?
             .f_view(shape([samples.len(), 4]))?
@@ -243,7 +240,6 @@ impl Task for Stage1a<'_> {
             .collect();
         let has_box = Tensor::f_from_slice(&has_box)?.f_to_device(device)?;
 
-        let image = self.execution.images(image)?;
         let forward = |pass: &Pass| Ok(self.model.forward(&image, pass)?);
         let located = self.execution.train(forward)?;
         localizer_loss(&located, &bounds, &has_box, self.box_loss)

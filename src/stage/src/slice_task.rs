@@ -12,9 +12,7 @@ use data::targets::VERTEBRAE;
 use nn::{Pass, SliceHeads, SliceModel, SlicePrediction};
 use recipe::Sequence;
 use tch::{Device, Tensor};
-use train::{
-    Execution, Losses, Task, augmented, images_of_three, normalised, pixels, shape, strength,
-};
+use train::{Execution, Losses, Task, shape, strength};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
@@ -197,12 +195,7 @@ impl<'a> SliceTask<'a> {
     ) -> Result<(Tensor, Tensor)> {
         let device: Device = self.context.device;
         let window = self.data.shape;
-        let mut slices = pixels(bytes, window.slices(), self.side, device)?;
-        if let Some(changes) = changes {
-            slices = augmented(&slices, changes)?;
-        }
-        let image = normalised(&images_of_three(&slices)?)?;
-        let image = self.execution.images(image)?;
+        let image = self.execution.feed(bytes, changes, self.side)?;
         let position = Tensor::f_from_slice(positions)?
             .f_view(shape([bytes.len(), window.images]))?
             .f_to_device(device)?;

@@ -11,7 +11,7 @@ use data::tables::{StudyBox, StudyPrediction};
 use nn::{Pass, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::{Kind, Tensor};
-use train::{Execution, Losses, Task, TrainError, full, normalised, pixels, shape, share};
+use train::{Execution, Losses, Task, TrainError, full, shape, share};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
@@ -233,8 +233,7 @@ pub(crate) fn fitted_features(
     let features = images
         .chunks(study.chunk as usize)
         .map(|chunk| {
-            let pixels = pixels(chunk, SLICES_PER_IMAGE, side, execution.device())?;
-            let image = execution.images(normalised(&pixels)?)?;
+            let image = execution.feed(chunk, None, side)?.f_flatten(0, 1)?;
             full(&execution.evaluate(|_| Ok(model.features(&image)?))?)
         })
         .collect::<Result<Vec<_>>>()?;

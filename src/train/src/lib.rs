@@ -31,7 +31,7 @@ pub use collective::{Backend, CollectiveError, ProcessGroup, Rendezvous, Store, 
 pub use config::UpdateConfig;
 pub use error::TrainError;
 pub use execution::{Execution, ExecutionConfig, full};
-pub use feed::{augmented, images_of_three, normalised, pixels, shape, strength};
+pub use feed::{shape, strength};
 pub use gather::{gather_rows, share};
 pub use groups::{Group, Grouping};
 pub use optimizer::Rule;
