@@ -10,7 +10,7 @@ use data::nifti::read_labels as read_segmentation;
 use data::stage_tables::SliceTargets;
 use data::tables::{StudyFold, StudyLabels};
 use data::targets::slice_targets;
-use data::volume::{StudyHeader, find_study};
+use data::volume::{StudyHeader, find_study, study_path};
 use data::{DataError, StudyUid};
 use event::EventKind;
 use rayon::prelude::*;
@@ -76,12 +76,14 @@ fn make_folder(file: &Path) -> Result<()> {
 }
 
 fn every_study_is_there(images: &Path, labels: &[StudyLabels]) -> Result<()> {
-    let folder = |row: &StudyLabels| images.join(row.study.as_str());
-    let missing: Vec<_> = labels
-        .iter()
-        .map(folder)
-        .filter(|path| !path.is_dir())
-        .collect();
+    let mut missing = Vec::new();
+    for row in labels {
+        match study_path(images, &row.study) {
+            Ok(_) => {}
+            Err(DataError::StudyMissing { path }) => missing.push(path),
+            Err(error) => return Err(error.into()),
+        }
+    }
     match missing.as_slice() {
         [] => Ok(()),
         [one] => Err(DataError::StudyMissing { path: one.clone() }.into()),
@@ -96,7 +98,7 @@ fn every_study_is_there(images: &Path, labels: &[StudyLabels]) -> Result<()> {
                 n => format!("\n  and {n} more"),
             };
             Err(TrainError::Tables(format!(
-                "{} of the {} studies in train.csv have no folder: complete the download, or list them under \
+                "{} of the {} studies in train.csv have no folder or volume: complete the download, or list them under \
                  data.exclude\n{}{more}",
                 many.len(),
                 labels.len(),
