@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::data_set::{DataSet, studies_below};
+use crate::data_set::DataSet;
 use crate::error::Result;
 use crate::nifti::read_labels;
 use crate::study::StudyUid;
 use crate::tables::{FractureBox, StudyLabels};
 use crate::targets::VERTEBRAE;
-use crate::volume::{StudyHeader, find_study};
+use crate::volume::{StudyHeader, find_study, studies_below};
 
 pub use picture::{Gray, Pictures};
 
@@ -140,7 +140,7 @@ pub fn check(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<CheckReport> {
     let images = data_set.images();
-    let found = studies_below(&images)?;
+    let found: BTreeSet<StudyUid> = studies_below(&images)?.into_iter().collect();
     let mut problems = Vec::new();
     let tables = tables::read(data_set, &mut problems);
     if found.is_empty() {
@@ -205,6 +205,8 @@ fn check_study(data_set: &DataSet, study: &StudyUid, options: &CheckOptions) -> 
     check.shape = Some(geometry.shape());
     check.spacing = Some([geometry.slice_spacing(), between_rows, between_columns]);
     check.slice_numbers.clone_from(&header.slice_numbers);
+    let findings = header.findings.iter().map(Problem::warning);
+    check.problems.extend(findings);
     if let Some(path) = data_set.segmentation(study) {
         match read_labels(&path, geometry) {
             Ok(volume) => {
@@ -231,8 +233,8 @@ fn check_study(data_set: &DataSet, study: &StudyUid, options: &CheckOptions) -> 
     check
 }
 
-/// So many unreadable slices of a study are named.
-const NAMED: usize = 5;
+/// After so many unreadable slices a study is read no further.
+const GIVEN_UP: usize = 5;
 /// Every CT of a neck holds air and bone; HU.
 const AIR_BELOW: i16 = -200;
 const BONE_ABOVE: i16 = 200;
@@ -240,33 +242,33 @@ const BONE_ABOVE: i16 = 200;
 /// Decodes every slice, goes on where one cannot be read, and keeps what a picture needs.
 fn read_pixels(header: &StudyHeader, pictures: &mut Pictures) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let (mut unreadable, mut flat) = (0, Vec::new());
+    let mut flat: Vec<u32> = Vec::new();
     let (mut lowest, mut highest) = (i16::MAX, i16::MIN);
-    for (index, number) in header.slice_numbers.iter().enumerate() {
-        let hu = match header.read_slices(index..index + 1) {
-            Ok(hu) => hu,
-            Err(error) => {
-                unreadable += 1;
-                if unreadable <= NAMED {
-                    problems.push(Problem::error(error));
-                }
-                continue;
+    let slices = header.geometry.slices;
+    let mut next = 0;
+    while next < slices {
+        let read = header.for_each_slice(next..slices, |index, hu| {
+            pictures.take(index, hu);
+            let least = hu.iter().copied().min().unwrap_or(i16::MAX);
+            let most = hu.iter().copied().max().unwrap_or(i16::MIN);
+            if least == most {
+                flat.extend(header.slice_numbers.get(index));
             }
-        };
-        pictures.take(index, &hu);
-        let least = hu.iter().copied().min().unwrap_or(i16::MAX);
-        let most = hu.iter().copied().max().unwrap_or(i16::MIN);
-        if least == most {
-            flat.push(*number);
+            (lowest, highest) = (lowest.min(least), highest.max(most));
+            next = index + 1;
+            Ok(())
+        });
+        let Err(error) = read else { break };
+        problems.push(Problem::error(error));
+        if !header.is_dicom() {
+            break;
         }
-        (lowest, highest) = (lowest.min(least), highest.max(most));
-    }
-    if unreadable > NAMED {
-        problems.push(Problem::error(format!(
-            "{} more of its {} slices cannot be read",
-            unreadable - NAMED,
-            header.slice_numbers.len()
-        )));
+        if problems.len() == GIVEN_UP {
+            let message = "it is not read further after so many slices that cannot be read";
+            problems.push(Problem::error(message));
+            break;
+        }
+        next += 1;
     }
     if let [first, ..] = flat.as_slice() {
         problems.push(Problem::warning(format!(

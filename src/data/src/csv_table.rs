@@ -72,7 +72,7 @@ impl Cells<'_> {
     /// # Errors
     /// [`DataError::TableValue`].
     pub fn study(&self, column: &str) -> Result<StudyUid> {
-        let expected = "a StudyInstanceUID (digits and single dots, at most 64 characters)";
+        let expected = "a study's name (a UID, or letters, digits and . _ -, at most 64)";
         self.parse(column, expected, |_| true)
     }
 

@@ -1,10 +1,7 @@
-//! The folder of a data set in the competition's layout: which file is where, and which studies there are.
+//! The folder of a data set in the competition's layout: which file is where.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{DataError, Result};
 use crate::study::StudyUid;
 
 /// A folder that holds `train_images/`, `segmentations/`, `train.csv` and `train_bounding_boxes.csv`.
@@ -55,27 +52,3 @@ impl DataSet {
 
 /// How the file of a volume ends.
 pub const VOLUME_ENDINGS: [&str; 2] = [".nii", ".nii.gz"];
-
-/// The studies below `images`, by name: folders and NIfTI volumes that are named like a study. Others are passed over.
-///
-/// # Errors
-/// [`DataError::Io`] where the folder cannot be listed.
-pub fn studies_below(images: &Path) -> Result<BTreeSet<StudyUid>> {
-    let mut studies = BTreeSet::new();
-    for entry in fs::read_dir(images).map_err(DataError::io("list", images))? {
-        let entry = entry.map_err(DataError::io("list", images))?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let volume = VOLUME_ENDINGS
-            .iter()
-            .rev()
-            .find_map(|ending| name.strip_suffix(ending));
-        let named = match volume {
-            Some(stem) => Some(stem),
-            // Through links: a study may be one.
-            None => entry.path().is_dir().then_some(name),
-        };
-        studies.extend(named.and_then(|name| StudyUid::new(name).ok()));
-    }
-    Ok(studies)
-}

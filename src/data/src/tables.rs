@@ -320,8 +320,9 @@ impl Row for Prediction {
         const EXPECTED: &str =
             "<StudyInstanceUID>_<label>, with a label of patient_overall, C1 to C7";
         let row_id: String = cells.parse("row_id", EXPECTED, |_| true)?;
-        let parts = row_id.split_once('_').and_then(|(study, label)| {
-            let label = LABELS.iter().position(|known| *known == label)?;
+        // From the end, because a study's name may have an underscore, as patient_overall has. No label ends another.
+        let parts = LABELS.iter().enumerate().find_map(|(label, name)| {
+            let study = row_id.strip_suffix(name)?.strip_suffix('_')?;
             Some((StudyUid::new(study).ok()?, label))
         });
         let (study, label) = parts.ok_or_else(|| cells.unusable("row_id", EXPECTED))?;

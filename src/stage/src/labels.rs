@@ -103,9 +103,7 @@ fn read_study(data_set: &DataSet, study: &StudyUid, check: Check) -> data::Resul
         .map(|path| targets_of(&header, study, &path))
         .transpose()?;
     if check == Check::Pixels {
-        for index in 0..header.slice_numbers.len() {
-            header.read_slices(index..index + 1)?;
-        }
+        header.for_each_slice(0..header.slice_numbers.len(), |_, _| Ok(()))?;
     }
     Ok(targets)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::dicom::{self, SliceHeader, directions};
 use crate::geometry::{cross, dot};
 use crate::image::{Window, WindowMode};
-use crate::volume::{StudyHeader, towards_feet};
+use crate::volume::StudyHeader;
 
 /// An 8-bit picture, (rows, columns).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +98,8 @@ pub(super) fn of_folder(folder: &Path) -> Option<Pictures> {
         .collect();
     let (_, first) = slices.first()?;
     let [row, col] = directions(&first.orientation);
-    let normal = towards_feet(cross(row, col));
+    let [x, y, z] = cross(row, col);
+    let normal = if z > 0.0 { [-x, -y, -z] } else { [x, y, z] };
     let mut alike: Vec<(f64, &PathBuf, usize)> = slices
         .iter()
         .filter(|(_, slice)| (slice.rows, slice.cols) == (first.rows, first.cols))
