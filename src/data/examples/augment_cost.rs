@@ -7,7 +7,7 @@ use data::augment::{Augmentation, Distortion, Normalization, Renderer, Sample, S
 
 const SIDE: usize = 512;
 const SLICES: usize = 96;
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 48;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).map_or(Ok(1), |n| n.parse())?;
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let changes: Vec<Augmentation> = (0..)
             .map(|sample| Augmentation::draw(&strength, 1, 0, sample))
             .filter(wanted)
-            .take(4 * ROUNDS as usize)
+            .take(ROUNDS as usize)
             .collect();
         let cost = time(|round| {
             let change = Some(&changes[round as usize % changes.len()]);
@@ -63,6 +63,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         println!("{name:24} {:7.1} ms CPU {:7.1} ms wall", cost.0, cost.1);
     }
+    // What a process pays that gives its memory back each time: a rank does not (src/rank/src/memory.rs).
+    let fresh = time(|_| {
+        let sample = Sample {
+            pixels: &pixels,
+            change: None,
+        };
+        let mut out = vec![0.0_f32; pixels.len()];
+        renderer.render(&[sample], SIDE, &mut out).expect("fits");
+    });
+    println!(
+        "{:24} {:7.1} ms CPU {:7.1} ms wall",
+        "no change, fresh memory", fresh.0, fresh.1
+    );
     Ok(())
 }
 
@@ -70,8 +83,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn time(mut round: impl FnMut(u64)) -> (f64, f64) {
     round(0);
     let (cpu, wall) = (cpu_seconds(), Instant::now());
-    (0..4 * ROUNDS).for_each(&mut round);
-    let rounds = 4.0 * ROUNDS as f64;
+    (0..ROUNDS).for_each(&mut round);
+    let rounds = ROUNDS as f64;
     (
         1e3 * (cpu_seconds() - cpu) / rounds,
         1e3 * wall.elapsed().as_secs_f64() / rounds,

@@ -61,7 +61,7 @@ enum Bend<'a> {
     Field(&'a super::Elastic, Columns),
 }
 
-/// One row of a sampling grid, and room for the displacements that lead to it.
+/// One row of a sampling grid; on the way there it holds displacements.
 pub(super) struct Row {
     pub x: Vec<f32>,
     pub y: Vec<f32>,
@@ -98,10 +98,10 @@ impl<'a> Sampling<'a> {
     #[inline(always)]
     pub fn row(&self, y: usize, row: &mut Row) {
         let y = place(y, self.side);
-        let each = row.x.iter_mut().zip(&mut row.y).zip(&self.columns);
         match &self.bend {
             Bend::Axes(axes) => {
                 let y = axes.source((0.0, y)).1;
+                let each = row.x.iter_mut().zip(&mut row.y).zip(&self.columns);
                 for ((out_x, out_y), x) in each {
                     let (u, v) = self.back.apply((*x, y));
                     (*out_x, *out_y) = (u as f32, v as f32);

@@ -62,12 +62,11 @@ impl Taps {
                 }
                 rows(&sampling, side, i * ROWS, first, right, lower);
             });
-        // A hole shows the frame's corner, which is black, for all four.
+        // A hole shows nothing but the frame's first row, which is black.
         for [x0, y0, x1, y1] in change.holes_in_pixels(side) {
             for y in y0..y1 {
                 let span = y * side + x0..y * side + x1;
                 taps.first[span.clone()].fill(0);
-                taps.right[span.clone()].fill(0.0);
                 taps.lower[span].fill(0.0);
             }
         }
