@@ -16,7 +16,7 @@ fn phantom(folder: &Path) -> (PathBuf, Vec<String>) {
     let options = SynthOptions {
         out: root.clone(),
         studies: 8,
-        slices: 20,
+        slices: 45,
         size: 40,
         seed: 5,
         segmented: 0.5,
