@@ -13,7 +13,7 @@ use data::targets::{intersection_over_union, union};
 use nn::{Localizer, Pass};
 use recipe::BoxLoss;
 use tch::{Device, Kind, Tensor};
-use train::{Execution, Losses, Task, full, shape, strength};
+use train::{Execution, HostPixels, Losses, Task, full, shape, strength};
 
 use crate::Result;
 use crate::boxes::found_or_all;
@@ -31,12 +31,14 @@ pub struct Slices {
     samples: Vec<(StudyUid, usize, SliceTargets)>,
     strength: Strength,
     seed: u64,
+    /// Where samples go.
+    device: Device,
 }
 
 /// One slice: three adjacent ones as channels.
 pub struct SliceSample {
     /// (3, side, side)
-    pixels: Vec<u8>,
+    pixels: HostPixels,
     change: Augmentation,
     /// x0, y0, x1, y1 in the changed image.
     bounds: [f32; 4],
@@ -63,7 +65,7 @@ impl Dataset for Slices {
             .then(|| change.move_box(target.bounds.map(f64::from)))
             .flatten();
         Ok(SliceSample {
-            pixels: image_at(&stack, *place),
+            pixels: HostPixels::new(image_at(&stack, *place), self.device),
             change,
             bounds: moved.unwrap_or_default().map(|v| v as f32),
             has_box: moved.is_some(),
@@ -122,6 +124,7 @@ impl<'a> Stage1a<'a> {
                 samples,
                 strength: strength(&training.augment),
                 seed,
+                device: context.device,
             }),
             box_loss,
             side: training.image_size as usize,
@@ -226,9 +229,9 @@ impl Task for Stage1a<'_> {
 
     fn loss(&self, samples: Vec<SliceSample>) -> Result<Losses> {
         let device = self.context.device;
-        let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
+        let pixels: Vec<&HostPixels> = samples.iter().map(|s| &s.pixels).collect();
         let changes: Vec<Augmentation> = samples.iter().map(|s| s.change.clone()).collect();
-        let image = self.execution.feed(&bytes, Some(&changes), self.side)?;
+        let image = self.execution.feed(&pixels, Some(&changes), self.side)?;
         let image = image.f_flatten(0, 1)?;
         let bounds: Vec<f32> = samples.iter().flat_map(|s| s.bounds).collect();
         let bounds = Tensor::f_from_slice(&bounds)?

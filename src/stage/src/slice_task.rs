@@ -12,7 +12,7 @@ use data::targets::VERTEBRAE;
 use nn::{Pass, SliceHeads, SliceModel, SlicePrediction};
 use recipe::Sequence;
 use tch::{Device, Tensor};
-use train::{Execution, Losses, Task, shape, strength};
+use train::{Execution, HostBytes, HostPixels, Losses, Task, shape, strength};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
@@ -94,6 +94,7 @@ impl<'a> SliceTask<'a> {
         let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref()));
         let window = WindowShape {
             images: sequence.images as usize,
+            grid: sequence.grid as usize,
             position: sequence.position,
         };
         let hidden = sequence.lstm_hidden.map(|n| n as i64);
@@ -107,9 +108,9 @@ impl<'a> SliceTask<'a> {
             &studies,
             seen,
             window,
-            sequence.grid as usize,
             strength(&training.augment),
             seed,
+            context.device,
         );
         let model = SliceModel::new(&store.root(), &backbone(training), hidden, heads)?;
         execution.lay_out(store)?;
@@ -189,15 +190,15 @@ impl<'a> SliceTask<'a> {
     /// Normalised images (B, S, 3, H, W) and positions (B, S) on the device.
     fn input(
         &self,
-        bytes: &[&[u8]],
+        pixels: &[impl HostBytes],
         positions: &[f32],
         changes: Option<&[data::augment::Augmentation]>,
     ) -> Result<(Tensor, Tensor)> {
         let device: Device = self.context.device;
         let window = self.data.shape;
-        let image = self.execution.feed(bytes, changes, self.side)?;
+        let image = self.execution.feed(pixels, changes, self.side)?;
         let position = Tensor::f_from_slice(positions)?
-            .f_view(shape([bytes.len(), window.images]))?
+            .f_view(shape([pixels.len(), window.images]))?
             .f_to_device(device)?;
         Ok((image, position))
     }
@@ -254,13 +255,13 @@ impl Task for SliceTask<'_> {
     fn loss(&self, samples: Vec<WindowSample>) -> Result<Losses> {
         let device = self.context.device;
         let images = self.data.shape.images;
-        let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
+        let pixels: Vec<&HostPixels> = samples.iter().map(|s| &s.pixels).collect();
         let changes: Vec<_> = samples.iter().map(|s| s.change.clone()).collect();
         let positions: Vec<f32> = samples
             .iter()
             .flat_map(|s| s.position.iter().copied())
             .collect();
-        let (image, position) = self.input(&bytes, &positions, Some(&changes))?;
+        let (image, position) = self.input(&pixels, &positions, Some(&changes))?;
         let target = |of: fn(&SliceTruth) -> [f32; VERTEBRAE]| -> Result<Tensor> {
             let values: Vec<f32> = samples.iter().flat_map(|s| &s.truth).flat_map(of).collect();
             let size = shape([samples.len(), images, VERTEBRAE]);

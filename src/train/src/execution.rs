@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::feed::Feed;
+use crate::host_pixels::HostBytes;
 
 /// The recipe's wishes as they come true on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -174,7 +175,7 @@ impl Execution {
     /// No samples, samples of different sizes, or of no whole number of images; another number of changes.
     pub fn feed(
         &self,
-        samples: &[&[u8]],
+        samples: &[impl HostBytes],
         changes: Option<&[Augmentation]>,
         side: usize,
     ) -> Result<Tensor> {

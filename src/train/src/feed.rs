@@ -11,6 +11,7 @@ use data::augment::{Augmentation, Normalization, Renderer, Sample, Strength};
 use recipe::Augment;
 use tch::{Device, Kind, Tensor};
 
+use crate::host_pixels::HostBytes;
 use crate::{Result, TrainError};
 
 /// Per channel, of pixels in 0..1; the published pipeline's.
@@ -69,16 +70,18 @@ impl Feed {
     /// No samples, samples of different sizes, or of no whole number of images; another number of changes.
     pub fn images(
         &self,
-        samples: &[&[u8]],
+        samples: &[impl HostBytes],
         changes: Option<&[Augmentation]>,
         side: usize,
     ) -> Result<Tensor> {
-        let bytes = samples.first().map_or(0, |bytes| bytes.len());
+        let bytes = samples.first().map_or(0, |sample| sample.bytes().len());
         let slices = bytes / (side * side).max(1);
         let size = shape([samples.len(), slices / 3, 3, side, side]);
         let fits = slices > 0
             && slices.is_multiple_of(3)
-            && samples.iter().all(|b| b.len() == slices * side * side)
+            && samples
+                .iter()
+                .all(|s| s.bytes().len() == slices * side * side)
             && changes.is_none_or(|changes| changes.len() == samples.len());
         if !fits {
             return Err(TrainError::Data(DataError::RenderShape {
@@ -112,7 +115,7 @@ impl Feed {
 /// On the host, in one pass over the pixels.
 fn rendered(
     renderer: &Renderer,
-    samples: &[&[u8]],
+    samples: &[impl HostBytes],
     changes: Option<&[Augmentation]>,
     side: usize,
     size: &[i64],
@@ -120,8 +123,8 @@ fn rendered(
     let samples: Vec<Sample> = samples
         .iter()
         .enumerate()
-        .map(|(i, pixels)| Sample {
-            pixels,
+        .map(|(i, sample)| Sample {
+            pixels: sample.bytes(),
             change: changes.and_then(|changes| changes.get(i)),
         })
         .collect();
@@ -134,12 +137,18 @@ fn rendered(
     Ok(images)
 }
 
-/// Bytes of each sample, (B, `size`..) on a device. To a GPU they go through pinned memory, so that the host does not wait
-/// for the bus; the copy into it is the only one.
-fn uploaded(samples: &[&[u8]], size: &[i64], device: Device) -> Result<Tensor> {
+/// Bytes of each sample, (B, `size`..) on a device. To a GPU they go from pinned memory, so that the host does not wait for
+/// the bus.
+fn uploaded(samples: &[impl HostBytes], size: &[i64], device: Device) -> Result<Tensor> {
     let parts = samples
         .iter()
-        .map(|bytes| upload(bytes, size, Kind::Uint8, device))
+        .map(|sample| match sample.pinned() {
+            Some(pinned) => {
+                let pinned = pinned.f_view(size)?;
+                Ok(pinned.f_to_device_(device, Kind::Uint8, true, false)?)
+            }
+            None => upload(sample.bytes(), size, Kind::Uint8, device),
+        })
         .collect::<Result<Vec<_>>>()?;
     Ok(match parts.as_slice() {
         [one] => one.f_unsqueeze(0)?,
@@ -371,13 +380,13 @@ mod tests {
     fn samples_of_another_size_are_refused() {
         let (long, short) = (noise(1, 3, 8), noise(1, 3, 7));
         let feed = Feed::new(Device::Cpu);
-        assert!(feed.images(&[&long, &short], None, 8).is_err());
-        assert!(feed.images(&[&short], None, 8).is_err());
+        assert!(feed.images(&[long.as_slice(), &short], None, 8).is_err());
+        assert!(feed.images(&[short.as_slice()], None, 8).is_err());
         assert!(feed.images(&[&long[..128]], None, 8).is_err(), "two slices");
-        assert!(feed.images(&[], None, 8).is_err());
-        assert!(feed.images(&[&long], Some(&[]), 8).is_err());
+        assert!(feed.images(&[] as &[&[u8]], None, 8).is_err());
+        assert!(feed.images(&[long.as_slice()], Some(&[]), 8).is_err());
         assert!(
-            feed.images(&[&long], Some(&[Augmentation::NONE]), 8)
+            feed.images(&[long.as_slice()], Some(&[Augmentation::NONE]), 8)
                 .is_ok()
         );
     }
