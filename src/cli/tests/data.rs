@@ -200,3 +200,33 @@ fn a_split_is_written_once() {
     assert!(other.err.contains("holds another split"), "{}", other.err);
     assert_eq!(fs::read(&out).unwrap(), first);
 }
+
+#[test]
+fn a_study_is_exported_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, studies) = phantom(folder.path());
+    let study = root.join("train_images").join(&studies[0]);
+    let out = folder.path().join("ct.nii.gz");
+    let export = |out: &Path| {
+        run(&[
+            "data",
+            "export",
+            study.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ])
+    };
+    let ran = export(&out);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let (from, to) = (
+        data::volume::read_study(&study).unwrap(),
+        data::volume::read_study(&out).unwrap(),
+    );
+    assert!(from.hu == to.hu, "the same HU in the same order");
+    let corner =
+        |volume: &data::volume::Volume| volume.geometry.voxel_to_lps().apply([3.0, 5.0, 7.0]);
+    let (from, to) = (corner(&from), corner(&to));
+    let apart = from.iter().zip(to).map(|(a, b)| (a - b).abs());
+    assert!(apart.fold(0.0, f64::max) < 1e-3);
+    assert_eq!(export(Path::new("volume.dcm")).code, Some(2));
+}

@@ -1,6 +1,7 @@
 //! `spinectl data`: data sets, a file a command.
 
 mod check;
+mod export;
 mod folds;
 mod progress;
 mod synth;
@@ -12,6 +13,7 @@ pub enum Command {
     Synth(synth::Arguments),
     Check(check::Arguments),
     Folds(folds::Arguments),
+    Export(export::Arguments),
 }
 
 pub fn run(command: &Command) -> anyhow::Result<u8> {
@@ -19,6 +21,7 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Synth(arguments) => synth::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Folds(arguments) => folds::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
     }
 }
 
