@@ -60,7 +60,7 @@ pub struct StudyHeader {
 enum Source {
     /// The file and the frame of each slice, head first.
     Dicom(Vec<(Arc<Path>, usize)>),
-    Nifti(NiftiImage),
+    Nifti(Box<NiftiImage>),
 }
 
 /// Reads all slices of the study at `path`.
@@ -252,7 +252,7 @@ fn nifti_study(path: &Path, file: &Path) -> Result<StudyHeader> {
             .collect(),
         findings: series::looks(&geometry, to_feet),
         geometry,
-        source: Source::Nifti(image),
+        source: Source::Nifti(Box::new(image)),
     })
 }
 

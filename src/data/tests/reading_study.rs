@@ -59,7 +59,7 @@ fn nifti_images_are_studies_as_files_and_alone_in_folders() {
         assert_eq!(header.read_slices(0..4).unwrap(), hu());
         assert_eq!(header.read_slices(2..3).unwrap(), hu()[12..18]);
         assert!(header.read_slices(3..5).is_err());
-        let mut seen = vec![0; 24];
+        let mut seen = [0; 24];
         let visit = |index: usize, slice: &[i16]| {
             seen[index * 6..][..6].copy_from_slice(slice);
             Ok(())
@@ -142,8 +142,11 @@ fn a_file_that_changes_after_its_header_was_read_is_refused() {
     assert!(error.contains("has changed"), "{error}");
 }
 
-/// Fields of a file of `hu()`, which is uncompressed and little endian.
-fn edited(path: &Path, edits: &[(usize, &[u8])]) -> String {
+/// Where bytes stand, and what they become.
+type Edit<'a> = (usize, &'a [u8]);
+
+/// What is said of a file of `hu()` with other header fields, uncompressed and little endian.
+fn edited(path: &Path, edits: &[Edit]) -> String {
     image(path);
     let mut bytes = fs::read(path).unwrap();
     for (at, field) in edits {
@@ -162,7 +165,7 @@ fn what_is_no_ct_volume_is_refused_by_field() {
     let path = dir.path().join("a.nii");
     let dims = |dims: [i16; 8]| dims.map(i16::to_le_bytes).concat();
     let float = |v: f32| v.to_le_bytes();
-    let cases: [(&str, &[(usize, &[u8])]); 12] = [
+    let cases: [(&str, &[Edit]); 12] = [
         ("read", &[]),
         ("dim is a series", &[(40, &dims([4, 2, 3, 2, 2, 1, 1, 1]))]),
         (

@@ -275,14 +275,13 @@ fn without_duplicates(
     let mut kept: Vec<(f64, FoundSlice)> = Vec::with_capacity(ordered.len());
     let mut dropped = Vec::new();
     for (depth, slice) in ordered {
-        let Some((before, earlier)) = kept
+        let Some((_, earlier)) = kept
             .last()
             .filter(|(before, _)| depth - before < SAME_POSITION_MM)
         else {
             kept.push((depth, slice));
             continue;
         };
-        debug_assert!(*before <= depth);
         let between: [f64; 3] =
             std::array::from_fn(|i| slice.header.position[i] - earlier.header.position[i]);
         let difference = match dot(between, between).sqrt() < SAME_POSITION_MM {
@@ -346,4 +345,64 @@ fn slice_numbers(slices: &[FoundSlice]) -> Vec<u32> {
         distinct.len() == numbers.len()
     });
     by_name.unwrap_or_else(|| (1..).take(slices.len()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Frame `frame` of `file`, `height` mm up.
+    fn frame(file: &Arc<Path>, frame: usize, height: f64) -> FoundSlice {
+        FoundSlice {
+            file: Arc::clone(file),
+            header: SliceHeader {
+                study: StudyUid::new("1.2.3").unwrap(),
+                series: "1.2.3.4".into(),
+                instance: "1.2.3.4.5".into(),
+                frame,
+                localizer: false,
+                instance_number: None,
+                rows: 2,
+                cols: 2,
+                position: [0.0, 0.0, height],
+                orientation: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+                pixel_spacing: [1.0, 1.0],
+            },
+        }
+    }
+
+    #[test]
+    fn frames_of_one_file_are_slices_of_their_own() {
+        // Feet first, as the frames of a file often run; all of one SOPInstanceUID, which is no repetition.
+        let file: Arc<Path> = Path::new("1.dcm").into();
+        let found = (0..40).map(|n| frame(&file, n, n as f64)).collect();
+        let series = order(Path::new("study"), found).unwrap();
+        assert!(series.findings.is_empty(), "{:?}", series.findings);
+        let frames: Vec<usize> = series.slices.iter().map(|s| s.header.frame).collect();
+        assert_eq!(frames, (0..40).rev().collect::<Vec<_>>());
+        // One name cannot number forty slices.
+        assert_eq!(series.slice_numbers, (1..=40).collect::<Vec<_>>());
+
+        // Two files, each of a half, whose names are numbers.
+        let other: Arc<Path> = Path::new("2.dcm").into();
+        let halves = (0..20).flat_map(|n| {
+            [
+                frame(&file, n, 2.0 * n as f64),
+                frame(&other, n, 2.0 * n as f64 + 1.0),
+            ]
+        });
+        let series = order(Path::new("study"), halves.collect()).unwrap();
+        assert_eq!(series.geometry.step, [0.0, 0.0, -1.0]);
+        assert_eq!(series.slices[0].file, other);
+        assert_eq!(series.slice_numbers, (1..=40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn directions_have_names() {
+        assert_eq!(towards([0.9, -0.2, 0.1]), "left");
+        assert_eq!(towards([0.0, -1.0, 0.0]), "front");
+        assert_eq!(towards([0.0, 0.3, 0.9]), "head");
+    }
 }
