@@ -1,9 +1,10 @@
 """Writes what nibabel reads of its own test files, and of generated files of every type, for the NIfTI reader's tests.
 
-    python nibabel_values.py OUT_DIR
+    python nibabel_values.py OUT_DIR [STUDY.nii.gz ...]
 
 OUT_DIR/index.tsv has a line for each file: its path, the shape (i, j, k) or the reason why it is no volume, the path of its
-values (float64, little endian, i fastest) and the affine's sixteen numbers.
+values (float64, little endian, i fastest) and the affine's sixteen numbers. Each STUDY goes, turned head first by
+`as_closest_canonical` and rounded, to OUT_DIR/<its name>.study: int16, (slices, rows, columns).
 """
 
 import itertools
@@ -75,8 +76,17 @@ def line(number, path, out):
     return [path, " ".join(map(str, values.shape)), stored, " ".join(repr(float(v)) for v in image.affine.ravel())]
 
 
+def write_study(path, out):
+    """RAS, every axis turned round: columns to the left, rows to the back, slices to the feet."""
+    values = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()[::-1, ::-1, ::-1]
+    rounded = np.trunc(values + np.copysign(0.5, values)).clip(-32768, 32767)
+    (out / f"{path.name}.study").write_bytes(rounded.transpose(2, 1, 0).astype("<i2").tobytes())
+
+
 def main():
     out = Path(sys.argv[1])
+    for study in sys.argv[2:]:
+        write_study(Path(study), out)
     files = shipped() + list(generated(out))
     rows = (line(number, path, out) for number, path in enumerate(files))
     (out / "index.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))

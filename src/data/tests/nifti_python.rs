@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use data::DataError;
-use data::nifti::{NiftiGrid, read_values};
+use data::nifti::{NiftiGrid, read_labels, read_values};
+use data::volume::read_study;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -28,12 +29,12 @@ fn numbers<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
     text.split(' ').map(|number| number.parse().ok()).collect()
 }
 
-#[test]
-fn values_and_places_are_nibabels() {
-    let dir = tempfile::tempdir().unwrap();
+/// Runs the script into `out`.
+fn nibabel(out: &Path, studies: &[PathBuf]) {
     let result = Command::new(python())
         .arg(workspace().join("tests/python/nibabel_values.py"))
-        .arg(dir.path())
+        .arg(out)
+        .args(studies)
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&result.stderr);
@@ -41,6 +42,12 @@ fn values_and_places_are_nibabels() {
         result.status.success(),
         "{stderr}\nrun `make setup-tests` where a module is missing"
     );
+}
+
+#[test]
+fn values_and_places_are_nibabels() {
+    let dir = tempfile::tempdir().unwrap();
+    nibabel(dir.path(), &[]);
 
     let index = fs::read_to_string(dir.path().join("index.tsv")).unwrap();
     let (mut shipped, mut generated, mut refused) = (0, 0, 0);
@@ -98,4 +105,30 @@ fn same_place(path: &str, grid: &NiftiGrid, expected: &[f64]) {
             );
         }
     }
+}
+
+/// A real CT and the labels of its vertebrae, stored to the back, to the feet and to the right.
+#[test]
+fn a_real_ct_turns_head_first_as_nibabel_turns_it() {
+    let shared =
+        std::env::var_os("SPINECTL_SHARED").map_or(workspace().join("../shared"), PathBuf::from);
+    let folder = shared.join("data/spine_nifti");
+    if !folder.is_dir() {
+        eprintln!("skipped: no real data (set SPINECTL_SHARED)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [ct, segmentation] = ["ct.nii.gz", "vertebrae.nii.gz"].map(|name| folder.join(name));
+    nibabel(dir.path(), &[ct.clone(), segmentation.clone()]);
+    let expected = |name: &str| -> Vec<i16> {
+        let bytes = fs::read(dir.path().join(format!("{name}.study"))).unwrap();
+        let (words, _) = bytes.as_chunks();
+        words.iter().map(|word| i16::from_le_bytes(*word)).collect()
+    };
+    let volume = read_study(&ct).unwrap();
+    assert_eq!(volume.geometry.shape(), [47, 73, 73]);
+    assert!(volume.hu == expected("ct.nii.gz"));
+    let labels = read_labels(&segmentation, &volume.geometry).unwrap().labels;
+    let labels: Vec<i16> = labels.into_iter().map(i16::from).collect();
+    assert!(labels == expected("vertebrae.nii.gz"));
 }
