@@ -3,20 +3,23 @@
 //! A study stands in a data set as a folder of DICOM files, as a file `<name>.nii` or `<name>.nii.gz`, or as a folder with
 //! one such file in it.
 
+mod duplicates;
 mod export;
 mod finding;
 mod folder;
+mod place;
 mod series;
 mod steps;
 
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::export::export_nifti;
 pub use self::finding::{Finding, FindingKind};
-use self::folder::{is_nifti_name, read_folder};
+use self::folder::read_folder;
+use self::place::nifti_stem;
+pub use self::place::{studies_below, study_path};
 use crate::dicom;
 use crate::error::{DataError, Result};
 use crate::geometry::{Geometry, cross, dot};
@@ -88,49 +91,6 @@ pub fn find_study(images: &Path, study: &StudyUid) -> Result<StudyHeader> {
         study: study.clone(),
         ..header
     })
-}
-
-/// Where a study is below `images`: the folder `<study>`, or the file `<study>.nii` or `<study>.nii.gz`.
-///
-/// # Errors
-/// [`DataError::StudyMissing`] where there is none of them, [`DataError::Study`] where there are several.
-pub fn study_path(images: &Path, study: &StudyUid) -> Result<PathBuf> {
-    let folder = images.join(study.as_str());
-    let files = ["nii", "nii.gz"].map(|end| images.join(format!("{study}.{end}")));
-    let mut there: Vec<PathBuf> = files.into_iter().filter(|path| path.is_file()).collect();
-    if folder.is_dir() {
-        there.insert(0, folder.clone());
-    }
-    match there.as_slice() {
-        [] => Err(DataError::StudyMissing { path: folder }),
-        [one] => Ok(one.clone()),
-        [first, second, ..] => Err(DataError::Study {
-            path: first.clone(),
-            problem: format!("is there a second time, as {}", second.display()),
-            remedy: "keep one of the two",
-        }),
-    }
-}
-
-/// The studies below `images` that [`find_study`] would look at, by name: folders and NIfTI files that are named as studies
-/// are. Nothing is opened.
-///
-/// # Errors
-/// [`DataError::Io`].
-pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
-    let mut studies = Vec::new();
-    for entry in fs::read_dir(images).map_err(DataError::io("list", images))? {
-        let path = entry.map_err(DataError::io("list", images))?.path();
-        let name = finding::name(&path);
-        let stem = match path.is_dir() {
-            true => Some(name.as_str()),
-            false => nifti_stem(&name),
-        };
-        studies.extend(stem.and_then(|stem| StudyUid::new(stem).ok()));
-    }
-    studies.sort();
-    studies.dedup();
-    Ok(studies)
 }
 
 /// Reads the headers of the study at `path`, a folder or a NIfTI file, and orders its slices head first.
@@ -254,15 +214,6 @@ fn nifti_study(path: &Path, file: &Path) -> Result<StudyHeader> {
         geometry,
         source: Source::Nifti(Box::new(image)),
     })
-}
-
-/// The name of a NIfTI file without its ending.
-fn nifti_stem(name: &str) -> Option<&str> {
-    if !is_nifti_name(name) {
-        return None;
-    }
-    let ending = if name.ends_with(['z', 'Z']) { 7 } else { 4 };
-    name.get(..name.len() - ending)
 }
 
 impl StudyHeader {

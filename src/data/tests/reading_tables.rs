@@ -204,6 +204,17 @@ fn values_out_of_range_are_refused() {
 }
 
 #[test]
+fn a_label_is_the_end_of_a_row_id() {
+    let rows = "row_id,fractured\na_b_patient_overall,0.5\na_b_C7,0.25\nC1_C1,0\n";
+    let rows = read::<Prediction>(rows).unwrap();
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (row.study.as_str(), row.label))
+        .collect();
+    assert_eq!(found, [("a_b", 0), ("a_b", 7), ("C1", 1)]);
+}
+
+#[test]
 fn a_missing_table_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let error = read_table::<StudyFold>(&dir.path().join("folds.csv")).unwrap_err();

@@ -251,6 +251,7 @@ fn a_real_neck_ct_reads_head_first() {
         return;
     };
     let folder = data.join("neck/train_images/1.2.826.0.1.3680043.9.7777.1");
+    assert_eq!(study_header(&folder).unwrap().findings, []);
     let volume = read_study(&folder).unwrap();
     let geometry = volume.geometry;
     assert_eq!(geometry.shape(), [93, 64, 64]);

@@ -262,10 +262,10 @@ impl Fields<'_> {
 /// The first two columns of the rotation by a unit quaternion whose last three parts these are (nifti1.h, method 2).
 fn rotation_columns([b, c, d]: [f64; 3]) -> [[f64; 3]; 2] {
     let imaginary = b * b + c * c + d * d;
-    // Rounding may leave the vector part a little too long for a unit quaternion, or a hair too short for a half turn.
-    let (a, scale) = match 1.0 - imaginary {
-        left if left > 3.0 * f64::from(f32::EPSILON) => (left.sqrt(), 1.0),
-        _ => (0.0, imaginary.sqrt().recip()),
+    // Rounding may leave the vector part a little too long for a unit quaternion.
+    let (a, scale) = match imaginary < 1.0 {
+        true => ((1.0 - imaginary).sqrt(), 1.0),
+        false => (0.0, imaginary.sqrt().recip()),
     };
     let [b, c, d] = [b * scale, c * scale, d * scale];
     [

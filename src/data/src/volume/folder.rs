@@ -57,17 +57,7 @@ pub(super) fn read_folder(dir: &Path) -> Result<Folder> {
                         header,
                     }));
             }
-            Err(DataError::Io {
-                action,
-                path,
-                source,
-            }) => {
-                return Err(DataError::Io {
-                    action,
-                    path,
-                    source,
-                });
-            }
+            Err(error @ DataError::Io { .. }) => return Err(error),
             Err(error) => match contents(&path)? {
                 Contents::NotDicom if !has_ending(&name, ".dcm") => found.passed_over.push(path),
                 Contents::NoSlice => found.passed_over.push(path),

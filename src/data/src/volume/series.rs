@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::finding::{Finding, FindingKind, name, names};
+use super::duplicates::{repeated_uids, without_duplicates};
+use super::finding::{Finding, FindingKind, names};
 use super::folder::{FoundSlice, slice_number};
 use super::steps;
-use crate::dicom::{self, SliceHeader, directions};
+use crate::dicom::{SliceHeader, directions};
 use crate::error::{DataError, Result};
 use crate::geometry::{Geometry, cross, dot};
 use crate::study::StudyUid;
@@ -27,8 +28,6 @@ pub(super) struct Series {
     pub(super) findings: Vec<Finding>,
 }
 
-/// Slices closer than this are two of the same place; the thinnest CT slices are 0.2 mm apart.
-const SAME_POSITION_MM: f64 = 0.01;
 /// Rounding that files of one series show: in direction cosines, and relative to PixelSpacing.
 const ROUNDING: f64 = 1e-3;
 /// Pixels of a slice beyond which it is none of a scanner's.
@@ -253,7 +252,7 @@ fn one_grid(first: &FoundSlice, second: &FoundSlice) -> Result<()> {
     Err(mixed(attribute, (first, show(a)), (second, show(b))))
 }
 
-fn mixed(
+pub(super) fn mixed(
     attribute: &'static str,
     first: (&FoundSlice, String),
     second: (&FoundSlice, String),
@@ -267,77 +266,6 @@ fn mixed(
     }
 }
 
-/// Leaves out slices that repeat their neighbour; refuses two different ones at one depth.
-fn without_duplicates(
-    ordered: Vec<(f64, FoundSlice)>,
-    findings: &mut Vec<Finding>,
-) -> Result<Vec<(f64, FoundSlice)>> {
-    let mut kept: Vec<(f64, FoundSlice)> = Vec::with_capacity(ordered.len());
-    let mut dropped = Vec::new();
-    for (depth, slice) in ordered {
-        let Some((before, earlier)) = kept
-            .last()
-            .filter(|(before, _)| depth - before < SAME_POSITION_MM)
-        else {
-            kept.push((depth, slice));
-            continue;
-        };
-        debug_assert!(*before <= depth);
-        let between: [f64; 3] =
-            std::array::from_fn(|i| slice.header.position[i] - earlier.header.position[i]);
-        let difference = match dot(between, between).sqrt() < SAME_POSITION_MM {
-            true if pixels(earlier)? == pixels(&slice)? => {
-                dropped.push((slice.file, earlier.file.clone()));
-                continue;
-            }
-            true => "the same place, other pixels",
-            false => "the same depth, another place",
-        };
-        return Err(mixed(
-            "ImagePositionPatient",
-            (earlier, format!("{:?}", earlier.header.position)),
-            (
-                &slice,
-                format!("{:?} ({difference})", slice.header.position),
-            ),
-        ));
-    }
-    if let [(file, earlier), ..] = dropped.as_slice() {
-        let message = format!(
-            "slices that are there twice are left out: {} ({} has the pixels and the place of {})",
-            names(dropped.iter().map(|pair| &*pair.0)),
-            name(file),
-            name(earlier),
-        );
-        findings.push(Finding::new(FindingKind::Duplicate, message));
-    }
-    Ok(kept)
-}
-
-/// The HU of one slice, which is the only one of its kind that is asked for.
-fn pixels(slice: &FoundSlice) -> Result<Vec<Vec<i16>>> {
-    let frames = dicom::read_frames(&slice.file, &[slice.header.frame])?;
-    Ok(frames.into_iter().map(|frame| frame.hu).collect())
-}
-
-/// Different slices of one UID: a careless anonymiser's work, and no harm to a geometry.
-fn repeated_uids(ordered: &[(f64, FoundSlice)]) -> Option<Finding> {
-    let mut files: BTreeMap<(&str, usize), &Path> = BTreeMap::new();
-    let mut pairs = ordered.iter().filter_map(|(_, slice)| {
-        let key = (slice.header.instance.as_str(), slice.header.frame);
-        let earlier = files.insert(key, &slice.file)?;
-        (!key.0.is_empty()).then_some((earlier, &*slice.file))
-    });
-    let (first, second) = pairs.next()?;
-    let more = pairs.count();
-    let message = format!(
-        "{} and {} have one SOPInstanceUID and different places ({more} more pairs); both are kept",
-        name(first),
-        name(second),
-    );
-    Some(Finding::new(FindingKind::RepeatedUid, message))
-}
-
 /// The `<n>` of each `<n>.dcm` where all slices are files of such names, and else 1, 2, ... from the head.
 fn slice_numbers(slices: &[FoundSlice]) -> Vec<u32> {
     let by_name = slices.iter().map(|slice| slice_number(&slice.file));
@@ -346,4 +274,64 @@ fn slice_numbers(slices: &[FoundSlice]) -> Vec<u32> {
         distinct.len() == numbers.len()
     });
     by_name.unwrap_or_else(|| (1..).take(slices.len()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Frame `frame` of `file`, `height` mm up.
+    fn frame(file: &Arc<Path>, frame: usize, height: f64) -> FoundSlice {
+        FoundSlice {
+            file: Arc::clone(file),
+            header: SliceHeader {
+                study: StudyUid::new("1.2.3").unwrap(),
+                series: "1.2.3.4".into(),
+                instance: "1.2.3.4.5".into(),
+                frame,
+                localizer: false,
+                instance_number: None,
+                rows: 2,
+                cols: 2,
+                position: [0.0, 0.0, height],
+                orientation: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+                pixel_spacing: [1.0, 1.0],
+            },
+        }
+    }
+
+    #[test]
+    fn frames_of_one_file_are_slices_of_their_own() {
+        // Feet first, as the frames of a file often run; all of one SOPInstanceUID, which is no repetition.
+        let file: Arc<Path> = Path::new("1.dcm").into();
+        let found = (0..40).map(|n| frame(&file, n, n as f64)).collect();
+        let series = order(Path::new("study"), found).unwrap();
+        assert!(series.findings.is_empty(), "{:?}", series.findings);
+        let frames: Vec<usize> = series.slices.iter().map(|s| s.header.frame).collect();
+        assert_eq!(frames, (0..40).rev().collect::<Vec<_>>());
+        // One name cannot number forty slices.
+        assert_eq!(series.slice_numbers, (1..=40).collect::<Vec<_>>());
+
+        // Two files, each of a half, whose names are numbers.
+        let other: Arc<Path> = Path::new("2.dcm").into();
+        let halves = (0..20).flat_map(|n| {
+            [
+                frame(&file, n, 2.0 * n as f64),
+                frame(&other, n, 2.0 * n as f64 + 1.0),
+            ]
+        });
+        let series = order(Path::new("study"), halves.collect()).unwrap();
+        assert_eq!(series.geometry.step, [0.0, 0.0, -1.0]);
+        assert_eq!(series.slices[0].file, other);
+        assert_eq!(series.slice_numbers, (1..=40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn directions_have_names() {
+        assert_eq!(towards([0.9, -0.2, 0.1]), "left");
+        assert_eq!(towards([0.0, -1.0, 0.0]), "front");
+        assert_eq!(towards([0.0, 0.3, 0.9]), "head");
+    }
 }
