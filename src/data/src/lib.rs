@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod augment;
+pub mod cache;
 pub mod csv_table;
 pub mod dicom;
 pub mod error;
