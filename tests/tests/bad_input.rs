@@ -95,6 +95,91 @@ fn a_truncated_dicom_file() {
     assert_said(&text, &[&name, "PixelData"]);
 }
 
+fn name_of(study: &Path) -> String {
+    study.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Cuts a slice of one study short and takes all but one from another; their names.
+fn two_bad_studies(data: &Path) -> [String; 2] {
+    let all = studies(data);
+    let slice = &slices(&all[3])[5];
+    let bytes = fs::read(slice).unwrap();
+    fs::write(slice, &bytes[..bytes.len() - 1000]).unwrap();
+    for slice in slices(&all[7]).iter().skip(1) {
+        fs::remove_file(slice).unwrap();
+    }
+    [name_of(&all[3]), name_of(&all[7])]
+}
+
+#[test]
+fn bad_studies_are_named_together() {
+    let mut names = Default::default();
+    let (code, text) = launch_spoilt(|data| names = two_bad_studies(data));
+    assert_eq!(code, Some(4), "{text}");
+    let [cut, short] = &names;
+    let parts = [
+        cut,
+        short,
+        "2 of the 12 studies",
+        "PixelData",
+        "one slice",
+        "leave_out",
+    ];
+    assert_said(&text, &parts);
+}
+
+#[test]
+fn bad_studies_are_left_out_of_every_job_where_the_recipe_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = phantom(folder.path());
+    let names = two_bad_studies(&data);
+    let run = folder.path().join("run");
+    let more = ["--stages=1a", "--set=data.bad_study=leave_out"];
+    let ended = spinectl(launch_arguments(&data, &run, 2, &more));
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{text}");
+    let table = |name: &str| fs::read_to_string(run.join("tables").join(name)).unwrap();
+    for name in &names {
+        let said = format!("study {name} is left out");
+        assert_eq!(text.matches(&said).count(), 1, "{text}");
+        assert!(table("left_out.csv").contains(name.as_str()));
+        for used in ["folds.csv", "study_boxes.csv", "slice_targets.csv"] {
+            assert!(!table(used).contains(name.as_str()), "{name} is in {used}");
+        }
+    }
+    assert_eq!(table("study_boxes.csv").lines().count(), 1 + 10);
+}
+
+#[test]
+fn a_split_may_come_from_a_file_and_must_hold_every_study() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = phantom(folder.path());
+    let split = folder.path().join("folds.csv");
+    let (root, out) = (data.to_str().unwrap(), split.to_str().unwrap());
+    let made = spinectl(["data", "folds", root, "--folds=2", "--seed=9", "--out", out]);
+    assert_eq!(made.status.code(), Some(0));
+    let launch = |run: &str| {
+        let set = format!("--set=data.split={out}");
+        let more = ["--stages=1a", set.as_str()];
+        spinectl(launch_arguments(&data, &folder.path().join(run), 1, &more))
+    };
+    let rows = fs::read_to_string(&split).unwrap();
+    assert_eq!(launch("sound").status.code(), Some(0));
+    let used = fs::read_to_string(folder.path().join("sound/tables/folds.csv")).unwrap();
+    assert_eq!(used, rows);
+
+    let (kept, lost) = rows.trim_end().rsplit_once('\n').unwrap();
+    fs::write(&split, kept).unwrap();
+    let ended = launch("lacking");
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(4), "{text}");
+    let lost = lost.split(',').next().unwrap();
+    assert_said(
+        &text,
+        &["folds.csv", "has no fold for study", lost, "data folds"],
+    );
+}
+
 #[test]
 fn a_segmentation_of_another_shape() {
     let mut name = String::new();

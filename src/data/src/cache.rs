@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::Result;
+use crate::error::{DataError, Result};
 use crate::stack::{Appearance, Stack, resized_slices};
 use crate::volume::StudyHeader;
 
@@ -78,6 +78,9 @@ pub(crate) enum Made {
     InMemory(Vec<u8>),
 }
 
+/// Takes one slice's bytes.
+type SliceWrite<'a> = dyn FnMut(usize, &[u8]) -> Result<()> + 'a;
+
 /// A study's files as they were when it was asked for.
 struct Source<'a> {
     header: &'a StudyHeader,
@@ -110,7 +113,7 @@ impl Cache {
     /// Takes the folder `dir`, which is a cache, empty, or not there.
     ///
     /// # Errors
-    /// [`DataError::Cache`](crate::DataError::Cache) where it holds anything else, [`DataError::Io`](crate::DataError::Io)
+    /// [`DataError::Cache`] where it holds anything else, [`DataError::Io`]
     /// where it cannot be made or read.
     pub fn open(dir: &Path, options: CacheOptions) -> Result<Self> {
         let cache = Cache {
@@ -184,11 +187,15 @@ impl Cache {
     /// What reading the study's files says.
     pub fn volume(&self, header: &StudyHeader) -> Result<Vec<i16>> {
         let source = self.source(header)?;
-        let mut hu = Vec::new();
-        let mut slices = self.slices(&source, false)?;
-        for index in 0..header.slice_numbers.len() {
-            hu.extend(slices(index)?);
-        }
+        let geometry = &header.geometry;
+        let pixels = geometry.rows * geometry.cols;
+        let mut hu = vec![0; header.slice_numbers.len() * pixels];
+        self.for_each_slice(&source, self.options.volumes, &mut |index, slice| {
+            if let Some(out) = hu.get_mut(index * pixels..(index + 1) * pixels) {
+                out.copy_from_slice(slice);
+            }
+            Ok(())
+        })?;
         Ok(hu)
     }
 
@@ -281,7 +288,7 @@ impl Cache {
         suspect: bool,
     ) -> Result<Made> {
         let source = self.source(header)?;
-        let key = Key::stack(&source.content, crop, &appearance);
+        let key = Key::stack(&source.content, &header.slice_numbers, crop, &appearance);
         let side = appearance.side;
         let layout = source.layout(Kind::Stack, side, side);
         if !suspect && let Ok(Some(entry)) = self.find(&key, &layout, header) {
@@ -300,22 +307,18 @@ impl Cache {
             }
         };
 
-        let mut pixels = Vec::new();
-        let slices = self.slices(&source, self.options.volumes && lock.is_some())?;
-        resized_slices(header, crop, appearance, slices, |slice| {
-            pixels.extend_from_slice(slice)
+        let make_volume = self.options.volumes && lock.is_some();
+        let pixels = resized_slices(header, crop, appearance, |visit| {
+            self.for_each_slice(&source, make_volume, visit)
         })?;
         if lock.is_some() {
-            let area = side * side;
-            let slice = |index: usize, out: &mut Vec<u8>| {
-                out.extend_from_slice(
-                    pixels
-                        .get(index * area..(index + 1) * area)
-                        .unwrap_or_default(),
-                );
-                Ok(())
+            let fill = |write: &mut SliceWrite| {
+                let slices = pixels.chunks_exact((side * side).max(1)).enumerate();
+                slices
+                    .into_iter()
+                    .try_for_each(|(index, slice)| write(index, slice))
             };
-            if let Some(entry) = self.keep(&source, &key, layout, slice)? {
+            if let Some(entry) = self.keep(&source, &key, layout, fill)? {
                 return Ok(Made::Made(entry));
             }
         }
@@ -336,13 +339,16 @@ impl Cache {
         match begun {
             Ok((_, Some(entry))) => Ok(Some((entry, false))),
             Ok((_lock, None)) => {
-                // One slice at a time: a study of 1,000 slices of 512 x 512 is 0.5 GB of HU.
-                let slice = |index: usize, out: &mut Vec<u8>| {
-                    let hu = header.read_slices(index..index + 1)?;
-                    out.extend(hu.iter().flat_map(|v| v.to_le_bytes()));
-                    Ok(())
+                let all = 0..layout.slices;
+                let mut bytes = Vec::with_capacity(layout.slice_bytes());
+                let fill = |write: &mut SliceWrite| {
+                    header.for_each_slice(all, |index, hu| {
+                        bytes.clear();
+                        bytes.extend(hu.iter().flat_map(|v| v.to_le_bytes()));
+                        write(index, &bytes)
+                    })
                 };
-                let kept = self.keep(source, &key, layout, slice)?;
+                let kept = self.keep(source, &key, layout, fill)?;
                 Ok(kept.map(|entry| (entry, true)))
             }
             Err(error) => {
@@ -355,38 +361,33 @@ impl Cache {
     fn volume_key(&self, source: &Source) -> (Key, Layout) {
         let geometry = &source.header.geometry;
         let layout = source.layout(Kind::Volume, geometry.rows, geometry.cols);
-        (Key::volume(&source.content), layout)
+        (
+            Key::volume(&source.content, &source.header.slice_numbers),
+            layout,
+        )
     }
 
-    /// Slices of HU by index: from the cached volume where there is one (made first, if `make`), else from the files.
-    fn slices<'a>(
-        &'a self,
-        source: &'a Source,
+    /// Hands the HU of every slice to `visit`, in any order: from the cached volume where there is one (made first, if
+    /// `make`), else from the files. A volume that turns out damaged half-way is followed by all of the files.
+    fn for_each_slice(
+        &self,
+        source: &Source,
         make: bool,
-    ) -> Result<impl FnMut(usize) -> Result<Vec<i16>> + use<'a>> {
+        visit: &mut dyn FnMut(usize, &[i16]) -> Result<()>,
+    ) -> Result<()> {
         let header = source.header;
         let (key, layout) = self.volume_key(source);
-        let mut volume = match make {
+        let volume = match make {
             true => self.volume_entry(source)?.map(|(entry, _)| entry),
             false => self.find(&key, &layout, header).unwrap_or_default(),
         };
-        let mut bytes = vec![0; layout.slice_bytes()];
-        Ok(move |index: usize| {
-            if let Some(entry) = &volume {
-                match entry
-                    .reader()
-                    .and_then(|mut reader| reader.slice(index, &mut bytes))
-                {
-                    Ok(()) => {
-                        let pairs = bytes.chunks_exact(2);
-                        return Ok(pairs.map(|b| i16::from_le_bytes([b[0], b[1]])).collect());
-                    }
-                    Err(fault) => self.give_up(&key, &layout, header, &fault),
-                }
-                volume = None;
+        if let Some(entry) = volume {
+            match read_volume(&entry, visit) {
+                Ok(visited) => return visited,
+                Err(fault) => self.give_up(&key, &layout, header, &fault),
             }
-            header.read_slices(index..index + 1)
-        })
+        }
+        header.for_each_slice(0..layout.slices, visit)
     }
 
     /// Removes an entry that could not be read, if it is damaged.
@@ -449,14 +450,14 @@ impl Cache {
         }
     }
 
-    /// Writes an entry from the bytes of each slice, which `slice` appends to a buffer. The caller holds the key's lock.
-    /// None, and a warning, where it cannot be kept; errors are those of `slice` and of the study's files.
+    /// Writes an entry; `fill` hands every slice's bytes to the function that it is given. The caller holds the key's lock.
+    /// None, and a warning, where it cannot be kept; errors are those of `fill` and of the study's files.
     fn keep(
         &self,
         source: &Source,
         key: &Key,
         layout: Layout,
-        mut slice: impl FnMut(usize, &mut Vec<u8>) -> Result<()>,
+        fill: impl FnOnce(&mut SliceWrite) -> Result<()>,
     ) -> Result<Option<Entry>> {
         let layout = Layout {
             compressed: self.options.compress,
@@ -483,14 +484,19 @@ impl Cache {
             Ok(file) => EntryWriter::new(file, layout),
             Err(error) => return refused(error),
         };
-        let mut bytes = Vec::with_capacity(layout.slice_bytes());
-        for index in 0..layout.slices {
-            bytes.clear();
-            slice(index, &mut bytes)?;
-            if let Err(error) = writer.slice(&bytes) {
-                return refused(error);
-            }
+        let mut refusal = None;
+        let filled = fill(&mut |index, bytes| {
+            writer.slice(index, bytes).map_err(|error| {
+                // For `fill` to end by; the reason is told below.
+                let stop = io::Error::from(error.kind());
+                refusal = Some(error);
+                DataError::io("write", self.folder.root())(stop)
+            })
+        });
+        if let Some(error) = refusal {
+            return refused(error);
         }
+        filled?;
         if !source.is_unchanged()? {
             self.say(format!(
                 "study {} changed while it was read; it is not put into the cache",
@@ -524,4 +530,25 @@ impl Cache {
             )
         });
     }
+}
+
+/// Hands the HU of every slice to `visit`; the inner result is the visitor's.
+fn read_volume(
+    entry: &Entry,
+    visit: &mut dyn FnMut(usize, &[i16]) -> Result<()>,
+) -> std::result::Result<Result<()>, Fault> {
+    let layout = entry.layout;
+    let mut reader = entry.reader()?;
+    let mut bytes = vec![0; layout.slice_bytes()];
+    let mut hu = Vec::with_capacity(layout.rows * layout.cols);
+    for index in 0..layout.slices {
+        reader.slice(index, &mut bytes)?;
+        let pairs = bytes.chunks_exact(2);
+        hu.clear();
+        hu.extend(pairs.map(|b| i16::from_le_bytes([b[0], b[1]])));
+        if let Err(error) = visit(index, &hu) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
 }

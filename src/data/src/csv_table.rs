@@ -14,6 +14,11 @@ pub trait Row: Sized {
     /// The columns, in the order in which they are written. When reading, others may stand among them.
     fn columns() -> Vec<String>;
 
+    /// Columns that a table may lack.
+    fn optional_columns() -> Vec<String> {
+        Vec::new()
+    }
+
     /// Takes a row from its cells.
     ///
     /// # Errors
@@ -57,12 +62,17 @@ impl Cells<'_> {
             .ok_or_else(|| self.unusable(column, expected))
     }
 
+    /// The text in an optional column; `None` where the table lacks it or the cell is empty.
+    pub fn optional(&self, column: &str) -> Option<&str> {
+        Some(self.cell(column)).filter(|text| !text.is_empty())
+    }
+
     /// A study UID.
     ///
     /// # Errors
     /// [`DataError::TableValue`].
     pub fn study(&self, column: &str) -> Result<StudyUid> {
-        let expected = "a StudyInstanceUID (digits and single dots, at most 64 characters)";
+        let expected = "a study's name (a UID, or letters, digits and . _ -, at most 64)";
         self.parse(column, expected, |_| true)
     }
 
@@ -116,6 +126,11 @@ pub fn read_table<R: Row>(path: &Path) -> Result<Vec<R>> {
             header: excerpt(&header.iter().collect::<Vec<_>>().join(",")),
         })?;
         places.insert(column, place);
+    }
+    for column in R::optional_columns() {
+        if let Some(place) = header.iter().position(|name| name == column) {
+            places.insert(column, place);
+        }
     }
 
     let mut rows = Vec::new();

@@ -126,7 +126,7 @@ fn slice_from(path: &Path, file: &[u8]) -> Result<DicomSlice> {
 fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
     use self::attributes as tag;
 
-    let study = StudyUid::new(attributes.text(tag::STUDY_INSTANCE_UID)?).map_err(|_| {
+    let study = StudyUid::from_dicom(attributes.text(tag::STUDY_INSTANCE_UID)?).map_err(|_| {
         attributes.unusable(
             tag::STUDY_INSTANCE_UID,
             "digits and dots, at most 64 characters",

@@ -22,30 +22,30 @@ pub enum DataError {
         source: io::Error,
     },
 
-    /// A study UID from a file, a table or a folder name is not a DICOM UID.
+    /// A name from a file, a table or a folder cannot be a study's.
     #[error(
-        "{value:?} is not a StudyInstanceUID: expected digits and single dots, at most 64 characters; \
-         name the study by the UID in its DICOM files"
+        "{value:?} cannot name a study: expected letters, digits, single dots, hyphens and underscores, at most 64 \
+         characters, a letter or digit first; name the study by the UID in its DICOM files"
     )]
     InvalidStudyUid {
         /// The beginning of what was found.
         value: String,
     },
 
-    /// The folder of a study is not there.
+    /// A study is not there.
     #[error(
-        "study folder {path} does not exist; each study of train.csv needs train_images/<StudyInstanceUID>/<n>.dcm: \
-         complete the download or take the study out of the table"
+        "study {path} does not exist; each study of train.csv needs a folder of DICOM files of its name in train_images, \
+         or a NIfTI volume <name>.nii.gz: complete the download or take the study out of the table"
     )]
     StudyMissing {
         /// The folder that was looked for.
         path: PathBuf,
     },
 
-    /// A study folder without a usable series.
-    #[error("study folder {path} {problem}; {remedy}")]
+    /// A study without a usable series.
+    #[error("study {path} {problem}; {remedy}")]
     Study {
-        /// The study's folder.
+        /// The study's folder or file.
         path: PathBuf,
         /// What is wrong.
         problem: String,
@@ -69,6 +69,19 @@ pub enum DataError {
         first_value: String,
         /// Its value in the second file.
         second_value: String,
+    },
+
+    /// Slices of one series do not make a volume.
+    #[error("{first} and {second} {problem}; {remedy}, or take the study out of the table")]
+    Series {
+        /// The first slice's file.
+        first: PathBuf,
+        /// The second slice's file.
+        second: PathBuf,
+        /// What is wrong between them.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
     },
 
     /// A DICOM attribute is missing or has a value that cannot be used.
@@ -158,6 +171,34 @@ pub enum DataError {
         rows: usize,
         /// Columns of the image.
         cols: usize,
+    },
+
+    /// Threads to render on could not be started.
+    #[error(
+        "cannot start {threads} threads to render slices: {source}; raise the limit of processes (ulimit -u) or give the \
+         rank fewer threads"
+    )]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The reason.
+        source: rayon::ThreadPoolBuildError,
+    },
+
+    /// Slices to render are not of the shape that the room for the result has.
+    #[error(
+        "cannot render {samples} samples of {bytes} bytes as slices of {side} x {side} into {room} values: each sample \
+         needs the same whole number of slices, and each byte one value"
+    )]
+    RenderShape {
+        /// How many samples.
+        samples: usize,
+        /// Bytes of the first.
+        bytes: usize,
+        /// The side of a slice.
+        side: usize,
+        /// Values that the result has room for.
+        room: usize,
     },
 
     /// A table lacks a column.

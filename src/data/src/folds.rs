@@ -22,13 +22,14 @@ const TRAITS: usize = 9;
 /// Evening out takes time with the square of the number of folds.
 const MAX_FOLDS: usize = 50;
 
-/// Gives every study of `labels` one of the folds `0..k`, sorted by study.
+/// Gives every study of `labels` one of the folds `0..k`, sorted by study. Studies of one patient get the same, and count
+/// as one: with the union of their traits.
 ///
 /// The split depends on the set of studies, their labels, `segmented`, `k` and `seed` alone: not on the order of
 /// `labels`. Members of `segmented` that have no labels are ignored.
 ///
 /// # Errors
-/// [`DataError::Folds`] for fewer than 2 or more than 50 folds, for fewer studies than folds, and for a study that occurs twice.
+/// [`DataError::Folds`] for fewer than 2 or more than 50 folds, for fewer patients than folds, and for a study that occurs twice.
 pub fn folds(
     labels: &[StudyLabels],
     segmented: &BTreeSet<StudyUid>,
@@ -40,24 +41,35 @@ pub fn folds(
         let problem = format!("{k} is not a number of folds");
         return refuse(problem, "ask for 2 to 50");
     }
-    if labels.len() < k {
-        let problem = format!("{} studies do not fill {k} folds", labels.len());
-        return refuse(problem, "ask for fewer folds or add studies");
-    }
-    let mut traits: BTreeMap<&StudyUid, Traits> = BTreeMap::new();
+    // The first study of a patient, by name, stands for all of them.
+    let mut studies: BTreeMap<&StudyUid, &StudyLabels> = BTreeMap::new();
     for row in labels {
-        let mut has = [false; TRAITS];
-        let vertebrae = row.vertebrae.into_iter().map(|label| label > 0);
-        let values = vertebrae.chain([segmented.contains(&row.study), row.patient_overall > 0]);
-        has.iter_mut()
-            .zip(values)
-            .for_each(|(has, value)| *has = value);
-        if traits.insert(&row.study, has).is_some() {
+        if studies.insert(&row.study, row).is_some() {
             return refuse(
                 format!("study {} occurs twice", row.study),
                 "keep one row a study",
             );
         }
+    }
+    let mut first_of: BTreeMap<&str, &StudyUid> = BTreeMap::new();
+    let mut patients: BTreeMap<&StudyUid, Vec<&StudyUid>> = BTreeMap::new();
+    let mut traits: BTreeMap<&StudyUid, Traits> = BTreeMap::new();
+    for (study, row) in studies {
+        let first = match &row.patient {
+            Some(patient) => *first_of.entry(patient).or_insert(study),
+            None => study,
+        };
+        patients.entry(first).or_default().push(study);
+        let has = traits.entry(first).or_insert([false; TRAITS]);
+        let vertebrae = row.vertebrae.into_iter().map(|label| label > 0);
+        let values = vertebrae.chain([segmented.contains(&row.study), row.patient_overall > 0]);
+        has.iter_mut()
+            .zip(values)
+            .for_each(|(has, value)| *has |= value);
+    }
+    if patients.len() < k {
+        let problem = format!("{} patients do not fill {k} folds", patients.len());
+        return refuse(problem, "ask for fewer folds or add studies");
     }
     // From the sorted map into an order of the seed's: ties are broken by it.
     let mut order: Vec<(&StudyUid, Traits)> = traits.into_iter().collect();
@@ -65,10 +77,13 @@ pub fn folds(
     let mut members = stratified(&order, k);
     even_out(&mut members);
     let split = (0..).zip(members).flat_map(|(fold, members)| {
-        members.into_values().flatten().map(move |study| StudyFold {
-            study: study.clone(),
+        let firsts = members.into_values().flatten();
+        let studies = firsts.flat_map(|first| patients.get(first).into_iter().flatten());
+        let rows = studies.map(move |study| StudyFold {
+            study: (*study).clone(),
             fold,
-        })
+        });
+        rows.collect::<Vec<_>>()
     });
     let mut split: Vec<StudyFold> = split.collect();
     split.sort_by(|a, b| a.study.cmp(&b.study));
@@ -203,6 +218,7 @@ mod tests {
                 study,
                 patient_overall: vertebrae.into_iter().max().unwrap(),
                 vertebrae,
+                patient: None,
             }
         });
         (labels.collect(), segmented)
@@ -285,6 +301,33 @@ mod tests {
             labels.iter().map(|row| row.study.clone()).collect()
         );
         assert!(split.iter().all(|row| row.fold < 5));
+    }
+
+    #[test]
+    fn a_patient_is_in_one_fold() {
+        let (mut labels, segmented) = cohort(150);
+        for (index, row) in labels.iter_mut().enumerate() {
+            row.patient = (index % 3 > 0).then(|| format!("P{}", index / 7));
+        }
+        let split = folds(&labels, &segmented, 5, 2).unwrap();
+        assert_eq!(split.len(), 150);
+        let fold_of: BTreeMap<_, _> = split.iter().map(|row| (&row.study, row.fold)).collect();
+        let mut of_patient: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+        for row in &labels {
+            if let Some(patient) = &row.patient {
+                of_patient
+                    .entry(patient)
+                    .or_default()
+                    .insert(fold_of[&row.study]);
+            }
+        }
+        assert!(of_patient.len() > 20 && of_patient.values().all(|folds| folds.len() == 1));
+        let spread = spread(&per_fold(&split, 5, |_| true));
+        assert!(spread <= 12, "{spread}");
+        let one = labels.iter_mut();
+        one.for_each(|row| row.patient = Some("P".into()));
+        let error = folds(&labels, &segmented, 2, 0).unwrap_err().to_string();
+        assert!(error.contains("1 patients"), "{error}");
     }
 
     #[test]

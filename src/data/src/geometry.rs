@@ -3,9 +3,9 @@
 //! DICOM counts millimetres towards the patient's left, back and head (LPS); NIfTI towards right, front and head (RAS).
 //! Indices of a stack are (column, row, slice) where a matrix is applied to them, and arrays are (slice, row, column).
 
-use std::path::Path;
+mod axes;
 
-use crate::error::{DataError, Result};
+pub use axes::AxisMap;
 
 /// The grid of a stack of parallel, equally sized slices.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,7 +71,7 @@ pub struct Affine {
 }
 
 /// Left becomes right and back becomes front; it is its own inverse.
-const LPS_TO_RAS: Affine = Affine {
+pub(crate) const LPS_TO_RAS: Affine = Affine {
     linear: [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]],
     offset: [0.0; 3],
 };
@@ -122,96 +122,6 @@ impl Affine {
     }
 }
 
-/// How a NIfTI grid lies on a DICOM grid: the same voxels with axes exchanged and reversed.
-///
-/// Entry `i` speaks of the DICOM index `i` of (column, row, slice).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AxisMap {
-    /// Which NIfTI axis runs along it.
-    pub source: [usize; 3],
-    /// Whether that axis runs the other way.
-    pub flip: [bool; 3],
-}
-
-/// How far an entry of the matrix between two index grids may be from 0 or 1: 10 % in spacing, 6 degrees in direction.
-const AXIS_TOLERANCE: f64 = 0.1;
-/// How far apart the two grids' centres may be, in voxels of any axis.
-const CENTRE_TOLERANCE: f64 = 2.0;
-
-impl AxisMap {
-    /// The map from the NIfTI volume at `path`, with index-to-RAS matrix `affine` and `shape` (i, j, k), to `geometry`.
-    ///
-    /// # Errors
-    /// [`DataError::SegmentationShape`] and [`DataError::SegmentationGrid`] where no exchange and reversal of axes puts
-    /// the one grid on the other, because voxel size, orientation, extent or place differ.
-    pub fn between(
-        path: &Path,
-        geometry: &Geometry,
-        affine: &Affine,
-        shape: [usize; 3],
-    ) -> Result<Self> {
-        let off_grid = |problem: String| DataError::SegmentationGrid {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let to_index = geometry
-            .voxel_to_ras()
-            .inverse()
-            .ok_or_else(|| off_grid("the study's own geometry has no volume".into()))?
-            .after(affine);
-
-        let mut source = [0; 3];
-        let mut flip = [false; 3];
-        for (axis, row) in to_index.linear.iter().enumerate() {
-            let Some(along) = row
-                .iter()
-                .position(|v| (v.abs() - 1.0).abs() <= AXIS_TOLERANCE)
-            else {
-                return Err(off_grid(format!(
-                    "none of its axes follows the study's {} with the same voxel size (factors {:.3?})",
-                    AXIS_NAMES[axis], row
-                )));
-            };
-            let slanted = row
-                .iter()
-                .enumerate()
-                .any(|(j, v)| j != along && (v.is_nan() || v.abs() > AXIS_TOLERANCE));
-            if slanted || source[..axis].contains(&along) {
-                return Err(off_grid(format!(
-                    "its axes are turned against the study's {} (factors {:.3?})",
-                    AXIS_NAMES[axis], row
-                )));
-            }
-            source[axis] = along;
-            flip[axis] = row[along] < 0.0;
-        }
-
-        let expected = [geometry.cols, geometry.rows, geometry.slices];
-        let found = source.map(|along| shape[along]);
-        if found != expected {
-            return Err(DataError::SegmentationShape {
-                path: path.to_path_buf(),
-                found: [found[2], found[1], found[0]],
-                expected: geometry.shape(),
-            });
-        }
-
-        let centre = to_index.apply(shape.map(|n| (n as f64 - 1.0) / 2.0));
-        for (axis, (at, n)) in centre.into_iter().zip(expected).enumerate() {
-            let shift = at - (n as f64 - 1.0) / 2.0;
-            if shift.is_nan() || shift.abs() > CENTRE_TOLERANCE {
-                return Err(off_grid(format!(
-                    "it is shifted by {shift:.1} {}",
-                    AXIS_NAMES[axis]
-                )));
-            }
-        }
-        Ok(Self { source, flip })
-    }
-}
-
-const AXIS_NAMES: [&str; 3] = ["columns", "rows", "slices"];
-
 /// The inner product.
 pub(crate) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
@@ -242,18 +152,6 @@ mod tests {
             cols: 6,
             slices: 7,
         }
-    }
-
-    /// A volume whose x runs to the left, y to the front, z to the head, as the RSNA segmentations do.
-    fn kaggle_affine(g: &Geometry) -> Affine {
-        let last_row = g.origin[1] + 0.4 * (g.rows - 1) as f64;
-        let lowest = g.origin[2].min(g.origin[2] + g.step[2] * (g.slices - 1) as f64);
-        Affine::from_columns(
-            [-0.3, 0.0, 0.0],
-            [0.0, 0.4, 0.0],
-            [0.0, 0.0, 2.0],
-            [-g.origin[0], -last_row, lowest],
-        )
     }
 
     #[test]
@@ -290,66 +188,5 @@ mod tests {
             flat.linear[1] = [broken; 3];
             assert_eq!(flat.inverse(), None);
         }
-    }
-
-    #[test]
-    fn axial_segmentations_flip_y_and_flip_z_where_the_study_runs_downwards() {
-        let down = axial();
-        let up = Geometry {
-            origin: [-100.0, -80.0, 488.0],
-            step: [0.0, 0.0, 2.0],
-            ..down
-        };
-        for (geometry, flip_z) in [(down, true), (up, false)] {
-            let map = AxisMap::between(
-                Path::new("s.nii"),
-                &geometry,
-                &kaggle_affine(&geometry),
-                [6, 5, 7],
-            );
-            assert_eq!(
-                map.unwrap(),
-                AxisMap {
-                    source: [0, 1, 2],
-                    flip: [false, true, flip_z]
-                }
-            );
-        }
-    }
-
-    #[test]
-    fn nothing_but_the_same_voxels_is_accepted() {
-        let geometry = axial();
-        let good = kaggle_affine(&geometry);
-        let between =
-            |affine: &Affine, shape| AxisMap::between(Path::new("s.nii"), &geometry, affine, shape);
-        assert!(matches!(
-            between(&good, [6, 5, 8]),
-            Err(DataError::SegmentationShape {
-                found: [8, 5, 6],
-                ..
-            })
-        ));
-        let mut thicker = good;
-        thicker.linear[2][2] *= 1.2;
-        let mut elsewhere = good;
-        elsewhere.offset[2] -= 6.0;
-        let mut flat = good;
-        flat.linear[2] = [0.0; 3];
-        let mut unreadable = good;
-        unreadable.linear[0][1] = f64::NAN;
-        let mut twice = good;
-        twice.linear[1] = [0.3, 0.0, 0.0];
-        for wrong in [thicker, elsewhere, flat, unreadable, twice] {
-            let result = between(&wrong, [6, 5, 7]);
-            assert!(
-                matches!(result, Err(DataError::SegmentationGrid { .. })),
-                "{result:?}"
-            );
-        }
-        // Less than a tenth of a voxel's size, or of a slice's distance, is rounding.
-        let mut rounded = good;
-        rounded.linear[2][2] *= 1.05;
-        assert!(between(&rounded, [6, 5, 7]).is_ok());
     }
 }

@@ -3,7 +3,9 @@
 pub mod atomic_file;
 pub mod augment;
 pub mod cache;
+pub mod check;
 pub mod csv_table;
+pub mod data_set;
 pub mod dicom;
 pub mod error;
 pub mod folds;

@@ -1,6 +1,6 @@
 //! Worker threads that load samples ahead of the training loop and hand them over in its order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +17,9 @@ pub trait Dataset: Send + Sync + 'static {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// About how many bytes sample `index` takes in memory.
+    fn bytes(&self, index: usize) -> usize;
 
     /// Loads sample `index` as epoch `epoch` sees it: a function of the two (and the data set) alone.
     fn load(&self, index: usize, epoch: u64) -> Result<Self::Sample>;
@@ -39,38 +42,47 @@ struct Shared<S> {
     state: Mutex<State<S>>,
     /// Signalled when a sample is there, or room for another.
     changed: Condvar,
-    ahead: usize,
+    /// Bytes of samples that may be loaded, or in the making, and not handed out.
+    budget: usize,
 }
 
 struct State<S> {
     requests: Box<dyn Iterator<Item = Request> + Send>,
+    /// The next request, where it waits for room.
+    next: Option<Request>,
     /// Number of the next request to hand to a worker, and of the next sample to hand out.
     issued: usize,
     delivered: usize,
     exhausted: bool,
     loaded: BTreeMap<usize, Result<S>>,
+    /// Bytes of the samples between `delivered` and `issued`, in that order, and their sum.
+    sizes: VecDeque<usize>,
+    held: usize,
     closed: bool,
 }
 
 impl<S: Send + 'static> Loader<S> {
-    /// At most `ahead` samples are held or being loaded at any time.
+    /// Samples of at most `budget` bytes are held or being loaded at any time; one, where a single one takes more.
     pub fn new<D: Dataset<Sample = S>>(
         dataset: &Arc<D>,
         requests: impl Iterator<Item = Request> + Send + 'static,
         workers: usize,
-        ahead: usize,
+        budget: usize,
     ) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 requests: Box::new(requests),
+                next: None,
                 issued: 0,
                 delivered: 0,
                 exhausted: false,
                 loaded: BTreeMap::new(),
+                sizes: VecDeque::new(),
+                held: 0,
                 closed: false,
             }),
             changed: Condvar::new(),
-            ahead: ahead.max(1),
+            budget,
         });
         let workers = (0..workers.max(1))
             .map(|_| {
@@ -88,6 +100,8 @@ impl<S: Send + 'static> Loader<S> {
             let number = state.delivered;
             if let Some(sample) = state.loaded.remove(&number) {
                 state.delivered += 1;
+                let size = state.sizes.pop_front().unwrap_or(0);
+                state.held -= size;
                 self.shared.changed.notify_all();
                 return Some(sample);
             }
@@ -122,7 +136,7 @@ impl<S> Shared<S> {
     }
 
     fn work<D: Dataset<Sample = S>>(&self, dataset: &D) {
-        while let Some((number, request)) = self.take() {
+        while let Some((number, request)) = self.take(dataset) {
             let sample = catch_unwind(AssertUnwindSafe(|| {
                 dataset.load(request.index, request.epoch)
             }))
@@ -135,30 +149,35 @@ impl<S> Shared<S> {
     }
 
     /// The next request, once there is room for its sample.
-    fn take(&self) -> Option<(usize, Request)> {
+    fn take<D: Dataset<Sample = S>>(&self, dataset: &D) -> Option<(usize, Request)> {
         let mut state = self.lock();
-        while !state.closed && state.issued >= state.delivered + self.ahead {
-            state = self.wait(state);
-        }
-        if state.closed || state.exhausted {
-            return None;
-        }
-        match state.requests.next() {
-            Some(request) => {
-                state.issued += 1;
-                Some((state.issued - 1, request))
+        loop {
+            if state.closed || state.exhausted {
+                return None;
             }
-            None => {
+            let Some(request) = state.next.take().or_else(|| state.requests.next()) else {
                 state.exhausted = true;
                 self.changed.notify_all();
-                None
+                return None;
+            };
+            let size = dataset.bytes(request.index);
+            let room = self.budget.saturating_sub(state.held);
+            if size <= room || state.sizes.is_empty() {
+                state.sizes.push_back(size);
+                state.held += size;
+                state.issued += 1;
+                return Some((state.issued - 1, request));
             }
+            state.next = Some(request);
+            state = self.wait(state);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     struct Squares;
@@ -168,6 +187,10 @@ mod tests {
 
         fn len(&self) -> usize {
             100
+        }
+
+        fn bytes(&self, _: usize) -> usize {
+            10
         }
 
         fn load(&self, index: usize, epoch: u64) -> Result<(usize, u64)> {
@@ -185,7 +208,7 @@ mod tests {
 
     #[test]
     fn samples_come_in_the_order_of_the_requests() {
-        let mut loader = Loader::new(&Arc::new(Squares), requests((20..60).rev()), 4, 6);
+        let mut loader = Loader::new(&Arc::new(Squares), requests((20..60).rev()), 4, 60);
         for index in (20..60).rev() {
             assert_eq!(loader.next_sample().unwrap().unwrap(), (index * index, 7));
         }
@@ -194,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_fault_or_a_panic_reaches_the_reader_at_its_place() {
-        let mut loader = Loader::new(&Arc::new(Squares), requests(12..16), 2, 2);
+        let mut loader = Loader::new(&Arc::new(Squares), requests(12..16), 2, 20);
         assert!(loader.next_sample().unwrap().is_ok());
         assert!(matches!(
             loader.next_sample().unwrap(),
@@ -207,9 +230,55 @@ mod tests {
         assert!(loader.next_sample().unwrap().is_ok());
     }
 
+    /// Counts the samples that are loaded and not dropped.
+    struct Counted(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+    struct Held(Arc<AtomicUsize>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Dataset for Counted {
+        type Sample = Held;
+
+        fn len(&self) -> usize {
+            100
+        }
+
+        /// The last ones are larger than any budget here.
+        fn bytes(&self, index: usize) -> usize {
+            if index < 90 { 10 } else { 1000 }
+        }
+
+        fn load(&self, _: usize, _: u64) -> Result<Held> {
+            let held = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            self.1.fetch_max(held, Ordering::SeqCst);
+            Ok(Held(Arc::clone(&self.0)))
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_than_the_budget_and_large_samples_come_one_by_one() {
+        let (held, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let counted = Arc::new(Counted(Arc::clone(&held), Arc::clone(&most)));
+        let mut loader = Loader::new(&counted, requests(0..100), 8, 35);
+        for index in 0..100 {
+            // Whoever takes a sample drops it before the next one.
+            assert!(loader.next_sample().unwrap().is_ok());
+            // The sample that is being handed out makes room for one more, which may come before it is dropped.
+            assert!(most.load(Ordering::SeqCst) <= 3 + 1, "{index}");
+        }
+        assert!(loader.next_sample().is_none());
+        drop(loader);
+        assert_eq!(held.load(Ordering::SeqCst), 0);
+    }
+
     #[test]
     fn a_reader_that_leaves_early_leaves_no_thread_waiting() {
-        let mut loader = Loader::new(&Arc::new(Squares), requests((0..).map(|i| i % 10)), 3, 2);
+        let mut loader = Loader::new(&Arc::new(Squares), requests((0..).map(|i| i % 10)), 3, 20);
         assert!(loader.next_sample().unwrap().is_ok());
         drop(loader);
     }

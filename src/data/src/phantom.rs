@@ -228,6 +228,7 @@ fn write_tables(out: &Path, plans: &[StudyPlan], written: &[WrittenStudy]) -> Re
         study: plan.study.clone(),
         patient_overall: plan.fractured.contains(&true).into(),
         vertebrae: plan.fractured.map(u8::from),
+        patient: None,
     });
     write_table(&out.join("train.csv"), &labels.collect::<Vec<_>>())?;
     let boxes = plans.iter().zip(written).flat_map(|(plan, study)| {

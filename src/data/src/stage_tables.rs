@@ -76,6 +76,35 @@ impl Row for SliceTargets {
     }
 }
 
+/// `left_out.csv`: a study that cannot be read and that no job uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub study: StudyUid,
+    /// File, field, and what to do.
+    pub reason: String,
+}
+
+impl Row for LeftOut {
+    fn columns() -> Vec<String> {
+        columns([STUDY, "reason"])
+    }
+
+    fn read(cells: &Cells<'_>) -> Result<Self> {
+        Ok(LeftOut {
+            study: cells.study(STUDY)?,
+            reason: cells.optional("reason").unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn write(&self) -> Vec<String> {
+        vec![self.study.to_string(), self.reason.clone()]
+    }
+
+    fn key(&self) -> Option<String> {
+        Some(self.study.to_string())
+    }
+}
+
 /// What a localizer that did not see the study says of a slice.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LocatedSlice {

@@ -1,4 +1,4 @@
-//! The identifier of a CT study, checked so that it may become part of a path.
+//! The name of a CT study, checked so that it may become part of a path.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, excerpt};
 
-/// A StudyInstanceUID: numbers separated by single dots, at most 64 characters (DICOM PS3.5, section 9.1).
+/// The name of a study: a DICOM StudyInstanceUID, or the name that a NIfTI data set gives it (`s0011`, `sub-verse004`).
 ///
-/// Holding one is proof of that form, so joining it to a folder can neither leave the folder nor name a hidden file.
-/// Leading zeros, which the standard forbids but archives contain, are let through.
+/// Holding one is proof of the form: letters, digits, dots, underscores and hyphens, beginning with a letter or a digit,
+/// no two dots in a row and none at the end, at most 64 characters. So joining it to a folder can neither leave the
+/// folder nor name a hidden file. Leading zeros in a UID, which the standard forbids but archives contain, are let
+/// through.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StudyUid(String);
@@ -22,10 +24,11 @@ impl StudyUid {
     /// [`DataError::InvalidStudyUid`] when it is not of the form above.
     pub fn new(value: &str) -> Result<Self, DataError> {
         let value = value.trim_end_matches(['\0', ' ']);
+        let in_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let well_formed = value.len() <= 64
-            && value
-                .split('.')
-                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+            && value.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && value.bytes().all(in_name)
+            && value.split('.').all(|part| !part.is_empty());
         if well_formed {
             Ok(Self(value.to_owned()))
         } else {
@@ -33,6 +36,29 @@ impl StudyUid {
                 value: excerpt(value),
             })
         }
+    }
+
+    /// Checks a StudyInstanceUID out of a DICOM file: digits and dots only (DICOM PS3.5, section 9.1).
+    ///
+    /// # Errors
+    /// [`DataError::InvalidStudyUid`].
+    pub fn from_dicom(value: &str) -> Result<Self, DataError> {
+        let study = Self::new(value)?;
+        match study.is_numeric() {
+            true => Ok(study),
+            false => Err(DataError::InvalidStudyUid {
+                value: excerpt(value),
+            }),
+        }
+    }
+
+    /// Whether this can only be meant as a DICOM UID: numbers joined by dots, two at least.
+    pub fn is_dicom(&self) -> bool {
+        self.is_numeric() && self.0.contains('.')
+    }
+
+    fn is_numeric(&self) -> bool {
+        self.0.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     }
 
     /// The identifier as text.
@@ -93,11 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_leave_a_folder_or_is_no_uid() {
+    fn names_of_nifti_data_sets_are_accepted_but_are_no_dicom_uids() {
+        for text in ["s0011", "sub-verse004", "sub-gl003_dir-ax", "A.b_c-9", "17"] {
+            assert!(!StudyUid::new(text).unwrap().is_dicom(), "{text:?}");
+        }
+        assert!(StudyUid::new("1.2.826").unwrap().is_dicom());
+        assert!(StudyUid::from_dicom("1.2.3 ").is_ok() && StudyUid::from_dicom("17").is_ok());
+        assert!(StudyUid::from_dicom("s0011").is_err());
+    }
+
+    #[test]
+    fn refuses_what_could_leave_a_folder_or_hide_in_it() {
         let long = "1".repeat(65);
         for text in [
-            "", ".", "..", "../1.2", "1..2", ".1", "1.", "1/2", "1.2\\3", "1.2a", "1.2\n", "१.२",
-            &long,
+            "", ".", "..", "../1.2", "1..2", ".1", "1.", "1/2", "1.2\\3", "-1", "_a", "a b",
+            "1.2\n", "१.२", "é", "a:b", &long,
         ] {
             assert!(StudyUid::new(text).is_err(), "{text:?}");
         }

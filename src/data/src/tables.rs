@@ -16,6 +16,7 @@ pub const VERTEBRAE: usize = 7;
 pub const LABELS: [&str; 8] = ["patient_overall", "C1", "C2", "C3", "C4", "C5", "C6", "C7"];
 
 const STUDY: &str = "StudyInstanceUID";
+const PATIENT: &str = "PatientID";
 const FOLD: &str = "fold";
 const FLAG: &str = "0 or 1";
 const FRACTION: &str = "a number of 0 to 1";
@@ -30,6 +31,8 @@ pub struct StudyLabels {
     pub patient_overall: u8,
     /// C1 to C7, 1 where fractured.
     pub vertebrae: [u8; VERTEBRAE],
+    /// Whose study it is, where the table has a column PatientID. Never shown, never written.
+    pub patient: Option<String>,
 }
 
 impl StudyLabels {
@@ -50,6 +53,10 @@ impl Row for StudyLabels {
             .collect()
     }
 
+    fn optional_columns() -> Vec<String> {
+        vec![PATIENT.to_owned()]
+    }
+
     fn read(cells: &Cells<'_>) -> Result<Self> {
         let flag = |name: &str| cells.parse(name, FLAG, |&flag: &u8| flag <= 1);
         let [overall, vertebrae @ ..] = LABELS;
@@ -57,6 +64,7 @@ impl Row for StudyLabels {
             study: cells.study(STUDY)?,
             patient_overall: flag(overall)?,
             vertebrae: each(vertebrae, flag)?,
+            patient: cells.optional(PATIENT).map(str::to_owned),
         })
     }
 
@@ -312,8 +320,9 @@ impl Row for Prediction {
         const EXPECTED: &str =
             "<StudyInstanceUID>_<label>, with a label of patient_overall, C1 to C7";
         let row_id: String = cells.parse("row_id", EXPECTED, |_| true)?;
-        let parts = row_id.split_once('_').and_then(|(study, label)| {
-            let label = LABELS.iter().position(|known| *known == label)?;
+        // From the end, because a study's name may have an underscore, as patient_overall has. No label ends another.
+        let parts = LABELS.iter().enumerate().find_map(|(label, name)| {
+            let study = row_id.strip_suffix(name)?.strip_suffix('_')?;
             Some((StudyUid::new(study).ok()?, label))
         });
         let (study, label) = parts.ok_or_else(|| cells.unusable("row_id", EXPECTED))?;

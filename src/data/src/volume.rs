@@ -1,12 +1,26 @@
-//! A CT study as one volume: the slices of a folder, ordered along their normal, head first.
+//! A CT study as one volume, head first: found by its name, from DICOM slices or a NIfTI image.
+//!
+//! A study stands in a data set as a folder of DICOM files, as a file `<name>.nii` or `<name>.nii.gz`, or as a folder with
+//! one such file in it.
+
+mod export;
+mod finding;
+mod folder;
+mod series;
+mod steps;
 
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::dicom::{self, SliceHeader, directions};
+pub use self::export::export_nifti;
+pub use self::finding::{Finding, FindingKind};
+use self::folder::{is_nifti_name, read_folder};
+use crate::dicom;
 use crate::error::{DataError, Result};
 use crate::geometry::{Geometry, cross, dot};
+use crate::nifti::NiftiImage;
 use crate::study::StudyUid;
 
 /// A CT study in memory.
@@ -16,7 +30,7 @@ pub struct Volume {
     pub study: StudyUid,
     /// Hounsfield units, (slices, rows, columns), head first.
     pub hu: Vec<i16>,
-    /// The `<n>` of each slice's `<n>.dcm`, in the order of the slices.
+    /// The number of each slice, as in [`StudyHeader`].
     pub slice_numbers: Vec<u32>,
     /// The grid.
     pub geometry: Geometry,
@@ -25,24 +39,36 @@ pub struct Volume {
 /// A CT study without its pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StudyHeader {
-    /// The study.
+    /// The study: the name by which it was looked for, or else that of its files.
     pub study: StudyUid,
-    /// The folder that holds the slices.
-    pub dir: PathBuf,
-    /// The `<n>` of each slice's `<n>.dcm`, head first.
+    /// The folder of DICOM slices, or the NIfTI file.
+    pub path: PathBuf,
+    /// The number by which tables name each slice, head first: the `<n>` of `<n>.dcm` where the slices are files of such
+    /// names, and else 1, 2, 3 ... from the head, in hospital folders, multi-frame files and NIfTI volumes.
     pub slice_numbers: Vec<u32>,
     /// Distance of each slice from the first one along the normal, mm, increasing. Equal steps tell an even series.
     pub depths: Vec<f64>,
     /// The grid.
     pub geometry: Geometry,
+    /// What was noticed and handled.
+    pub findings: Vec<Finding>,
+    source: Source,
 }
 
-/// Reads all slices of the study in `dir`.
+/// Where slices come from.
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    /// The file and the frame of each slice, head first.
+    Dicom(Vec<(Arc<Path>, usize)>),
+    Nifti(Box<NiftiImage>),
+}
+
+/// Reads all slices of the study at `path`.
 ///
 /// # Errors
-/// As [`study_header`], and what [`dicom::read_frames`] says of a slice's pixels.
-pub fn read_study(dir: &Path) -> Result<Volume> {
-    let header = study_header(dir)?;
+/// As [`study_header`] and [`StudyHeader::read_slices`].
+pub fn read_study(path: &Path) -> Result<Volume> {
+    let header = study_header(path)?;
     Ok(Volume {
         hu: header.read_slices(0..header.slice_numbers.len())?,
         study: header.study,
@@ -51,253 +77,308 @@ pub fn read_study(dir: &Path) -> Result<Volume> {
     })
 }
 
-/// Finds a study below `images` (the data set's train_images/, or any folder that holds a folder for each study) and
-/// reads its headers.
+/// Finds a study below `images` (the data set's train_images/, or any folder that holds a folder or a NIfTI file for each
+/// study) and reads its headers.
 ///
 /// # Errors
-/// As [`study_header`].
+/// As [`study_path`] and [`study_header`].
 pub fn find_study(images: &Path, study: &StudyUid) -> Result<StudyHeader> {
-    study_header(&images.join(study.as_str()))
+    let header = study_header(&study_path(images, study)?)?;
+    Ok(StudyHeader {
+        study: study.clone(),
+        ..header
+    })
 }
 
-/// Reads the headers of all slices of the study in `dir`, and orders the slices head first.
-///
-/// Slices are the files `<n>.dcm`; hidden files and files with other endings are passed over. The order is that of
-/// ImagePositionPatient projected on the slices' normal, towards the feet; names and InstanceNumber play no part.
+/// Where a study is below `images`: the folder `<study>`, or the file `<study>.nii` or `<study>.nii.gz`.
 ///
 /// # Errors
-/// [`DataError::StudyMissing`]; [`DataError::Study`] for a folder with fewer than two slices or a name that is not the
-/// study's; [`DataError::MixedSlices`] for slices of different series, sizes or directions, or two at one position; and
-/// what [`dicom::read_headers`] says of a slice.
-pub fn study_header(dir: &Path) -> Result<StudyHeader> {
-    let fault = |problem: String, remedy| DataError::Study {
-        path: dir.to_path_buf(),
+/// [`DataError::StudyMissing`] where there is none of them, [`DataError::Study`] where there are several.
+pub fn study_path(images: &Path, study: &StudyUid) -> Result<PathBuf> {
+    let folder = images.join(study.as_str());
+    let files = ["nii", "nii.gz"].map(|end| images.join(format!("{study}.{end}")));
+    let mut there: Vec<PathBuf> = files.into_iter().filter(|path| path.is_file()).collect();
+    if folder.is_dir() {
+        there.insert(0, folder.clone());
+    }
+    match there.as_slice() {
+        [] => Err(DataError::StudyMissing { path: folder }),
+        [one] => Ok(one.clone()),
+        [first, second, ..] => Err(DataError::Study {
+            path: first.clone(),
+            problem: format!("is there a second time, as {}", second.display()),
+            remedy: "keep one of the two",
+        }),
+    }
+}
+
+/// The studies below `images` that [`find_study`] would look at, by name: folders and NIfTI files that are named as studies
+/// are. Nothing is opened.
+///
+/// # Errors
+/// [`DataError::Io`].
+pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
+    let mut studies = Vec::new();
+    for entry in fs::read_dir(images).map_err(DataError::io("list", images))? {
+        let path = entry.map_err(DataError::io("list", images))?.path();
+        let name = finding::name(&path);
+        let stem = match path.is_dir() {
+            true => Some(name.as_str()),
+            false => nifti_stem(&name),
+        };
+        studies.extend(stem.and_then(|stem| StudyUid::new(stem).ok()));
+    }
+    studies.sort();
+    studies.dedup();
+    Ok(studies)
+}
+
+/// Reads the headers of the study at `path`, a folder or a NIfTI file, and orders its slices head first.
+///
+/// In a folder every file is looked at, whatever its name, and those that are no slices are passed over with a finding. A
+/// folder without DICOM files holds a study if exactly one NIfTI file is in it. Subfolders are not entered.
+///
+/// DICOM slices are ordered by ImagePositionPatient projected on the slices' normal; names and InstanceNumber play no part.
+/// NIfTI volumes are turned so that slices run to the feet, rows to the back and columns to the left, as far as exchanging
+/// and reversing axes goes. What else is handled, noted in [`StudyHeader::findings`] or refused is told in
+/// `docs/decisions/0019-what-makes-a-series-a-volume.md`.
+///
+/// # Errors
+/// [`DataError::StudyMissing`]; [`DataError::Study`] for a folder without a volume, or with another name than its study's
+/// UID where it is named by one; [`DataError::MixedSlices`] and [`DataError::Series`] for slices that make no volume;
+/// and what [`dicom::read_headers`] and [`NiftiImage::open`] say of a file.
+pub fn study_header(path: &Path) -> Result<StudyHeader> {
+    if path.is_file() {
+        return nifti_study(path, path);
+    }
+    let found = read_folder(path)?;
+    if found.slices.is_empty() {
+        return match found.niftis.as_slice() {
+            [one] => nifti_study(path, one),
+            several => Err(no_study(path, several, &found.passed_over)),
+        };
+    }
+    let mut series = series::order(path, found.slices)?;
+    if let Some(name) = path.file_name().and_then(|name| name.to_str())
+        && StudyUid::new(name).is_ok_and(|named| named.is_dicom() && named != series.study)
+    {
+        return Err(DataError::Study {
+            path: path.to_path_buf(),
+            problem: format!("holds slices of study {}", series.study),
+            remedy: "name the folder by the study that it holds",
+        });
+    }
+    let others: Vec<&Path> = (found.niftis.iter().chain(&found.passed_over))
+        .map(PathBuf::as_path)
+        .collect();
+    if !others.is_empty() {
+        let message = format!(
+            "files that are no slices are passed over: {}",
+            finding::names(others.into_iter())
+        );
+        let passed_over = Finding::new(FindingKind::PassedOver, message);
+        series.findings.insert(0, passed_over);
+    }
+    let slices = series.slices.into_iter();
+    Ok(StudyHeader {
+        study: series.study,
+        path: path.to_path_buf(),
+        slice_numbers: series.slice_numbers,
+        depths: series.depths,
+        geometry: series.geometry,
+        findings: series.findings,
+        source: Source::Dicom(
+            slices
+                .map(|slice| (slice.file, slice.header.frame))
+                .collect(),
+        ),
+    })
+}
+
+fn no_study(path: &Path, niftis: &[PathBuf], others: &[PathBuf]) -> DataError {
+    let named = |paths: &[PathBuf]| finding::names(paths.iter().map(PathBuf::as_path));
+    let (problem, remedy) = match (niftis, others) {
+        ([], []) => (
+            "holds no file".into(),
+            "put the study's slices there, or take it out of the table",
+        ),
+        ([], others) => (
+            format!("holds no DICOM slice, but {}", named(others)),
+            "put the study's slices there, or take it out of the table",
+        ),
+        (several, _) => (
+            format!("holds several NIfTI files: {}", named(several)),
+            "keep the CT image there, and put segmentations elsewhere",
+        ),
+    };
+    DataError::Study {
+        path: path.to_path_buf(),
         problem,
         remedy,
-    };
-    let numbers = slice_numbers(dir)?;
-    let mut slices = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        let headers = dicom::read_headers(&slice_path(dir, number))?;
-        slices.extend(headers.into_iter().map(|header| (number, header)));
     }
-    let [(first_number, first), _, ..] = slices.as_slice() else {
-        return Err(match slices.len() {
-            0 => fault(
-                "holds no file <n>.dcm".into(),
-                "put the study's slices there, or take it out of the table",
-            ),
-            _ => fault(
-                "holds one slice only, which is no volume".into(),
-                "complete the series, or take the study out of the table",
-            ),
+}
+
+/// The study of the NIfTI image `file`, which is at `path` itself or alone in the folder there.
+fn nifti_study(path: &Path, file: &Path) -> Result<StudyHeader> {
+    let image = NiftiImage::open(file)?;
+    let names = [finding::name(path), finding::name(file)];
+    let study = names
+        .iter()
+        .find_map(|name| StudyUid::new(nifti_stem(name).unwrap_or(name)).ok());
+    let Some(study) = study else {
+        return Err(DataError::Study {
+            path: path.to_path_buf(),
+            problem: "has a name that cannot be a study's".into(),
+            remedy: "name it with letters, digits, dots, hyphens and underscores",
         });
     };
-    for (number, other) in &slices {
-        same_series(dir, (*first_number, first), (*number, other))?;
+    let geometry = *image.geometry();
+    if geometry.slices < 2 {
+        return Err(DataError::Study {
+            path: path.to_path_buf(),
+            problem: "holds one slice only, which is no volume".into(),
+            remedy: "take the study out of the table",
+        });
     }
-    if let Some(name) = dir.file_name().and_then(|name| name.to_str())
-        && StudyUid::new(name).is_ok_and(|named| named != first.study)
-    {
-        return Err(fault(
-            format!("holds slices of study {}", first.study),
-            "name the folder by the study that it holds",
-        ));
-    }
-
-    let [row, col] = directions(&first.orientation);
-    let normal = towards_feet(cross(row, col));
-    let template = first.clone();
-    let mut ordered: Vec<(f64, u32, SliceHeader)> = slices
-        .into_iter()
-        .map(|(number, slice)| (dot(slice.position, normal), number, slice))
-        .collect();
-    ordered.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    for pair in ordered.windows(2) {
-        if pair[1].0 - pair[0].0 < SAME_POSITION_MM {
-            return Err(mixed(
-                dir,
-                "ImagePositionPatient",
-                (
-                    pair[0].1,
-                    format!("{:?} (the same place)", pair[0].2.position),
-                ),
-                (pair[1].1, format!("{:?}", pair[1].2.position)),
-            ));
-        }
-    }
-
-    let origin = ordered.first().map_or([0.0; 3], |slice| slice.2.position);
-    let last = ordered.last().map_or([0.0; 3], |slice| slice.2.position);
-    let top = dot(origin, normal);
-    let steps = ordered.len() as f64 - 1.0;
+    let normal = cross(geometry.row, geometry.col);
+    let depth = dot(geometry.step, normal) / dot(normal, normal).sqrt();
+    let to_feet = normal.map(|v| v / (dot(normal, normal).sqrt() * depth.signum()));
     Ok(StudyHeader {
-        study: template.study,
-        dir: dir.to_path_buf(),
-        slice_numbers: ordered.iter().map(|slice| slice.1).collect(),
-        depths: ordered.iter().map(|slice| slice.0 - top).collect(),
-        geometry: Geometry {
-            origin,
-            row,
-            col,
-            spacing: template.pixel_spacing,
-            step: std::array::from_fn(|i| (last[i] - origin[i]) / steps),
-            rows: template.rows,
-            cols: template.cols,
-            slices: ordered.len(),
-        },
+        study,
+        path: file.to_path_buf(),
+        slice_numbers: (1..).take(geometry.slices).collect(),
+        depths: (0..geometry.slices)
+            .map(|index| index as f64 * depth.abs())
+            .collect(),
+        findings: series::looks(&geometry, to_feet),
+        geometry,
+        source: Source::Nifti(Box::new(image)),
     })
+}
+
+/// The name of a NIfTI file without its ending.
+fn nifti_stem(name: &str) -> Option<&str> {
+    if !is_nifti_name(name) {
+        return None;
+    }
+    let ending = if name.ends_with(['z', 'Z']) { 7 } else { 4 };
+    name.get(..name.len() - ending)
 }
 
 impl StudyHeader {
     /// All files that the study's voxels come from, each once.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.slice_numbers
-            .iter()
-            .map(|number| slice_path(&self.dir, *number))
-            .collect()
+        match &self.source {
+            Source::Nifti(image) => vec![image.path().to_path_buf()],
+            Source::Dicom(slices) => {
+                let mut seen = std::collections::BTreeSet::new();
+                slices
+                    .iter()
+                    .filter(|(file, _)| seen.insert(file))
+                    .map(|(file, _)| file.to_path_buf())
+                    .collect()
+            }
+        }
     }
 
     /// The file of the slice at `index` of the ordered study.
     pub fn slice_path(&self, index: usize) -> Option<PathBuf> {
-        let number = self.slice_numbers.get(index)?;
-        Some(slice_path(&self.dir, *number))
+        match &self.source {
+            Source::Dicom(slices) => slices.get(index).map(|(file, _)| file.to_path_buf()),
+            Source::Nifti(image) => {
+                (index < self.geometry.slices).then(|| image.path().to_path_buf())
+            }
+        }
     }
 
-    /// Reads a run of slices, by index in the ordered study: HU, (slices, rows, columns).
+    /// Whether the study is one of DICOM files, where any run of slices costs what it holds. Of a compressed NIfTI image a
+    /// part costs as much as the whole.
+    pub fn is_dicom(&self) -> bool {
+        matches!(self.source, Source::Dicom(_))
+    }
+
+    /// Reads a run of slices, by index in the ordered study: HU, (slices, rows, columns). A file of many frames is opened
+    /// once for neighbouring ones, and a NIfTI file once in all.
     ///
     /// # Errors
-    /// What [`dicom::read_frames`] says, and [`DataError::Study`] where `range` goes past the last slice or a file has
-    /// changed since its header was read.
+    /// What [`dicom::read_frames`] and [`NiftiImage::read_slices`] say, and [`DataError::Study`] where `range` goes past the
+    /// last slice or a file has changed since its header was read.
     pub fn read_slices(&self, range: Range<usize>) -> Result<Vec<i16>> {
-        let fault = |problem: String, remedy| DataError::Study {
-            path: self.dir.clone(),
-            problem,
-            remedy,
-        };
-        let numbers = self.slice_numbers.get(range.clone()).ok_or_else(|| {
-            fault(
-                format!(
-                    "has {} slices, so slices {range:?} cannot be read",
-                    self.slice_numbers.len()
-                ),
-                "make the tables again from the studies that are there",
-            )
+        if let Source::Nifti(image) = &self.source {
+            return image.read_slices(self.within(range)?);
+        }
+        let mut hu: Vec<i16> = Vec::new();
+        let slices = range.len();
+        self.for_each_slice(range, |_, slice| {
+            if hu.is_empty() {
+                // Not before one slice was really there, because a header may claim anything.
+                hu.reserve_exact(slices * slice.len());
+            }
+            hu.extend_from_slice(slice);
+            Ok(())
         })?;
+        Ok(hu)
+    }
+
+    /// Hands each slice of a run to `visit`, with its index in the ordered study: HU, (rows, columns). A study is gone
+    /// through once, whatever its files are. DICOM slices come head first; those of a NIfTI image in the order of the file,
+    /// often feet first. In memory are a few slices, or all of `range` for an image that is not stored by such slices.
+    ///
+    /// # Errors
+    /// As [`Self::read_slices`], and what `visit` says.
+    pub fn for_each_slice(
+        &self,
+        range: Range<usize>,
+        mut visit: impl FnMut(usize, &[i16]) -> Result<()>,
+    ) -> Result<()> {
+        /// Frames of one file in memory at a time.
+        const FRAMES: usize = 64;
+
+        let range = self.within(range)?;
+        let slices = match &self.source {
+            Source::Nifti(image) => return image.for_each_slice(range, visit),
+            Source::Dicom(slices) => slices.get(range.clone()).unwrap_or_default(),
+        };
         let pixels = self.geometry.rows * self.geometry.cols;
-        let mut hu = Vec::with_capacity(numbers.len() * pixels);
-        for &number in numbers {
-            for slice in dicom::read_frames(&slice_path(&self.dir, number), &[0])? {
-                if slice.hu.len() != pixels {
-                    return Err(fault(
-                        format!("changed while it was read: slice {number} has another size"),
+        let mut index = range.start;
+        for run in slices.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
+            for part in run.chunks(FRAMES) {
+                let frames: Vec<usize> = part.iter().map(|slice| slice.1).collect();
+                let read = dicom::read_frames(&part[0].0, &frames)?;
+                if read.len() != part.len() || read.iter().any(|slice| slice.hu.len() != pixels) {
+                    return Err(self.fault(
+                        format!(
+                            "changed while it was read: {} has another size",
+                            part[0].0.display()
+                        ),
                         "run again once nothing writes there",
                     ));
                 }
-                hu.extend_from_slice(&slice.hu);
+                for slice in read {
+                    visit(index, &slice.hu)?;
+                    index += 1;
+                }
             }
         }
-        Ok(hu)
+        Ok(())
     }
-}
 
-/// Slices closer than this are two of the same place; the thinnest CT slices are 0.2 mm apart.
-const SAME_POSITION_MM: f64 = 0.01;
-/// Rounding that files of one series show: in direction cosines, and relative to PixelSpacing.
-const ROUNDING: f64 = 1e-3;
+    fn within(&self, range: Range<usize>) -> Result<Range<usize>> {
+        let slices = self.geometry.slices;
+        if range.start <= range.end && range.end <= slices {
+            return Ok(range);
+        }
+        Err(self.fault(
+            format!("has {slices} slices, so slices {range:?} cannot be read"),
+            "make the tables again from the studies that are there",
+        ))
+    }
 
-fn slice_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number}.dcm"))
-}
-
-/// The numbers of the files `<n>.dcm` in `dir`, increasing.
-fn slice_numbers(dir: &Path) -> Result<Vec<u32>> {
-    let entries = fs::read_dir(dir).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => DataError::StudyMissing {
-            path: dir.to_path_buf(),
-        },
-        _ => DataError::io("list", dir)(source),
-    })?;
-    let mut numbers = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(DataError::io("list", dir))?.file_name();
-        let name = name.to_string_lossy();
-        let Some(stem) = name.strip_suffix(".dcm").filter(|_| !name.starts_with('.')) else {
-            continue;
-        };
-        match stem.parse::<u32>() {
-            // The name must be the number's own, so that it can be made from it again.
-            Ok(number) if number.to_string() == stem => numbers.push(number),
-            _ => {
-                return Err(DataError::Study {
-                    path: dir.to_path_buf(),
-                    problem: "holds a .dcm file whose name is not a number".into(),
-                    remedy: "name the slices 1.dcm, 2.dcm and so on",
-                });
-            }
+    fn fault(&self, problem: String, remedy: &'static str) -> DataError {
+        DataError::Study {
+            path: self.path.clone(),
+            problem,
+            remedy,
         }
     }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// `normal` or its opposite, whichever points down; where it is level, the one whose first component is negative.
-fn towards_feet(normal: [f64; 3]) -> [f64; 3] {
-    let [x, y, z] = normal;
-    let deciding = [z, x, y].into_iter().find(|v| v.abs() > ROUNDING);
-    match deciding {
-        Some(v) if v > 0.0 => normal.map(|v| -v),
-        _ => normal,
-    }
-}
-
-fn mixed(
-    dir: &Path,
-    attribute: &'static str,
-    first: (u32, String),
-    second: (u32, String),
-) -> DataError {
-    DataError::MixedSlices {
-        first: slice_path(dir, first.0),
-        second: slice_path(dir, second.0),
-        attribute,
-        first_value: first.1,
-        second_value: second.1,
-    }
-}
-
-/// Checks that two slices can lie in one volume.
-fn same_series(
-    dir: &Path,
-    (first_number, first): (u32, &SliceHeader),
-    (second_number, second): (u32, &SliceHeader),
-) -> Result<()> {
-    let size = |s: &SliceHeader| format!("{} x {}", s.rows, s.cols);
-    let differs = |a: &[f64], b: &[f64], by: f64| a.iter().zip(b).any(|(a, b)| (a - b).abs() > by);
-    let spacing_rounding = ROUNDING * first.pixel_spacing[0];
-    let (attribute, show): (_, fn(&SliceHeader) -> String) = if first.study != second.study {
-        ("StudyInstanceUID", |s| s.study.to_string())
-    } else if first.series != second.series {
-        ("SeriesInstanceUID", |s| s.series.clone())
-    } else if (first.rows, first.cols) != (second.rows, second.cols) {
-        ("Rows x Columns", size)
-    } else if differs(&first.orientation, &second.orientation, ROUNDING) {
-        ("ImageOrientationPatient", |s| {
-            format!("{:?}", s.orientation)
-        })
-    } else if differs(
-        &first.pixel_spacing,
-        &second.pixel_spacing,
-        spacing_rounding,
-    ) {
-        ("PixelSpacing", |s| format!("{:?}", s.pixel_spacing))
-    } else {
-        return Ok(());
-    };
-    Err(mixed(
-        dir,
-        attribute,
-        (first_number, show(first)),
-        (second_number, show(second)),
-    ))
 }

@@ -26,6 +26,7 @@ fn every_table_reads_back() {
             study: study(1),
             patient_overall: 1,
             vertebrae: [0, 1, 0, 0, 0, 0, 0],
+            patient: None,
         }],
         "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7\n1.2.826.0.1.3680043.1,1,0,1,0,0,0,0,0\n",
     );

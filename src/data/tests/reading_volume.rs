@@ -9,7 +9,7 @@ use data::{DataError, StudyUid};
 
 const STUDY: &str = "1.2.826.0.1.3680043.9.7777.6";
 
-/// A slice of 2 x 3 voxels whose HU are all `z`, at height `z` mm.
+/// A slice of 2 x 3 voxels whose HU are all `z`, or else `hu`, at height `z` mm.
 struct Slice {
     number: u32,
     z: i16,
@@ -18,6 +18,7 @@ struct Slice {
     rows: u16,
     orientation: [f64; 6],
     spacing: [f64; 2],
+    hu: Option<i16>,
 }
 
 fn at(number: u32, z: i16) -> Slice {
@@ -29,6 +30,7 @@ fn at(number: u32, z: i16) -> Slice {
         rows: 2,
         orientation: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
         spacing: [0.5, 0.25],
+        hu: None,
     }
 }
 
@@ -49,7 +51,7 @@ fn write(dir: &Path, slices: &[Slice]) -> PathBuf {
             slice_thickness: 1.0,
             rows: slice.rows,
             cols: 3,
-            hu: &vec![slice.z; usize::from(slice.rows) * 3],
+            hu: &vec![slice.hu.unwrap_or(slice.z); usize::from(slice.rows) * 3],
             signed: true,
             rescale_intercept: 0,
         };
@@ -173,9 +175,19 @@ fn slices_that_make_no_volume_are_refused() {
                 },
             ],
         ),
-        ("ImagePositionPatient", vec![at(1, 1), at(2, 2), at(3, 2)]),
+        (
+            "ImagePositionPatient",
+            vec![
+                at(1, 1),
+                at(2, 2),
+                Slice {
+                    hu: Some(9),
+                    ..at(3, 2)
+                },
+            ],
+        ),
         ("one slice only", vec![at(1, 1)]),
-        ("no file <n>.dcm", vec![]),
+        ("holds no file", vec![]),
     ];
     for (expected, slices) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -220,7 +232,7 @@ fn folders_are_checked_too() {
         read_study(&other)
             .unwrap_err()
             .to_string()
-            .contains("not a number")
+            .contains("scout.dcm")
     );
 }
 

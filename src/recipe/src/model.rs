@@ -43,12 +43,69 @@ pub struct Data {
     /// Number of folds of the split by patient.
     pub folds: u64,
     pub window: Window,
+    /// A split made before, by `spinectl data folds`; made from the seed where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<PathBuf>,
     /// StudyInstanceUIDs to leave out.
     pub exclude: Vec<String>,
+    /// How studies are read before anything is trained on them.
+    pub check: Check,
+    /// What a study that cannot be read does to the run.
+    pub bad_study: BadStudy,
     /// Loader threads of a rank that decode studies ahead.
     pub workers: u64,
     /// Megabytes of decoded slices that a rank keeps.
     pub memory_mb: u64,
+    /// Megabytes of samples that a rank's loader threads may be ahead of the training.
+    pub prefetch_mb: u64,
+    #[serde(default)]
+    pub cache: Cache,
+}
+
+/// Decoded studies on disk, shared by all ranks and runs that name the same folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// The folder, relative to the one in which spinectl is started; no cache where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Gigabytes (10^9 bytes) that it may take; then what was not used for longest goes.
+    pub limit_gb: u64,
+    /// Whether new entries are compressed.
+    pub compress: bool,
+    /// Whether volumes as decoded are kept beside the cropped and resized slices.
+    pub volumes: bool,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache {
+            dir: None,
+            limit_gb: 100,
+            compress: true,
+            volumes: false,
+        }
+    }
+}
+
+/// How much of every study is read by the first job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// All of it: a training of hours does not end at a damaged slice.
+    Pixels,
+    /// The headers: what cannot be put in order is found, damaged pixels are not.
+    Headers,
+}
+
+/// What becomes of a run that meets a study that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadStudy {
+    /// The run stops and names it.
+    Stop,
+    /// The first job says so once and lists it in left_out.csv; no job uses it.
+    LeaveOut,
 }
 
 /// How HU become 0..255: level 400, width 1800 HU.
@@ -126,7 +183,7 @@ pub enum StartFrom {
 pub struct Augment {
     /// Probability of a mirror image (left-right).
     pub flip: f64,
-    /// Brightness and contrast change by up to this share.
+    /// Contrast changes by up to this share.
     pub contrast: f64,
     /// Shift by up to this share of the side.
     pub shift: f64,
@@ -136,8 +193,19 @@ pub struct Augment {
     pub rotate: f64,
     /// Probability of each of: contrast, the geometry (shift, scale, rotate), cut-out.
     pub probability: f64,
-    /// Number of holes that are cut out, each up to 10 % of the side.
+    /// Number of holes that are cut out, each 10 % of the side.
     pub cutout: u64,
+    /// Probability of a distortion: by a grid or elastic, with equal odds.
+    pub distortion: f64,
+    /// Cells of the distorting grid along a side.
+    pub grid_steps: u64,
+    /// Each row and column of the grid grows or shrinks by up to this share.
+    pub grid_limit: f64,
+    /// Strength of the elastic field: what random displacements of single pixels are multiplied by once they are smoothed.
+    /// In pixels of an image of 512; grows with the image.
+    pub elastic_alpha: f64,
+    /// Standard deviation of the Gaussian that smoothes them, likewise.
+    pub elastic_sigma: f64,
 }
 
 /// Stage 1a: boxes of the vertebrae in single slices.

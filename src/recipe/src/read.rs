@@ -177,12 +177,37 @@ fn data(section: Section) -> Data {
             Window::PerSlice,
             &[("per_slice", Window::PerSlice), ("fixed", Window::Fixed)],
         ),
+        split: section.optional_text("split").map(PathBuf::from),
         exclude: section.texts("exclude", &[]),
+        check: section.choice(
+            "check",
+            Check::Pixels,
+            &[("pixels", Check::Pixels), ("headers", Check::Headers)],
+        ),
+        bad_study: section.choice(
+            "bad_study",
+            BadStudy::Stop,
+            &[("stop", BadStudy::Stop), ("leave_out", BadStudy::LeaveOut)],
+        ),
         workers: section.integer("workers", 2, 1..=256),
         memory_mb: section.integer("memory_mb", 4096, 16..=16_777_216),
+        prefetch_mb: section.integer("prefetch_mb", 512, 1..=16_777_216),
+        cache: cache(section.section("cache")),
     };
     section.finish();
     data
+}
+
+fn cache(section: Section) -> Cache {
+    let default = Cache::default();
+    let cache = Cache {
+        dir: section.optional_text("dir").map(PathBuf::from),
+        limit_gb: section.integer("limit_gb", default.limit_gb, 1..=1_000_000),
+        compress: section.switch("compress", default.compress),
+        volumes: section.switch("volumes", default.volumes),
+    };
+    section.finish();
+    cache
 }
 
 fn checkpointing(section: Section) -> Checkpointing {
@@ -223,6 +248,36 @@ mod tests {
         assert_eq!(stage2.sequence.images, 32);
         assert_eq!(recipe.stages, ["2"]);
         assert_eq!(recipe.folds, [0, 1]);
+    }
+
+    #[test]
+    fn each_stage_distorts_as_published() {
+        let recipe = read(SMALL, &["stage1a={}", "stage1b={}", "stage3={}"]).unwrap();
+        let of = |training: Training| training.augment;
+        let stage2 = of(recipe.stage2.unwrap().training);
+        assert_eq!((stage2.distortion, stage2.grid_steps), (0.5, 5));
+        assert_eq!((stage2.elastic_alpha, stage2.elastic_sigma), (1.0, 50.0));
+        assert_eq!(stage2.grid_limit, 0.05);
+        assert_eq!(of(recipe.stage1b.unwrap().training), stage2);
+        assert_eq!(of(recipe.stage1a.unwrap().training).distortion, 0.0);
+        assert_eq!(of(recipe.stage3.unwrap().training).distortion, 0.0);
+    }
+
+    #[test]
+    fn a_distortion_that_folds_the_image_is_refused_and_stage_3_has_none() {
+        let steep = [
+            "stage2.training.augment.elastic_alpha=120",
+            "stage2.training.augment.elastic_sigma=10",
+        ];
+        let error = read(SMALL, &steep).unwrap_err().to_string();
+        assert!(
+            error.contains("stage2.training.augment.elastic_alpha")
+                && error.contains("at most elastic_sigma squared, 100"),
+            "{error}"
+        );
+        assert!(read(SMALL, &[steep[0]]).is_ok());
+        let error = read(SMALL, &["stage3.training.augment.distortion=0.1"]).unwrap_err();
+        assert!(error.to_string().contains("augmentation has no place"));
     }
 
     #[test]
@@ -300,6 +355,21 @@ mod tests {
             error.contains("r.yaml:6:5: stage2.training.pretrained: `start_from` already says"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_cache_is_only_where_a_folder_is_named() {
+        let recipe = read(SMALL, &[]).unwrap();
+        assert_eq!(recipe.data.cache, Cache::default());
+        assert_eq!(recipe.data.cache.dir, None);
+        let set = ["data.cache.dir=c", "data.cache.volumes=true"];
+        let recipe = read(SMALL, &set).unwrap();
+        assert_eq!(recipe.data.cache.dir, Some(PathBuf::from("c")));
+        assert!(recipe.data.cache.volumes);
+        assert_eq!(read(&to_yaml(&recipe).unwrap(), &[]).unwrap(), recipe);
+
+        let error = read(SMALL, &["data.cache.limit_gb=0"]).unwrap_err();
+        assert!(error.to_string().contains("data.cache.limit_gb"), "{error}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ struct Defaults {
     augment: bool,
     /// Holes that are cut out.
     cutout: u64,
+    /// Probability of a distortion.
+    distortion: f64,
     /// What its CNN may start from.
     starts: &'static [(&'static str, StartFrom)],
     /// The CNN is taken over and not trained.
@@ -41,7 +43,7 @@ fn training(section: Section, default: &Defaults, device: Device) -> Training {
         drop_path: section.number("drop_path", 0.0, 0.0..=0.95),
         drop_rate: section.number("drop_rate", 0.0, 0.0..=0.95),
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
-        augment: augment(section.section("augment"), default.augment, default.cutout),
+        augment: augment(section.section("augment"), default),
         start_from: section.choice("start_from", StartFrom::Random, default.starts),
         pretrained: section.optional_text("pretrained").map(PathBuf::from),
     };
@@ -95,8 +97,8 @@ fn refuse_for_frozen(section: &Section, training: &Training) {
     }
 }
 
-fn augment(section: Section, on: bool, cutout: u64) -> Augment {
-    let or_none = |value: f64| if on { value } else { 0.0 };
+fn augment(section: Section, default: &Defaults) -> Augment {
+    let or_none = |value: f64| if default.augment { value } else { 0.0 };
     let augment = Augment {
         flip: section.number("flip", or_none(0.5), 0.0..=1.0),
         contrast: section.number("contrast", or_none(0.2), 0.0..=0.9),
@@ -104,8 +106,26 @@ fn augment(section: Section, on: bool, cutout: u64) -> Augment {
         scale: section.number("scale", or_none(0.2), 0.0..=0.9),
         rotate: section.number("rotate", or_none(20.0), 0.0..=180.0),
         probability: section.number("probability", or_none(0.75), 0.0..=1.0),
-        cutout: section.integer("cutout", cutout, 0..=100),
+        cutout: section.integer("cutout", default.cutout, 0..=100),
+        distortion: section.number("distortion", default.distortion, 0.0..=1.0),
+        grid_steps: section.integer("grid_steps", 5, 1..=64),
+        grid_limit: section.number("grid_limit", 0.05, 0.0..=0.9),
+        elastic_alpha: section.number("elastic_alpha", 1.0, 0.0..=1e6),
+        elastic_sigma: section.number("elastic_sigma", 50.0, 4.0..=1000.0),
     };
+    // A displacement's slope has a standard deviation of 0.12 alpha / sigma^2. Where one in eight of them is 1, the image
+    // folds over itself and a box has no place in it.
+    let steepest = augment.elastic_sigma * augment.elastic_sigma;
+    if augment.elastic_alpha > steepest {
+        section.refuse(
+            "elastic_alpha",
+            format!(
+                "a field of this strength folds the image over itself at an elastic_sigma of {}",
+                augment.elastic_sigma
+            ),
+            format!("write at most elastic_sigma squared, {steepest}"),
+        );
+    }
     section.finish();
     augment
 }
@@ -136,6 +156,7 @@ pub(crate) fn stage1a(section: Section, device: Device) -> Stage1a {
         weight_decay: 1e-2,
         augment: true,
         cutout: 0,
+        distortion: 0.0,
         starts: &[RANDOM],
         frozen: false,
     };
@@ -162,6 +183,7 @@ pub(crate) fn stage1b(section: Section, device: Device) -> Stage1b {
         weight_decay: 5e-4,
         augment: true,
         cutout: 8,
+        distortion: 0.5,
         starts: &[RANDOM, FROM_1A],
         frozen: false,
     };
@@ -185,6 +207,7 @@ pub(crate) fn stage2(section: Section, device: Device) -> Stage2 {
         weight_decay: 5e-4,
         augment: true,
         cutout: 8,
+        distortion: 0.5,
         starts: &[RANDOM, FROM_1A, FROM_1B],
         frozen: false,
     };
@@ -207,6 +230,7 @@ pub(crate) fn stage3(section: Section, device: Device) -> Stage3 {
         weight_decay: 5e-4,
         augment: false,
         cutout: 0,
+        distortion: 0.0,
         starts: &[RANDOM],
         frozen: true,
     };
@@ -221,9 +245,12 @@ pub(crate) fn stage3(section: Section, device: Device) -> Stage3 {
         },
     };
     let Augment {
-        flip, probability, ..
+        flip,
+        probability,
+        distortion,
+        ..
     } = stage.training.augment;
-    if flip > 0.0 || probability > 0.0 {
+    if flip > 0.0 || probability > 0.0 || distortion > 0.0 {
         section.refuse(
             "training",
             "stage 3 trains on features that the frozen CNN computes once: augmentation has no place".into(),

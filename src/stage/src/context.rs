@@ -1,13 +1,15 @@
 //! What every stage works with: the data set, its split, this rank's group, where to report.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use data::cache::{Cache, CacheOptions};
 use data::csv_table::read_table;
+use data::data_set::DataSet;
 use data::image::{Window, WindowMode};
 use data::stack::{Appearance, Stack, Stacks};
-use data::stage_tables::SliceTargets;
+use data::stage_tables::{LeftOut, SliceTargets};
 use data::tables::{StudyBox, StudyFold, StudyLabels};
 use data::{DataError, StudyUid};
 use event::EventKind;
@@ -77,13 +79,16 @@ impl Cohort {
 }
 
 impl Context<'_> {
-    pub fn images(&self) -> PathBuf {
-        self.data.root.join("train_images")
+    pub fn data_set(&self) -> DataSet {
+        DataSet::new(&self.data.root)
     }
 
-    /// train.csv without the excluded studies, and tables/folds.csv.
+    /// train.csv without the excluded studies and those in tables/left_out.csv, and tables/folds.csv.
     pub fn cohort(&self) -> Result<Cohort> {
-        let labels = read_labels(self.data)?;
+        let mut labels = read_labels(self.data)?;
+        for row in read_table::<LeftOut>(&self.place.table("left_out"))? {
+            labels.remove(&row.study);
+        }
         let path = self.place.table("folds");
         let folds: BTreeMap<StudyUid, u32> = read_table::<StudyFold>(&path)?
             .into_iter()
@@ -117,14 +122,49 @@ impl Context<'_> {
             .collect())
     }
 
-    /// Studies as 8-bit stacks of this side; cropped to their boxes where boxes are given.
-    pub fn stacks(&self, side: u64, boxes: Option<&BTreeMap<StudyUid, StudyBox>>) -> Stacks {
+    /// Studies as 8-bit stacks of this side; cropped to their boxes where boxes are given. A cache that the operating
+    /// system refuses is a warning; a folder that is none is an error.
+    pub fn stacks(
+        &self,
+        side: u64,
+        boxes: Option<&BTreeMap<StudyUid, StudyBox>>,
+    ) -> Result<Stacks> {
         let crops = boxes.into_iter().flatten();
         let crops = crops
             .map(|(study, row)| (study.clone(), bounds(row)))
             .collect();
         let limit = (self.data.memory_mb as usize).saturating_mul(1 << 20);
-        Stacks::new(self.images(), appearance(self.data, side), crops, limit)
+        let stacks = Stacks::new(
+            self.data_set().images(),
+            appearance(self.data, side),
+            crops,
+            limit,
+        );
+        let cache = &self.data.cache;
+        let Some(dir) = &cache.dir else {
+            return Ok(stacks);
+        };
+        let options = CacheOptions {
+            limit: cache.limit_gb.saturating_mul(1_000_000_000),
+            compress: cache.compress,
+            volumes: cache.volumes,
+        };
+        match Cache::open(dir, options) {
+            Ok(cache) => Ok(stacks.with_cache(Arc::new(cache))),
+            Err(error @ DataError::Io { .. }) => {
+                let message = format!("{error}; the run goes on without its cache");
+                self.report.report(EventKind::Warning { message });
+                Ok(stacks)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reports what went wrong with the cache of these stacks.
+    pub fn report_warnings(&self, stacks: &Stacks) {
+        for message in stacks.warnings() {
+            self.report.report(EventKind::Warning { message });
+        }
     }
 
     /// Runs `predict` on each study, shared over the ranks; the rows of all studies in the order of `studies`, on
@@ -182,7 +222,7 @@ pub(crate) fn appearance(data: &recipe::Data, side: u64) -> Appearance {
 
 /// train.csv without the studies that the recipe excludes.
 pub(crate) fn read_labels(data: &recipe::Data) -> Result<BTreeMap<StudyUid, StudyLabels>> {
-    let rows = read_table::<StudyLabels>(&data.root.join("train.csv"))?;
+    let rows = read_table::<StudyLabels>(&DataSet::new(&data.root).labels())?;
     let excluded = data
         .exclude
         .iter()
@@ -195,7 +235,7 @@ pub(crate) fn read_labels(data: &recipe::Data) -> Result<BTreeMap<StudyUid, Stud
 }
 
 /// The slices of a stack around `index` that make one 3-slice image: (3, side, side).
-pub(crate) fn image_at(stack: &Stack, index: usize) -> Vec<u8> {
+pub(crate) fn image_at(stack: &Stack, index: usize) -> data::Result<Vec<u8>> {
     let index = index as isize;
     stack.slices_between(index - 1, index + 2)
 }

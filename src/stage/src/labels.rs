@@ -1,63 +1,62 @@
-//! The first job: the split by patient, and what the segmentations say of each slice.
+//! The first job: reads every study once, splits them by patient, and says what the segmentations show on each slice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use data::csv_table::write_table;
+use data::csv_table::{read_table, write_table};
+use data::data_set::DataSet;
 use data::folds::folds;
 use data::nifti::read_labels as read_segmentation;
-use data::stage_tables::SliceTargets;
+use data::stage_tables::{LeftOut, SliceTargets};
 use data::tables::{StudyFold, StudyLabels};
 use data::targets::slice_targets;
 use data::volume::{StudyHeader, find_study};
 use data::{DataError, StudyUid};
 use event::EventKind;
 use rayon::prelude::*;
+use recipe::{BadStudy, Check};
 use train::TrainError;
 
 use crate::Result;
 use crate::context::{Context, read_labels};
 
-/// How many missing studies are named.
+/// How many bad studies are named.
 const NAMED: usize = 10;
 
-/// Studies whose headers are read between two signs of progress.
-const HEADERS_AT_ONCE: usize = 64;
+/// Studies that are read between two signs of progress.
+const AT_ONCE: usize = 64;
 
-/// Writes folds.csv and slice_targets.csv.
+/// Writes folds.csv, slice_targets.csv and left_out.csv.
+///
+/// Every study is read first, as the recipe's `data.check` says: what cannot be read is known now, not after hours of
+/// training, and what is left out is left out of every job alike.
 pub fn make_labels(context: &Context, seed: u64) -> Result<()> {
-    let labels: Vec<StudyLabels> = read_labels(context.data)?.into_values().collect();
-    let images = context.images();
-    every_study_is_there(&images, &labels)?;
-    let headers = headers(context, &images, &labels)?;
-    let segmentations = segmentations(&context.data.root, &labels)?;
-    if segmentations.is_empty() {
+    let mut labels: Vec<StudyLabels> = read_labels(context.data)?.into_values().collect();
+    make_folder(&context.place.table("folds"))?;
+    let left_out = left_out(context, read_studies(context, &labels)?)?;
+    labels.retain(|row| left_out.studies.contains_key(&row.study));
+    write(context, "left_out", &left_out.rows)?;
+
+    let targets: BTreeMap<StudyUid, Vec<SliceTargets>> = left_out
+        .studies
+        .into_iter()
+        .filter_map(|(study, targets)| Some((study, targets?)))
+        .collect();
+    if targets.is_empty() {
         return Err(TrainError::Tables(format!(
             "{} holds no segmentation of a study in train.csv: stage 1 learns from them, so put \
              <StudyInstanceUID>.nii files there",
-            context.data.root.join("segmentations").display()
+            context.data_set().segmentations().display()
         )));
     }
-
-    let segmented: BTreeSet<StudyUid> = segmentations
-        .iter()
-        .map(|(study, _)| study.clone())
-        .collect();
-    let rows: Vec<StudyFold> = folds(&labels, &segmented, context.data.folds as usize, seed)?;
-    make_folder(&context.place.table("folds"))?;
+    let segmented: BTreeSet<StudyUid> = targets.keys().cloned().collect();
+    let rows = match &context.data.split {
+        Some(path) => split_of_file(path, &labels, context.data.folds)?,
+        None => folds(&labels, &segmented, context.data.folds as usize, seed)?,
+    };
     write(context, "folds", &rows)?;
-
-    let targets: Vec<Vec<SliceTargets>> = segmentations
-        .par_iter()
-        .map(|(study, path)| {
-            headers
-                .get(study)
-                .map_or(Ok(Vec::new()), |header| targets_of(header, study, path))
-        })
-        .collect::<std::result::Result<_, DataError>>()?;
-    context.progress("segmentations", segmentations.len(), segmentations.len());
-    let targets: Vec<SliceTargets> = targets.into_iter().flatten().collect();
+    let targets: Vec<SliceTargets> = targets.into_values().flatten().collect();
     write(context, "slice_targets", &targets)
 }
 
@@ -75,67 +74,135 @@ fn make_folder(file: &Path) -> Result<()> {
     Ok(fs::create_dir_all(folder).map_err(DataError::io("create", folder))?)
 }
 
-fn every_study_is_there(images: &Path, labels: &[StudyLabels]) -> Result<()> {
-    let folder = |row: &StudyLabels| images.join(row.study.as_str());
-    let missing: Vec<_> = labels
-        .iter()
-        .map(folder)
-        .filter(|path| !path.is_dir())
-        .collect();
-    match missing.as_slice() {
-        [] => Ok(()),
-        [one] => Err(DataError::StudyMissing { path: one.clone() }.into()),
-        many => {
-            let shown: Vec<String> = many
+/// What a study's segmentation says of its slices; none where it has none.
+type Targets = Option<Vec<SliceTargets>>;
+
+/// Every study with its targets, or why it cannot be read.
+fn read_studies(
+    context: &Context,
+    labels: &[StudyLabels],
+) -> Result<Vec<(StudyUid, data::Result<Targets>)>> {
+    let data_set = context.data_set();
+    let mut studies = Vec::with_capacity(labels.len());
+    for part in labels.chunks(AT_ONCE) {
+        context.progress("studies", studies.len(), labels.len());
+        let read = part.par_iter().map(|row| {
+            let targets = read_study(&data_set, &row.study, context.data.check);
+            (row.study.clone(), targets)
+        });
+        studies.extend(read.collect::<Vec<_>>());
+    }
+    context.progress("studies", labels.len(), labels.len());
+    Ok(studies)
+}
+
+fn read_study(data_set: &DataSet, study: &StudyUid, check: Check) -> data::Result<Targets> {
+    let header = find_study(&data_set.images(), study)?;
+    let targets = data_set
+        .segmentation(study)
+        .map(|path| targets_of(&header, study, &path))
+        .transpose()?;
+    if check == Check::Pixels {
+        header.for_each_slice(0..header.slice_numbers.len(), |_, _| Ok(()))?;
+    }
+    Ok(targets)
+}
+
+/// The studies that are used, and the table of the others.
+struct Sorted {
+    studies: BTreeMap<StudyUid, Targets>,
+    rows: Vec<LeftOut>,
+}
+
+/// Leaves the bad studies out, each with a warning, or refuses them all together: as the recipe says.
+fn left_out(context: &Context, read: Vec<(StudyUid, data::Result<Targets>)>) -> Result<Sorted> {
+    let total = read.len();
+    let mut studies = BTreeMap::new();
+    let mut bad = Vec::new();
+    for (study, outcome) in read {
+        match outcome {
+            Ok(targets) => drop(studies.insert(study, targets)),
+            Err(error) => bad.push((study, error)),
+        }
+    }
+    if context.data.bad_study == BadStudy::LeaveOut {
+        let mut rows = Vec::with_capacity(bad.len());
+        for (study, error) in bad {
+            let message = format!("study {study} is left out: {error}");
+            context.report.report(EventKind::Warning { message });
+            rows.push(LeftOut {
+                study,
+                reason: error.to_string(),
+            });
+        }
+        return Ok(Sorted { studies, rows });
+    }
+    match bad.len() {
+        0 => Ok(Sorted {
+            studies,
+            rows: Vec::new(),
+        }),
+        1 => Err(bad.remove(0).1.into()),
+        count => {
+            let shown: Vec<String> = bad
                 .iter()
                 .take(NAMED)
-                .map(|path| format!("  {}", path.display()))
+                .map(|(study, error)| format!("  {study}: {error}"))
                 .collect();
-            let more = match many.len().saturating_sub(NAMED) {
+            let more = match count.saturating_sub(NAMED) {
                 0 => String::new(),
-                n => format!("\n  and {n} more"),
+                n => format!("\n  and {n} more (`spinectl data check` lists all)"),
             };
             Err(TrainError::Tables(format!(
-                "{} of the {} studies in train.csv have no folder: complete the download, or list them under \
-                 data.exclude\n{}{more}",
-                many.len(),
-                labels.len(),
+                "{count} of the {total} studies in train.csv cannot be read: mend them, list them under data.exclude, or \
+                 write data.bad_study: leave_out\n{}{more}",
                 shown.join("\n")
             )))
         }
     }
 }
 
-/// The headers of every study: what cannot be ordered into a volume is refused now, not after hours of training.
-fn headers(
-    context: &Context,
-    images: &Path,
-    labels: &[StudyLabels],
-) -> Result<BTreeMap<StudyUid, StudyHeader>> {
-    let mut headers = BTreeMap::new();
-    for (done, part) in labels.chunks(HEADERS_AT_ONCE).enumerate() {
-        context.progress("study headers", done * HEADERS_AT_ONCE, labels.len());
-        let read: Vec<_> = part
-            .par_iter()
-            .map(|row| Ok((row.study.clone(), find_study(images, &row.study)?)))
-            .collect::<data::Result<_>>()?;
-        headers.extend(read);
-    }
-    context.progress("study headers", labels.len(), labels.len());
-    Ok(headers)
-}
-
-/// The segmentations of labelled studies, by study.
-fn segmentations(root: &Path, labels: &[StudyLabels]) -> Result<Vec<(StudyUid, PathBuf)>> {
-    let folder = root.join("segmentations");
-    let mut found = Vec::new();
+/// The split of a file that `spinectl data folds` wrote, for the studies that are used.
+fn split_of_file(path: &Path, labels: &[StudyLabels], folds: u64) -> Result<Vec<StudyFold>> {
+    let refused = |problem: String| {
+        TrainError::Tables(format!(
+            "{} {problem}: make the split again with `spinectl data folds`, or mend data.split",
+            path.display()
+        ))
+    };
+    let mut split: BTreeMap<StudyUid, u32> = read_table::<StudyFold>(path)?
+        .into_iter()
+        .map(|row| (row.study, row.fold))
+        .collect();
+    let mut rows = Vec::with_capacity(labels.len());
+    let mut fold_of_patient = BTreeMap::new();
     for row in labels {
-        let candidates = ["nii", "nii.gz"].map(|end| folder.join(format!("{}.{end}", row.study)));
-        if let Some(path) = candidates.into_iter().find(|path| path.is_file()) {
-            found.push((row.study.clone(), path));
+        let fold = split
+            .remove(&row.study)
+            .ok_or_else(|| refused(format!("has no fold for study {}", row.study)))?;
+        if u64::from(fold) >= folds {
+            let problem = format!(
+                "puts study {} into fold {fold}, and data.folds is {folds}",
+                row.study
+            );
+            return Err(refused(problem));
         }
+        if let Some(patient) = &row.patient
+            && *fold_of_patient.entry(patient).or_insert(fold) != fold
+        {
+            let problem = format!(
+                "puts study {} into another fold than an earlier study of the same patient",
+                row.study
+            );
+            return Err(refused(problem));
+        }
+        let study = row.study.clone();
+        rows.push(StudyFold { study, fold });
     }
-    Ok(found)
+    match (0..folds).find(|fold| !rows.iter().any(|row| u64::from(row.fold) == *fold)) {
+        Some(empty) => Err(refused(format!("leaves fold {empty} of {folds} empty"))),
+        None => Ok(rows),
+    }
 }
 
 fn targets_of(

@@ -13,12 +13,13 @@ use data::targets::{intersection_over_union, union};
 use nn::{Localizer, Pass};
 use recipe::BoxLoss;
 use tch::{Device, Kind, Tensor};
-use train::{Execution, Losses, Task, augmented, full, normalised, pixels, shape, strength};
+use train::{Execution, HostPixels, Losses, Task, full, shape, strength};
 
 use crate::Result;
 use crate::boxes::found_or_all;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::losses::localizer_loss;
+use crate::windows::SLICES_PER_IMAGE;
 
 /// Images that go through the network at once in inference.
 const CHUNK: usize = 64;
@@ -30,12 +31,14 @@ pub struct Slices {
     samples: Vec<(StudyUid, usize, SliceTargets)>,
     strength: Strength,
     seed: u64,
+    /// Where samples go.
+    device: Device,
 }
 
 /// One slice: three adjacent ones as channels.
 pub struct SliceSample {
     /// (3, side, side)
-    pixels: Vec<u8>,
+    pixels: HostPixels,
     change: Augmentation,
     /// x0, y0, x1, y1 in the changed image.
     bounds: [f32; 4],
@@ -49,6 +52,10 @@ impl Dataset for Slices {
         self.samples.len()
     }
 
+    fn bytes(&self, _: usize) -> usize {
+        SLICES_PER_IMAGE * self.stacks.slice_bytes()
+    }
+
     fn load(&self, index: usize, epoch: u64) -> data::Result<SliceSample> {
         let (study, place, target) = &self.samples[index];
         let stack = self.stacks.get(study)?;
@@ -58,7 +65,7 @@ impl Dataset for Slices {
             .then(|| change.move_box(target.bounds.map(f64::from)))
             .flatten();
         Ok(SliceSample {
-            pixels: image_at(&stack, *place),
+            pixels: HostPixels::new(image_at(&stack, *place)?, self.device),
             change,
             bounds: moved.unwrap_or_default().map(|v| v as f32),
             has_box: moved.is_some(),
@@ -105,7 +112,7 @@ impl<'a> Stage1a<'a> {
             );
         }
         by_study.retain(|study, _| held_out.contains(study));
-        let stacks = Arc::new(context.stacks(training.image_size, None));
+        let stacks = Arc::new(context.stacks(training.image_size, None)?);
         let model = Localizer::new(&store.root(), &backbone(training))?;
         execution.lay_out(store)?;
         Ok(Stage1a {
@@ -117,6 +124,7 @@ impl<'a> Stage1a<'a> {
                 samples,
                 strength: strength(&training.augment),
                 seed,
+                device: context.device,
             }),
             box_loss,
             side: training.image_size as usize,
@@ -140,6 +148,7 @@ impl<'a> Stage1a<'a> {
     fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<LocatedSlice>>> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
+            self.context.report_warnings(&self.stacks);
             locate(&self.model, self.execution, study, &stack, self.side)
         })
     }
@@ -185,10 +194,10 @@ pub(crate) fn locate(
     let mut rows = Vec::with_capacity(stack.slices());
     let places: Vec<usize> = (0..stack.slices()).collect();
     for chunk in places.chunks(CHUNK) {
-        let images: Vec<Vec<u8>> = chunk.iter().map(|place| image_at(stack, *place)).collect();
+        let images = chunk.iter().map(|place| image_at(stack, *place));
+        let images = images.collect::<data::Result<Vec<Vec<u8>>>>()?;
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-        let image = normalised(&pixels(&images, 3, side, execution.device())?)?;
-        let image = execution.images(image)?;
+        let image = execution.feed(&images, None, side)?.f_flatten(0, 1)?;
         let located = execution.evaluate(|pass| Ok(model.forward(&image, pass)?))?;
         let bounds = host(&located.bounds.f_view(-1)?)?;
         let has_box = host(&full(&located.has_box)?.f_sigmoid()?)?;
@@ -221,13 +230,12 @@ impl Task for Stage1a<'_> {
     }
 
     fn loss(&self, samples: Vec<SliceSample>) -> Result<Losses> {
+        self.context.report_warnings(&self.stacks);
         let device = self.context.device;
-        let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
+        let pixels: Vec<&HostPixels> = samples.iter().map(|s| &s.pixels).collect();
         let changes: Vec<Augmentation> = samples.iter().map(|s| s.change.clone()).collect();
-        let image = normalised(&augmented(
-            &pixels(&bytes, 3, self.side, device)?,
-            &changes,
-        )?)?;
+        let image = self.execution.feed(&pixels, Some(&changes), self.side)?;
+        let image = image.f_flatten(0, 1)?;
         let bounds: Vec<f32> = samples.iter().flat_map(|s| s.bounds).collect();
         let bounds = Tensor::f_from_slice(&bounds)?
             .f_view(shape([samples.len(), 4]))?
@@ -238,7 +246,6 @@ impl Task for Stage1a<'_> {
             .collect();
         let has_box = Tensor::f_from_slice(&has_box)?.f_to_device(device)?;
 
-        let image = self.execution.images(image)?;
         let forward = |pass: &Pass| Ok(self.model.forward(&image, pass)?);
         let located = self.execution.train(forward)?;
         localizer_loss(&located, &bounds, &has_box, self.box_loss)

@@ -1,11 +1,11 @@
 //! A folder of studies -> submission.csv, by all of a run's models together.
 
-use std::fs;
 use std::path::Path;
 
+use data::StudyUid;
 use data::csv_table::write_table;
 use data::tables::Prediction;
-use data::{DataError, StudyUid};
+use data::volume::studies_below;
 use event::EventKind;
 use nn::{Localizer, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
@@ -101,11 +101,11 @@ pub struct Counts {
     pub failed: usize,
 }
 
-/// Predicts every study folder below `images` and writes a submission to `out`.
+/// Predicts every study below `images` and writes a submission to `out`.
 ///
 /// A study that cannot be read is named in a warning and left out; the others go on.
 pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) -> Result<Counts> {
-    let studies = studies_below(images)?;
+    let studies = all_studies(images)?;
     let mut rows: Vec<Prediction> = Vec::new();
     let mut counts = Counts {
         predicted: 0,
@@ -149,24 +149,13 @@ pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) 
     Ok(counts)
 }
 
-/// The folders below `images` that are named like a study, in order.
-fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
-    let entries = fs::read_dir(images).map_err(DataError::io("list", images))?;
-    let mut studies = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(DataError::io("list", images))?;
-        let name = entry.file_name();
-        if let Some(study) = name.to_str().and_then(|name| StudyUid::new(name).ok())
-            && entry.path().is_dir()
-        {
-            studies.push(study);
-        }
-    }
-    studies.sort();
+/// The studies below `images`, in order.
+fn all_studies(images: &Path) -> Result<Vec<StudyUid>> {
+    let studies = studies_below(images)?;
     if studies.is_empty() {
         return Err(TrainError::Tables(format!(
-            "{} holds no folder named by a StudyInstanceUID: give the folder that holds one folder of DICOM files for \
-             each study",
+            "{} holds no study: give the folder that holds, for each study, a folder of DICOM files or a NIfTI volume \
+             (.nii, .nii.gz) of its name",
             images.display()
         )));
     }

@@ -157,6 +157,7 @@ fn run<T: Task>(
         accumulation: settings.accumulation,
         seed: fit.seed,
         workers: context.data.workers as usize,
+        prefetch: (context.data.prefetch_mb as usize).saturating_mul(1 << 20),
         checkpoints: &checkpoints,
         resume: settings.resume,
         report: context.report,

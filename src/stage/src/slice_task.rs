@@ -12,9 +12,7 @@ use data::targets::VERTEBRAE;
 use nn::{Pass, SliceHeads, SliceModel, SlicePrediction};
 use recipe::Sequence;
 use tch::{Device, Tensor};
-use train::{
-    Execution, Losses, Task, augmented, images_of_three, normalised, pixels, shape, strength,
-};
+use train::{Execution, HostBytes, HostPixels, Losses, Task, shape, strength};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
@@ -93,9 +91,10 @@ impl<'a> SliceTask<'a> {
             seed,
         } = fit;
         let boxes = crop.then(|| context.study_boxes()).transpose()?;
-        let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref()));
+        let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref())?);
         let window = WindowShape {
             images: sequence.images as usize,
+            grid: sequence.grid as usize,
             position: sequence.position,
         };
         let hidden = sequence.lstm_hidden.map(|n| n as i64);
@@ -109,9 +108,9 @@ impl<'a> SliceTask<'a> {
             &studies,
             seen,
             window,
-            sequence.grid as usize,
             strength(&training.augment),
             seed,
+            context.device,
         );
         let model = SliceModel::new(&store.root(), &backbone(training), hidden, heads)?;
         execution.lay_out(store)?;
@@ -142,6 +141,7 @@ impl<'a> SliceTask<'a> {
     fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<SliceScores>>> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
+            self.context.report_warnings(&self.stacks);
             let scores = self.scores(&stack)?;
             let rows = stack
                 .slice_numbers
@@ -162,10 +162,8 @@ impl<'a> SliceTask<'a> {
         let mut cover = Cover::new(stack.slices());
         let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
         for chunk in all.chunks(CHUNK) {
-            let bytes: Vec<Vec<u8>> = chunk
-                .iter()
-                .map(|s| window_pixels(stack, *s, window))
-                .collect();
+            let bytes = chunk.iter().map(|s| window_pixels(stack, *s, window));
+            let bytes = bytes.collect::<data::Result<Vec<Vec<u8>>>>()?;
             let bytes: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
             let positions: Vec<f32> = chunk
                 .iter()
@@ -191,20 +189,15 @@ impl<'a> SliceTask<'a> {
     /// Normalised images (B, S, 3, H, W) and positions (B, S) on the device.
     fn input(
         &self,
-        bytes: &[&[u8]],
+        pixels: &[impl HostBytes],
         positions: &[f32],
         changes: Option<&[data::augment::Augmentation]>,
     ) -> Result<(Tensor, Tensor)> {
         let device: Device = self.context.device;
         let window = self.data.shape;
-        let mut slices = pixels(bytes, window.slices(), self.side, device)?;
-        if let Some(changes) = changes {
-            slices = augmented(&slices, changes)?;
-        }
-        let image = normalised(&images_of_three(&slices)?)?;
-        let image = self.execution.images(image)?;
+        let image = self.execution.feed(pixels, changes, self.side)?;
         let position = Tensor::f_from_slice(positions)?
-            .f_view(shape([bytes.len(), window.images]))?
+            .f_view(shape([pixels.len(), window.images]))?
             .f_to_device(device)?;
         Ok((image, position))
     }
@@ -259,15 +252,16 @@ impl Task for SliceTask<'_> {
     }
 
     fn loss(&self, samples: Vec<WindowSample>) -> Result<Losses> {
+        self.context.report_warnings(&self.stacks);
         let device = self.context.device;
         let images = self.data.shape.images;
-        let bytes: Vec<&[u8]> = samples.iter().map(|s| s.pixels.as_slice()).collect();
+        let pixels: Vec<&HostPixels> = samples.iter().map(|s| &s.pixels).collect();
         let changes: Vec<_> = samples.iter().map(|s| s.change.clone()).collect();
         let positions: Vec<f32> = samples
             .iter()
             .flat_map(|s| s.position.iter().copied())
             .collect();
-        let (image, position) = self.input(&bytes, &positions, Some(&changes))?;
+        let (image, position) = self.input(&pixels, &positions, Some(&changes))?;
         let target = |of: fn(&SliceTruth) -> [f32; VERTEBRAE]| -> Result<Tensor> {
             let values: Vec<f32> = samples.iter().flat_map(|s| &s.truth).flat_map(of).collect();
             let size = shape([samples.len(), images, VERTEBRAE]);

@@ -11,7 +11,7 @@ use data::tables::{StudyBox, StudyPrediction};
 use nn::{Pass, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::{Kind, Tensor};
-use train::{Execution, Losses, Task, TrainError, full, normalised, pixels, shape, share};
+use train::{Execution, Losses, Task, TrainError, full, shape, share};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
@@ -41,6 +41,10 @@ impl Dataset for FeatureSet {
 
     fn len(&self) -> usize {
         self.studies.len()
+    }
+
+    fn bytes(&self, index: usize) -> usize {
+        size_of_val(self.studies[index].features.as_slice())
     }
 
     fn load(&self, index: usize, _: u64) -> data::Result<StudyFeatures> {
@@ -83,12 +87,13 @@ impl<'a> Stage3<'a> {
         freeze_backbone(store);
 
         let boxes = context.study_boxes()?;
-        let stacks = context.stacks(training.image_size, Some(&boxes));
+        let stacks = context.stacks(training.image_size, Some(&boxes))?;
         let features_of =
             |studies: Vec<StudyUid>, what: &str| -> Result<Vec<(StudyUid, StudyFeatures)>> {
                 let extract = |uid: &StudyUid| {
                     let row = boxes.get(uid).ok_or_else(|| no_box(uid))?;
                     let stack = stacks.get(uid)?;
+                    context.report_warnings(&stacks);
                     let range = range(row, study.margin);
                     fitted_features(&model, execution, &stack, range, study, training)
                 };
@@ -221,16 +226,15 @@ pub(crate) fn fitted_features(
     training: &Training,
 ) -> Result<(Tensor, Tensor)> {
     let side = training.image_size as usize;
-    let images: Vec<Vec<u8>> = (from..=to)
+    let images = (from..=to)
         .step_by(SLICES_PER_IMAGE)
         .map(|first| image_at(stack, first + 1))
-        .collect();
+        .collect::<data::Result<Vec<Vec<u8>>>>()?;
     let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
     let features = images
         .chunks(study.chunk as usize)
         .map(|chunk| {
-            let pixels = pixels(chunk, SLICES_PER_IMAGE, side, execution.device())?;
-            let image = execution.images(normalised(&pixels)?)?;
+            let image = execution.feed(chunk, None, side)?.f_flatten(0, 1)?;
             full(&execution.evaluate(|_| Ok(model.features(&image)?))?)
         })
         .collect::<Result<Vec<_>>>()?;

@@ -9,6 +9,8 @@ use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::targets::VERTEBRAE;
 use recipe::Position;
+use tch::Device;
+use train::HostPixels;
 
 /// Bins of the position embedding, and the bin of a window's first image under `position: window`.
 const POSITION_BINS: f32 = 200.0;
@@ -29,6 +31,8 @@ pub struct SliceTruth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowShape {
     pub images: usize,
+    /// A window starts on every so-many-th slice.
+    pub grid: usize,
     pub position: Position,
 }
 
@@ -71,12 +75,14 @@ pub struct Windows {
     pub(crate) shape: WindowShape,
     pub(crate) strength: Strength,
     pub(crate) seed: u64,
+    /// Where samples go.
+    pub(crate) device: Device,
 }
 
 /// One window.
 pub struct WindowSample {
     /// (3 x images, side, side)
-    pub pixels: Vec<u8>,
+    pub pixels: HostPixels,
     /// (images,)
     pub position: Vec<f32>,
     /// Of the middle slice of each image.
@@ -91,15 +97,15 @@ impl Windows {
         studies: &[StudyUid],
         truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
         shape: WindowShape,
-        grid: usize,
         strength: Strength,
         seed: u64,
+        device: Device,
     ) -> Self {
         let windows_of = |study: &StudyUid| {
             let slices = truth.get(study).map(Vec::len);
             slices
                 .into_iter()
-                .flat_map(move |n| starts(n, shape.slices(), grid))
+                .flat_map(move |n| starts(n, shape.slices(), shape.grid))
         };
         let samples = studies
             .iter()
@@ -112,6 +118,7 @@ impl Windows {
             shape,
             strength,
             seed,
+            device,
         }
     }
 }
@@ -123,6 +130,10 @@ impl Dataset for Windows {
         self.samples.len()
     }
 
+    fn bytes(&self, _: usize) -> usize {
+        self.shape.slices() * self.stacks.slice_bytes()
+    }
+
     fn load(&self, index: usize, epoch: u64) -> data::Result<WindowSample> {
         let (study, start) = &self.samples[index];
         let stack = self.stacks.get(study)?;
@@ -130,7 +141,7 @@ impl Dataset for Windows {
         let last = truth.len().saturating_sub(1);
         let of = |i| truth.get(self.shape.middle(*start, i).min(last)).copied();
         Ok(WindowSample {
-            pixels: window_pixels(&stack, *start, self.shape),
+            pixels: HostPixels::new(window_pixels(&stack, *start, self.shape)?, self.device),
             position: self.shape.positions(*start, stack.slices()),
             truth: (0..self.shape.images)
                 .map(|i| of(i).unwrap_or_default())
@@ -140,7 +151,11 @@ impl Dataset for Windows {
     }
 }
 
-pub(crate) fn window_pixels(stack: &Stack, start: usize, shape: WindowShape) -> Vec<u8> {
+pub(crate) fn window_pixels(
+    stack: &Stack,
+    start: usize,
+    shape: WindowShape,
+) -> data::Result<Vec<u8>> {
     stack.slices_between(start as isize, (start + shape.slices()) as isize)
 }
 
@@ -209,6 +224,7 @@ mod tests {
     fn positions_are_of_the_middle_slice_or_of_the_image() {
         let shape = WindowShape {
             images: 3,
+            grid: 1,
             position: Position::Study,
         };
         assert_eq!(shape.positions(10, 21), [0.55, 0.7, 0.85]);

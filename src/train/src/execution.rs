@@ -1,14 +1,18 @@
-//! How networks are run on this rank's device: number types, memory layout, and what the world outside adds to a pass.
+//! How networks are run on this rank's device: their images, number types, memory layout, and what the world outside adds
+//! to a pass.
 
 use std::rc::Rc;
 
 use collective::{CollectiveError, ProcessGroup, autocast, autograd, kernels};
+use data::augment::Augmentation;
 use nn::{Architecture, NnError, Pass};
 use recipe::{Numerics, Precision};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
+use crate::feed::Feed;
+use crate::host_pixels::HostBytes;
 
 /// The recipe's wishes as they come true on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,6 +111,7 @@ fn cpu_has_fp16() -> bool {
 #[derive(Debug)]
 pub struct Execution {
     config: ExecutionConfig,
+    feed: Feed,
     training: Pass,
 }
 
@@ -118,6 +123,7 @@ impl Execution {
             .then(|| Rc::new(Checkpointing) as Rc<dyn nn::Recompute>);
         Execution {
             config,
+            feed: Feed::new(config.device),
             training: Pass {
                 recompute,
                 ..Pass::train()
@@ -159,6 +165,21 @@ impl Execution {
             kernels::channels_last(&variables)?;
         }
         Ok(())
+    }
+
+    /// Images of 8-bit slices: (N, H, W) of each of B samples with H = W = `side`, and what is changed in them (nothing,
+    /// where absent) -> normalised (B, N / 3, 3, H, W) f32 on the device, in the layout of the kernels. Slices 3i, 3i + 1
+    /// and 3i + 2 are the channels of image i.
+    ///
+    /// # Errors
+    /// No samples, samples of different sizes, or of no whole number of images; another number of changes.
+    pub fn feed(
+        &self,
+        samples: &[impl HostBytes],
+        changes: Option<&[Augmentation]>,
+        side: usize,
+    ) -> Result<Tensor> {
+        self.images(self.feed.images(samples, changes, side)?)
     }
 
     /// Images in the layout of the kernels: (B, C, H, W) or (B, S, C, H, W) -> the same shape.

@@ -76,7 +76,9 @@ pub struct Setup<'a> {
     pub accumulation: usize,
     /// Of the sample order.
     pub seed: u64,
+    /// Threads that load samples, and bytes of samples that they may be ahead.
     pub workers: usize,
+    pub prefetch: usize,
     pub checkpoints: &'a CheckpointPlace,
     pub resume: &'a Resume,
     pub report: &'a dyn Report,
@@ -113,9 +115,8 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         (total, per_epoch),
     )?;
 
-    let ahead = setup.micro_batch * 3;
     let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
-    let mut loader = Loader::new(task.data(), requests, setup.workers, ahead);
+    let mut loader = Loader::new(task.data(), requests, setup.workers, setup.prefetch);
     for step in start..total {
         // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
         // evaluates when it goes on.

@@ -22,7 +22,7 @@ pub enum Command {
     /// List, verify and export checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
-    /// Make data sets
+    /// Make, check and split data sets
     #[command(subcommand)]
     Data(data::Command),
     /// Run and update single models on tensors of yours, to check them against PyTorch

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0      8 bytes of length and a JSON header, filled up to 4,096 bytes
-//! 4096   ends            U64 (n)            where each chunk ends; only where compressed
+//! 4096   places          U64 (n, 2)         start and end of each slice's chunk; only where compressed
 //!        checksums       U32 (n)            CRC-32C of each slice's bytes as they lie in the file
 //!        slice_numbers   U32 (n)            the `<n>` of each slice's `<n>.dcm`
 //!        head_checksum   U32 (1)            CRC-32C of all bytes before it
@@ -76,7 +76,7 @@ impl Layout {
 
     /// Bytes before the pixels.
     fn head_bytes(&self) -> usize {
-        let each = if self.compressed { 16 } else { 8 };
+        let each = if self.compressed { 24 } else { 8 };
         HEADER + self.slices * each + 4
     }
 
@@ -90,7 +90,7 @@ impl Layout {
         let n = self.slices;
         let mut tensors: Vec<(&str, Dtype, Vec<usize>, usize)> = Vec::new();
         if self.compressed {
-            tensors.push(("ends", Dtype::U64, vec![n], 8 * n));
+            tensors.push(("places", Dtype::U64, vec![n, 2], 16 * n));
         }
         tensors.push(("checksums", Dtype::U32, vec![n], 4 * n));
         tensors.push(("slice_numbers", Dtype::U32, vec![n], 4 * n));
@@ -169,13 +169,15 @@ fn compression(compressed: bool) -> &'static str {
     if compressed { "lz4" } else { "none" }
 }
 
-/// Fills a new entry, slice by slice.
+/// Fills a new entry, slice by slice in any order.
 pub(super) struct EntryWriter {
     file: File,
     layout: Layout,
     packed: Vec<u8>,
-    ends: Vec<u64>,
-    checksums: Vec<u32>,
+    /// Of the chunks so far.
+    stored: u64,
+    /// By slice: place and checksum, once it is there.
+    slices: Vec<Option<([u64; 2], u32)>>,
 }
 
 impl EntryWriter {
@@ -184,17 +186,22 @@ impl EntryWriter {
             file,
             layout,
             packed: Vec::new(),
-            ends: Vec::with_capacity(layout.slices),
-            checksums: Vec::with_capacity(layout.slices),
+            stored: 0,
+            slices: vec![None; layout.slices],
         }
     }
 
-    /// The next slice's bytes.
-    pub fn slice(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() != self.layout.slice_bytes() || self.ends.len() == self.layout.slices {
+    /// One slice's bytes.
+    pub fn slice(&mut self, index: usize, bytes: &[u8]) -> io::Result<()> {
+        let slice_bytes = self.layout.slice_bytes();
+        let Some(slice @ None) = self.slices.get_mut(index) else {
+            return Err(io::Error::other("a slice came twice, or past the last one"));
+        };
+        if bytes.len() != slice_bytes {
             return Err(io::Error::other("a slice has another size than its study"));
         }
         let mut stored = bytes;
+        let mut start = (index * slice_bytes) as u64;
         if self.layout.compressed {
             let room = lz4_flex::block::get_maximum_output_size(bytes.len());
             self.packed.resize(room, 0);
@@ -203,33 +210,33 @@ impl EntryWriter {
             if length < bytes.len() {
                 stored = &self.packed[..length];
             }
+            start = self.stored;
         }
-        let start = self.ends.last().copied().unwrap_or(0);
         let at = self.layout.head_bytes() as u64 + start;
         self.file.write_all_at(stored, at)?;
-        self.checksums.push(crc32c::crc32c(stored));
-        self.ends.push(start + stored.len() as u64);
+        self.stored += stored.len() as u64;
+        let place = [start, start + stored.len() as u64];
+        *slice = Some((place, crc32c::crc32c(stored)));
         Ok(())
     }
 
-    /// Completes the file and makes it durable; returns its bytes.
-    pub fn finish(self, key: &Key, slice_numbers: &[u32]) -> io::Result<u64> {
-        if [self.ends.len(), slice_numbers.len()] != [self.layout.slices; 2] {
-            return Err(io::Error::other("the study lost slices while it was read"));
-        }
-        let stored = self.ends.last().copied().unwrap_or(0);
-        let mut head = self.layout.header(key, stored as usize)?;
+    /// Completes the file and makes it durable.
+    pub fn finish(self, key: &Key, slice_numbers: &[u32]) -> io::Result<()> {
+        let slices: Option<Vec<_>> = self.slices.into_iter().collect();
+        let slices = slices.filter(|slices| slices.len() == slice_numbers.len());
+        let slices = slices.ok_or_else(|| io::Error::other("a slice is missing"))?;
+        let mut head = self.layout.header(key, self.stored as usize)?;
         if self.layout.compressed {
-            head.extend(self.ends.iter().flat_map(|end| end.to_le_bytes()));
+            let places = slices.iter().flat_map(|(place, _)| place);
+            head.extend(places.flat_map(|at| at.to_le_bytes()));
         }
-        let words = self.checksums.iter().chain(slice_numbers);
+        let checksums = slices.iter().map(|(_, checksum)| checksum);
+        let words = checksums.chain(slice_numbers);
         head.extend(words.flat_map(|word| word.to_le_bytes()));
         head.extend(crc32c::crc32c(&head).to_le_bytes());
         self.file.write_all_at(&head, 0)?;
-        let bytes = head.len() as u64 + stored;
-        self.file.set_len(bytes)?;
-        self.file.sync_data()?;
-        Ok(bytes)
+        self.file.set_len(head.len() as u64 + self.stored)?;
+        self.file.sync_data()
     }
 }
 
@@ -241,7 +248,8 @@ pub(crate) struct Entry {
     pub slice_numbers: Vec<u32>,
     pub bytes: u64,
     checksums: Vec<u32>,
-    ends: Vec<u64>,
+    /// Start and end of each slice's bytes, from the first pixel on.
+    places: Vec<[u64; 2]>,
     /// Seconds since 1970 at which the file's time of use was last set.
     touched: AtomicU64,
 }
@@ -274,29 +282,30 @@ impl Entry {
 
         let mut tables = &head[HEADER..];
         let slice_bytes = layout.slice_bytes() as u64;
-        let ends: Vec<u64> = if layout.compressed {
-            let (first, rest) = tables.split_at(8 * layout.slices);
+        let places: Vec<[u64; 2]> = if layout.compressed {
+            let (first, rest) = tables.split_at(16 * layout.slices);
             tables = rest;
-            first
-                .chunks_exact(8)
-                .map(|b| u64::from_le_bytes(array(b)))
+            let pairs = first.chunks_exact(16).map(|b| b.split_at(8));
+            pairs
+                .map(|(a, b)| [a, b].map(|b| u64::from_le_bytes(array(b))))
                 .collect()
         } else {
-            (1..=layout.slices as u64)
-                .map(|n| n * slice_bytes)
+            let n = layout.slices as u64;
+            (0..n)
+                .map(|i| [i, i + 1].map(|i| i * slice_bytes))
                 .collect()
         };
         let mut words = tables.chunks_exact(4).map(|b| u32::from_le_bytes(array(b)));
         let checksums = words.by_ref().take(layout.slices).collect();
         let slice_numbers = words.collect();
-        let mut start = 0;
-        for end in &ends {
-            match end.checked_sub(start) {
-                Some(length) if length <= slice_bytes => start = *end,
-                _ => return damaged("its chunks do not follow each other"),
-            }
-        }
-        if head_bytes as u64 + start != bytes {
+        let stored = bytes - head_bytes as u64;
+        let fits =
+            |[start, end]: &[u64; 2]| start <= end && end - start <= slice_bytes && *end <= stored;
+        let used: u64 = match places.iter().all(fits) {
+            true => places.iter().map(|[start, end]| end - start).sum(),
+            false => return damaged("its chunks do not lie within it"),
+        };
+        if used != stored {
             return damaged("its size is not what its header says");
         }
         let entry = Entry {
@@ -305,7 +314,7 @@ impl Entry {
             slice_numbers,
             bytes,
             checksums,
-            ends,
+            places,
             touched: AtomicU64::new(0),
         };
         entry.touch(&file);
@@ -332,7 +341,7 @@ impl Entry {
 
     /// Bytes that this takes in memory.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.layout.slices * 16
+        size_of::<Self>() + self.layout.slices * 24
     }
 
     /// Tells all who share the cache that the entry is in use.
@@ -361,17 +370,17 @@ impl EntryReader<'_> {
     pub fn slice(&mut self, index: usize, out: &mut [u8]) -> Result<(), Fault> {
         let Entry {
             layout,
-            ends,
+            places,
             checksums,
             ..
         } = self.entry;
-        let (Some(&end), Some(&checksum)) = (ends.get(index), checksums.get(index)) else {
+        let (Some(&[start, end]), Some(&checksum)) = (places.get(index), checksums.get(index))
+        else {
             return damaged("it has fewer slices than its study");
         };
         if out.len() != layout.slice_bytes() {
             return damaged("its slices have another size");
         }
-        let start = index.checked_sub(1).map_or(0, |before| ends[before]);
         let at = layout.head_bytes() as u64 + start;
         let length = (end - start) as usize;
         if length == out.len() {

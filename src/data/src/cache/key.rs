@@ -59,11 +59,17 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub fn volume(content: &Content) -> Self {
-        Self::new(Kind::Volume, content, &[])
+    /// `slice_numbers`: they are a part of the entry, and come from the files' names.
+    pub fn volume(content: &Content, slice_numbers: &[u32]) -> Self {
+        Self::new(Kind::Volume, content, slice_numbers, &[])
     }
 
-    pub fn stack(content: &Content, crop: Option<[f64; 4]>, appearance: &Appearance) -> Self {
+    pub fn stack(
+        content: &Content,
+        slice_numbers: &[u32],
+        crop: Option<[f64; 4]>,
+        appearance: &Appearance,
+    ) -> Self {
         let window = appearance.window;
         let mut parameters = Vec::new();
         parameters.extend((appearance.side as u64).to_le_bytes());
@@ -76,14 +82,18 @@ impl Key {
         for side in crop.into_iter().flatten() {
             parameters.extend(side.to_le_bytes());
         }
-        Self::new(Kind::Stack, content, &parameters)
+        Self::new(Kind::Stack, content, slice_numbers, &parameters)
     }
 
-    fn new(kind: Kind, content: &Content, parameters: &[u8]) -> Self {
+    fn new(kind: Kind, content: &Content, slice_numbers: &[u32], parameters: &[u8]) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(FORMAT.to_le_bytes());
         hasher.update(kind.name());
         hasher.update(&content.0);
+        hasher.update((slice_numbers.len() as u64).to_le_bytes());
+        for number in slice_numbers {
+            hasher.update(number.to_le_bytes());
+        }
         hasher.update(parameters);
         Key {
             kind,
@@ -109,7 +119,7 @@ impl Key {
 }
 
 impl Content {
-    /// Reads and hashes `files`, in this order, with their names: a slice's number comes from its name.
+    /// Reads and hashes `files`, in this order.
     pub fn of(files: &[PathBuf]) -> Result<Self> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 1 << 17];
@@ -124,7 +134,6 @@ impl Content {
                     Err(error) => return Err(DataError::io("read", path)(error)),
                 }
             }
-            update_with_name(&mut hasher, path);
             hasher.update(of_file.finalize());
         }
         Ok(Content(hex(&hasher.finalize())))
@@ -166,7 +175,7 @@ impl Fingerprint {
             }
             let status = fs::metadata(path).map_err(DataError::io("read", path))?;
             update_with(&mut hasher, folder.1.as_os_str().as_bytes());
-            update_with_name(&mut hasher, path);
+            update_with(&mut hasher, path.file_name().unwrap_or_default().as_bytes());
             hasher.update(status.len().to_le_bytes());
             for part in [
                 status.mtime(),
@@ -214,10 +223,6 @@ fn update_with(hasher: &mut Sha256, part: &[u8]) {
     hasher.update(part);
 }
 
-fn update_with_name(hasher: &mut Sha256, path: &std::path::Path) {
-    update_with(hasher, path.file_name().unwrap_or_default().as_bytes());
-}
-
 fn is_hash(text: &str) -> bool {
     text.len() == 64
         && text
@@ -236,7 +241,7 @@ mod tests {
     #[test]
     fn only_names_of_hashes_are_names() {
         let content = Content("0".repeat(64));
-        let key = Key::volume(&content);
+        let key = Key::volume(&content, &[1, 2]);
         assert_eq!(Key::parse(&key.name()), Some(key.clone()));
         for name in [
             "volume-",

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use flate2::{Compression, write::GzEncoder};
@@ -32,7 +33,6 @@ pub fn write_nifti_u8(
     labels: &[u8],
     layout: Layout,
 ) -> Result<()> {
-    const DT_UINT8: i16 = 2;
     write(path, geometry, layout, DT_UINT8, labels, |&v| [v])
 }
 
@@ -41,9 +41,50 @@ pub fn write_nifti_u8(
 /// # Errors
 /// As [`write_nifti_u8`].
 pub fn write_nifti_i16(path: &Path, geometry: &Geometry, hu: &[i16], layout: Layout) -> Result<()> {
-    const DT_INT16: i16 = 4;
     write(path, geometry, layout, DT_INT16, hu, |v| v.to_le_bytes())
 }
+
+/// As [`write_nifti_i16`], from slices that `read` hands over by runs of at most `at_once`, (slices, rows, columns), in the
+/// order in which they are written.
+///
+/// # Errors
+/// As [`write_nifti_i16`], and what `read` says; then nothing is written.
+pub fn write_nifti_slices(
+    path: &Path,
+    geometry: &Geometry,
+    layout: Layout,
+    at_once: usize,
+    mut read: impl FnMut(Range<usize>) -> Result<Vec<i16>>,
+) -> Result<()> {
+    let grid = DiskGrid::new(geometry, layout);
+    let header = grid.header(path, DT_INT16, 2)?;
+    let at_once = at_once.max(1);
+    let mut failed = None;
+    let written = to_file(path, |file| {
+        file.write_all(&header)?;
+        for start in (0..geometry.slices).step_by(at_once) {
+            let end = (start + at_once).min(geometry.slices);
+            let run = match grid.flip_slices {
+                true => geometry.slices - end..geometry.slices - start,
+                false => start..end,
+            };
+            let voxels = read(run.clone()).and_then(|voxels| {
+                let expected = run.len() * geometry.rows * geometry.cols;
+                counted(path, voxels.len(), expected).map(|()| voxels)
+            });
+            let voxels = voxels.map_err(|error| {
+                failed = Some(error);
+                io::Error::other("its voxels could not be read")
+            })?;
+            grid.write_voxels(file, &voxels, |v| v.to_le_bytes())?;
+        }
+        Ok(())
+    });
+    failed.map_or(written, Err)
+}
+
+const DT_UINT8: i16 = 2;
+const DT_INT16: i16 = 4;
 
 fn write<T, const BYTES: usize>(
     path: &Path,
@@ -53,36 +94,36 @@ fn write<T, const BYTES: usize>(
     voxels: &[T],
     to_bytes: impl Fn(&T) -> [u8; BYTES],
 ) -> Result<()> {
-    if voxels.len() != geometry.voxels() {
-        return Err(DataError::VoxelCount {
-            path: path.to_path_buf(),
-            found: voxels.len(),
-            expected: geometry.voxels(),
-        });
-    }
+    counted(path, voxels.len(), geometry.voxels())?;
     let grid = DiskGrid::new(geometry, layout);
     let header = grid.header(path, datatype, BYTES)?;
-    let [cols, rows, slices] = grid.shape;
-    let mut body = Vec::with_capacity(header.len() + voxels.len() * BYTES);
-    body.extend_from_slice(&header);
-    for k in 0..slices {
-        let slice = if grid.flip_slices { slices - 1 - k } else { k };
-        for j in 0..rows {
-            let row = if grid.flip_rows { rows - 1 - j } else { j };
-            let start = (slice * rows + row) * cols;
-            for voxel in &voxels[start..start + cols] {
-                body.extend_from_slice(&to_bytes(voxel));
-            }
-        }
+    to_file(path, |file| {
+        file.write_all(&header)?;
+        grid.write_voxels(file, voxels, to_bytes)
+    })
+}
+
+fn counted(path: &Path, found: usize, expected: usize) -> Result<()> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(DataError::VoxelCount {
+            path: path.to_path_buf(),
+            found,
+            expected,
+        }),
     }
+}
+
+/// Lets `write` fill the file, compressed where its name ends in .gz.
+fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let compressed = path.extension() == Some(OsStr::new("gz"));
-    atomic_file::replace(path, |file| -> io::Result<()> {
+    atomic_file::replace(path, |file| {
         if compressed {
             let mut encoder = GzEncoder::new(file, Compression::fast());
-            encoder.write_all(&body)?;
+            write(&mut encoder)?;
             encoder.finish().map(drop)
         } else {
-            file.write_all(&body)
+            write(file)
         }
     })
 }
@@ -122,6 +163,29 @@ impl DiskGrid {
             flip_slices,
             affine: geometry.voxel_to_ras().after(&to_study),
         }
+    }
+
+    /// Writes a run of whole slices of the study in the order of the file.
+    fn write_voxels<T, const BYTES: usize>(
+        &self,
+        file: &mut dyn Write,
+        voxels: &[T],
+        to_bytes: impl Fn(&T) -> [u8; BYTES],
+    ) -> io::Result<()> {
+        let [cols, rows, _] = self.shape;
+        let slices = voxels.len() / (cols * rows).max(1);
+        let mut bytes = Vec::with_capacity(cols * rows * BYTES);
+        for k in 0..slices {
+            let slice = if self.flip_slices { slices - 1 - k } else { k };
+            for j in 0..rows {
+                let row = if self.flip_rows { rows - 1 - j } else { j };
+                let start = (slice * rows + row) * cols;
+                bytes.extend(voxels[start..start + cols].iter().flat_map(&to_bytes));
+            }
+            file.write_all(&bytes)?;
+            bytes.clear();
+        }
+        Ok(())
     }
 
     /// The 348 bytes of nifti1.h and the four that say that no extension follows.

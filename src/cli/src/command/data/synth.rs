@@ -1,23 +1,12 @@
-//! `spinectl data`: data sets. `synth` makes a phantom one.
+//! `spinectl data synth`: makes a phantom data set.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use data::phantom::{SynthOptions, synthesize};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::Progress;
 use crate::{exit, output, units};
-
-/// Between two lines of progress where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(2);
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    Synth(Synth),
-}
 
 /// Make a phantom data set in Kaggle's layout: synthetic neck CTs, some of them fractured
 #[derive(Debug, Args)]
@@ -26,7 +15,7 @@ Example:
   spinectl data synth --out phantom --studies 48 --slices 64 --size 128 --seed 1
 
 Equal options give equal bytes. Interrupted, the same command completes the data set.")]
-pub struct Synth {
+pub struct Arguments {
     /// The data set's folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -52,12 +41,7 @@ pub struct Synth {
     json: bool,
 }
 
-pub fn run(command: &Command) -> anyhow::Result<u8> {
-    let Command::Synth(arguments) = command;
-    synth(arguments)
-}
-
-fn synth(arguments: &Synth) -> anyhow::Result<u8> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let options = SynthOptions {
         out: arguments.out.clone(),
         studies: arguments.studies,
@@ -87,45 +71,4 @@ fn synth(arguments: &Synth) -> anyhow::Result<u8> {
         summary.boxes
     ))?;
     Ok(exit::DONE)
-}
-
-/// Studies done, on a terminal as a bar, elsewhere as a line now and then. Told from any thread.
-enum Progress {
-    Bar(ProgressBar),
-    Lines(Mutex<Instant>),
-}
-
-impl Progress {
-    fn new() -> Self {
-        if !io::stderr().is_terminal() {
-            return Progress::Lines(Mutex::new(Instant::now()));
-        }
-        let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("studies {bar:30.cyan} {pos}/{len}  {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Progress::Bar(bar)
-    }
-
-    fn at(&self, done: usize, total: usize) {
-        match self {
-            Progress::Bar(bar) => {
-                bar.set_length(total as u64);
-                // Threads may tell their numbers out of order.
-                bar.update(|state| state.set_pos(state.pos().max(done as u64)));
-            }
-            Progress::Lines(last) => {
-                let Ok(mut last) = last.lock() else { return };
-                if last.elapsed() >= LINE_EVERY {
-                    *last = Instant::now();
-                    output::say(&format!("studies {done}/{total}"));
-                }
-            }
-        }
-    }
-
-    fn end(&self) {
-        if let Progress::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
-    }
 }

@@ -1,0 +1,349 @@
+//! The slices of a folder as one volume: which of them make it, and in what order.
+//!
+//! Order and validity come from ImagePositionPatient and ImageOrientationPatient alone; names and InstanceNumber play no
+//! part. What can be handled without a doubt about the result is handled, and noted; the rest is refused with the files
+//! named. The bounds are in `docs/decisions/0019-what-makes-a-series-a-volume.md`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::finding::{Finding, FindingKind, name, names};
+use super::folder::{FoundSlice, slice_number};
+use super::steps;
+use crate::dicom::{self, SliceHeader, directions};
+use crate::error::{DataError, Result};
+use crate::geometry::{Geometry, cross, dot};
+use crate::study::StudyUid;
+
+/// A series in order.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub(super) study: StudyUid,
+    /// Head first.
+    pub(super) slices: Vec<FoundSlice>,
+    pub(super) slice_numbers: Vec<u32>,
+    pub(super) depths: Vec<f64>,
+    pub(super) geometry: Geometry,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Slices closer than this are two of the same place; the thinnest CT slices are 0.2 mm apart.
+const SAME_POSITION_MM: f64 = 0.01;
+/// Rounding that files of one series show: in direction cosines, and relative to PixelSpacing.
+const ROUNDING: f64 = 1e-3;
+/// Pixels of a slice beyond which it is none of a scanner's.
+const LARGEST_SLICE: usize = 4096 * 4096;
+/// Slices whose normal is further than 45 degrees from head-feet are not axial.
+const AXIAL_COSINE: f64 = std::f64::consts::FRAC_1_SQRT_2;
+
+/// Orders `found`, the slices in `dir`, into a volume.
+///
+/// # Errors
+/// [`DataError::Study`], [`DataError::MixedSlices`], [`DataError::Dicom`], and what reading the pixels of two slices at one
+/// place says.
+pub(super) fn order(dir: &Path, found: Vec<FoundSlice>) -> Result<Series> {
+    let mut findings = Vec::new();
+    let (localizers, slices): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|slice| slice.header.localizer);
+    if !localizers.is_empty() {
+        let message = format!(
+            "scout views are left out: {}",
+            names(localizers.iter().map(|slice| &*slice.file))
+        );
+        findings.push(Finding::new(FindingKind::Localizer, message));
+    }
+    let [first, ..] = slices.as_slice() else {
+        let problem = match localizers.len() {
+            0 => "holds no slice".into(),
+            n => format!("holds no slice but {n} scout view(s)"),
+        };
+        return Err(incomplete(dir, problem));
+    };
+
+    one_series(&slices)?;
+    for other in &slices {
+        one_grid(first, other)?;
+    }
+    let template = first.header.clone();
+    let normal = towards_feet(first)?;
+    let mut ordered: Vec<(f64, FoundSlice)> = slices
+        .into_iter()
+        .map(|slice| (dot(slice.header.position, normal), slice))
+        .collect();
+    // Stable, so that of two at one place the first one stays.
+    ordered.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let ordered = without_duplicates(ordered, &mut findings)?;
+    findings.extend(repeated_uids(&ordered));
+
+    let (Some((top, head)), Some((_, feet)), 2..) =
+        (ordered.first(), ordered.last(), ordered.len())
+    else {
+        let problem = "holds one slice only, which is no volume".into();
+        return Err(incomplete(dir, problem));
+    };
+    let (origin, last) = (head.header.position, feet.header.position);
+    let count = ordered.len() as f64 - 1.0;
+    let [row, col] = directions(&template.orientation);
+    let geometry = Geometry {
+        origin,
+        row,
+        col,
+        spacing: template.pixel_spacing,
+        step: std::array::from_fn(|i| (last[i] - origin[i]) / count),
+        rows: template.rows,
+        cols: template.cols,
+        slices: ordered.len(),
+    };
+    let depths: Vec<f64> = ordered.iter().map(|slice| slice.0 - top).collect();
+    let slices: Vec<FoundSlice> = ordered.into_iter().map(|slice| slice.1).collect();
+    findings.extend(steps::check(&slices, &depths, &geometry, normal)?);
+    findings.extend(looks(&geometry, normal));
+
+    Ok(Series {
+        study: template.study,
+        slice_numbers: slice_numbers(&slices),
+        slices,
+        depths,
+        geometry,
+        findings,
+    })
+}
+
+/// What may surprise in a geometry, of a DICOM series or a NIfTI volume. `normal` points to the feet.
+pub(super) fn looks(geometry: &Geometry, normal: [f64; 3]) -> Vec<Finding> {
+    /// A neck of 15 cm in slices of 5 mm.
+    const FEW: usize = 30;
+    /// Beyond the usual tilt of a head's slices.
+    const OBLIQUE_DEGREES: f64 = 10.0;
+
+    let mut findings = Vec::new();
+    let mut add = |kind, message: String| findings.push(Finding::new(kind, message));
+    let tilt = (-normal[2]).clamp(-1.0, 1.0).acos().to_degrees();
+    if tilt > OBLIQUE_DEGREES {
+        add(
+            FindingKind::Oblique,
+            format!("slices are {tilt:.1} degrees off the axial plane"),
+        );
+    }
+    let (to_left, to_back) = (geometry.row[0], geometry.col[1]);
+    let mirrored = dot(cross(geometry.row, geometry.col), normal) > 0.0;
+    if to_left < AXIAL_COSINE || to_back < AXIAL_COSINE || mirrored {
+        add(
+            FindingKind::Turned,
+            format!(
+                "slices are {}: their rows run to {}, their columns to {}, not to the patient's left and back",
+                if mirrored { "mirrored" } else { "turned" },
+                towards(geometry.row),
+                towards(geometry.col),
+            ),
+        );
+    }
+    let [between_rows, between_columns] = geometry.spacing;
+    if (between_rows - between_columns).abs() > 1e-3 * between_columns {
+        add(
+            FindingKind::NonSquarePixels,
+            format!("pixels are {between_rows} mm high and {between_columns} mm wide"),
+        );
+    }
+    if geometry.slices < FEW {
+        add(
+            FindingKind::FewSlices,
+            format!(
+                "the study has {} slices, and a neck has {FEW} or more",
+                geometry.slices
+            ),
+        );
+    }
+    findings
+}
+
+/// The side of the patient to which a vector (LPS) mostly points.
+fn towards(vector: [f64; 3]) -> &'static str {
+    let sides = [["left", "right"], ["back", "front"], ["head", "feet"]];
+    let along = (0..3).fold(0, |best, i| match vector[i].abs() > vector[best].abs() {
+        true => i,
+        false => best,
+    });
+    sides[along][usize::from(vector[along] < 0.0)]
+}
+
+/// The unit normal of the slices that points to the feet.
+fn towards_feet(slice: &FoundSlice) -> Result<[f64; 3]> {
+    let [row, col] = directions(&slice.header.orientation);
+    let normal = cross(row, col);
+    let length = dot(normal, normal).sqrt();
+    let down = if normal[2] > 0.0 { -length } else { length };
+    let normal = normal.map(|v| v / down);
+    if -normal[2] >= AXIAL_COSINE {
+        return Ok(normal);
+    }
+    Err(DataError::Dicom {
+        path: slice.file.to_path_buf(),
+        attribute: "ImageOrientationPatient",
+        problem: format!(
+            "is {:?}, that of a coronal or sagittal slice",
+            slice.header.orientation
+        ),
+        remedy: "put the axial series there instead",
+    })
+}
+
+fn incomplete(dir: &Path, problem: String) -> DataError {
+    DataError::Study {
+        path: dir.to_path_buf(),
+        problem,
+        remedy: "complete the series, or take the study out of the table",
+    }
+}
+
+/// Refuses slices of several series, with their number in each of the two largest.
+fn one_series(slices: &[FoundSlice]) -> Result<()> {
+    let mut series: BTreeMap<(&StudyUid, &str), Vec<&FoundSlice>> = BTreeMap::new();
+    for slice in slices {
+        let key = (&slice.header.study, slice.header.series.as_str());
+        series.entry(key).or_default().push(slice);
+    }
+    let mut series: Vec<_> = series.into_iter().collect();
+    series.sort_by_key(|(_, slices)| std::cmp::Reverse(slices.len()));
+    let [(first_uid, first), (second_uid, second), ..] = series.as_slice() else {
+        return Ok(());
+    };
+    let (attribute, first_value, second_value) = match first_uid.0 == second_uid.0 {
+        true => ("SeriesInstanceUID", first_uid.1, second_uid.1),
+        false => (
+            "StudyInstanceUID",
+            first_uid.0.as_str(),
+            second_uid.0.as_str(),
+        ),
+    };
+    let counted = |value, slices: &[&FoundSlice]| format!("{value} ({} slices)", slices.len());
+    Err(mixed(
+        attribute,
+        (first[0], counted(first_value, first)),
+        (second[0], counted(second_value, second)),
+    ))
+}
+
+/// Checks that two slices have one matrix, spacing and orientation, and that the matrix is one of a scanner's.
+fn one_grid(first: &FoundSlice, second: &FoundSlice) -> Result<()> {
+    let (a, b) = (&first.header, &second.header);
+    if b.rows.saturating_mul(b.cols) > LARGEST_SLICE {
+        return Err(DataError::Dicom {
+            path: second.file.to_path_buf(),
+            attribute: "Rows x Columns",
+            problem: format!("is {} x {}, beyond 4096 x 4096 in all", b.rows, b.cols),
+            remedy: "export the study again as CT images, or leave it out",
+        });
+    }
+    let size = |s: &SliceHeader| format!("{} x {}", s.rows, s.cols);
+    let differs = |a: &[f64], b: &[f64], by: f64| a.iter().zip(b).any(|(a, b)| (a - b).abs() > by);
+    let spacing_rounding = ROUNDING * a.pixel_spacing[0];
+    let (attribute, show): (_, fn(&SliceHeader) -> String) = if (a.rows, a.cols) != (b.rows, b.cols)
+    {
+        ("Rows x Columns", size)
+    } else if differs(&a.orientation, &b.orientation, ROUNDING) {
+        ("ImageOrientationPatient", |s| {
+            format!("{:?}", s.orientation)
+        })
+    } else if differs(&a.pixel_spacing, &b.pixel_spacing, spacing_rounding) {
+        ("PixelSpacing", |s| format!("{:?}", s.pixel_spacing))
+    } else {
+        return Ok(());
+    };
+    Err(mixed(attribute, (first, show(a)), (second, show(b))))
+}
+
+fn mixed(
+    attribute: &'static str,
+    first: (&FoundSlice, String),
+    second: (&FoundSlice, String),
+) -> DataError {
+    DataError::MixedSlices {
+        first: first.0.file.to_path_buf(),
+        second: second.0.file.to_path_buf(),
+        attribute,
+        first_value: first.1,
+        second_value: second.1,
+    }
+}
+
+/// Leaves out slices that repeat their neighbour; refuses two different ones at one depth.
+fn without_duplicates(
+    ordered: Vec<(f64, FoundSlice)>,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<(f64, FoundSlice)>> {
+    let mut kept: Vec<(f64, FoundSlice)> = Vec::with_capacity(ordered.len());
+    let mut dropped = Vec::new();
+    for (depth, slice) in ordered {
+        let Some((before, earlier)) = kept
+            .last()
+            .filter(|(before, _)| depth - before < SAME_POSITION_MM)
+        else {
+            kept.push((depth, slice));
+            continue;
+        };
+        debug_assert!(*before <= depth);
+        let between: [f64; 3] =
+            std::array::from_fn(|i| slice.header.position[i] - earlier.header.position[i]);
+        let difference = match dot(between, between).sqrt() < SAME_POSITION_MM {
+            true if pixels(earlier)? == pixels(&slice)? => {
+                dropped.push((slice.file, earlier.file.clone()));
+                continue;
+            }
+            true => "the same place, other pixels",
+            false => "the same depth, another place",
+        };
+        return Err(mixed(
+            "ImagePositionPatient",
+            (earlier, format!("{:?}", earlier.header.position)),
+            (
+                &slice,
+                format!("{:?} ({difference})", slice.header.position),
+            ),
+        ));
+    }
+    if let [(file, earlier), ..] = dropped.as_slice() {
+        let message = format!(
+            "slices that are there twice are left out: {} ({} has the pixels and the place of {})",
+            names(dropped.iter().map(|pair| &*pair.0)),
+            name(file),
+            name(earlier),
+        );
+        findings.push(Finding::new(FindingKind::Duplicate, message));
+    }
+    Ok(kept)
+}
+
+/// The HU of one slice, which is the only one of its kind that is asked for.
+fn pixels(slice: &FoundSlice) -> Result<Vec<Vec<i16>>> {
+    let frames = dicom::read_frames(&slice.file, &[slice.header.frame])?;
+    Ok(frames.into_iter().map(|frame| frame.hu).collect())
+}
+
+/// Different slices of one UID: a careless anonymiser's work, and no harm to a geometry.
+fn repeated_uids(ordered: &[(f64, FoundSlice)]) -> Option<Finding> {
+    let mut files: BTreeMap<(&str, usize), &Path> = BTreeMap::new();
+    let mut pairs = ordered.iter().filter_map(|(_, slice)| {
+        let key = (slice.header.instance.as_str(), slice.header.frame);
+        let earlier = files.insert(key, &slice.file)?;
+        (!key.0.is_empty()).then_some((earlier, &*slice.file))
+    });
+    let (first, second) = pairs.next()?;
+    let more = pairs.count();
+    let message = format!(
+        "{} and {} have one SOPInstanceUID and different places ({more} more pairs); both are kept",
+        name(first),
+        name(second),
+    );
+    Some(Finding::new(FindingKind::RepeatedUid, message))
+}
+
+/// The `<n>` of each `<n>.dcm` where all slices are files of such names, and else 1, 2, ... from the head.
+fn slice_numbers(slices: &[FoundSlice]) -> Vec<u32> {
+    let by_name = slices.iter().map(|slice| slice_number(&slice.file));
+    let by_name = by_name.collect::<Option<Vec<u32>>>().filter(|numbers| {
+        let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
+        distinct.len() == numbers.len()
+    });
+    by_name.unwrap_or_else(|| (1..).take(slices.len()).collect())
+}
