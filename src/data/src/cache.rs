@@ -72,7 +72,7 @@ struct Warnings {
 
 /// A stack from the cache, or in memory where it could not be kept.
 #[derive(Debug)]
-pub(crate) enum Made {
+pub(crate) enum Obtained {
     Found(Entry),
     Made(Entry),
     InMemory(Vec<u8>),
@@ -140,14 +140,14 @@ impl Cache {
     ) -> Result<Stack> {
         let (numbers, side) = (header.slice_numbers.clone(), appearance.side);
         match self.find_or_make(header, crop, appearance, false)? {
-            Made::Found(entry) | Made::Made(entry) => Ok(Stack::cached(
+            Obtained::Found(entry) | Obtained::Made(entry) => Ok(Stack::cached(
                 entry,
                 Arc::clone(self),
                 header,
                 crop,
                 appearance,
             )),
-            Made::InMemory(pixels) => Ok(Stack::in_memory(pixels, numbers, side)),
+            Obtained::InMemory(pixels) => Ok(Stack::in_memory(pixels, numbers, side)),
         }
     }
 
@@ -162,9 +162,9 @@ impl Cache {
         appearance: Appearance,
     ) -> Result<Outcome> {
         Ok(match self.find_or_make(header, crop, appearance, false)? {
-            Made::Found(entry) => Outcome::Found { bytes: entry.bytes },
-            Made::Made(entry) => Outcome::Made { bytes: entry.bytes },
-            Made::InMemory(_) => Outcome::NotKept,
+            Obtained::Found(entry) => Outcome::Found { bytes: entry.bytes },
+            Obtained::Made(entry) => Outcome::Made { bytes: entry.bytes },
+            Obtained::InMemory(_) => Outcome::NotKept,
         })
     }
 
@@ -286,20 +286,20 @@ impl Cache {
         crop: Option<[f64; 4]>,
         appearance: Appearance,
         suspect: bool,
-    ) -> Result<Made> {
+    ) -> Result<Obtained> {
         let source = self.source(header)?;
         let key = Key::stack(&source.content, &header.slice_numbers, crop, &appearance);
         let side = appearance.side;
         let layout = source.layout(Kind::Stack, side, side);
         if !suspect && let Ok(Some(entry)) = self.find(&key, &layout, header) {
-            return Ok(Made::Found(entry));
+            return Ok(Obtained::Found(entry));
         }
         let begun = self
             .folder
             .lock_name(&key.name())
             .and_then(|lock| Ok((lock, self.find_or_remove(&key, &layout, header, suspect)?)));
         let lock = match begun {
-            Ok((_, Some(entry))) => return Ok(Made::Found(entry)),
+            Ok((_, Some(entry))) => return Ok(Obtained::Found(entry)),
             Ok((lock, None)) => Some(lock),
             Err(error) => {
                 self.cannot_write(&error);
@@ -319,10 +319,10 @@ impl Cache {
                     .try_for_each(|(index, slice)| write(index, slice))
             };
             if let Some(entry) = self.keep(&source, &key, layout, fill)? {
-                return Ok(Made::Made(entry));
+                return Ok(Obtained::Made(entry));
             }
         }
-        Ok(Made::InMemory(pixels))
+        Ok(Obtained::InMemory(pixels))
     }
 
     /// The entry of the study's HU, and whether it was made just now; none where it cannot be kept.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::cache::{Cache, Entry, Made};
+use crate::cache::{Cache, Entry, Obtained};
 use crate::error::{DataError, Result};
 use crate::image::{PixelBox, Resize, Window};
 use crate::study::StudyUid;
@@ -184,8 +184,8 @@ impl CachedPixels {
         } = self;
         *place = if in_cache {
             match self.cache.find_or_make(header, *crop, *appearance, true)? {
-                Made::Found(entry) | Made::Made(entry) => Place::Entry(Arc::new(entry)),
-                Made::InMemory(pixels) => Place::Memory(Arc::new(pixels)),
+                Obtained::Found(entry) | Obtained::Made(entry) => Place::Entry(Arc::new(entry)),
+                Obtained::InMemory(pixels) => Place::Memory(Arc::new(pixels)),
             }
         } else {
             Place::Memory(Arc::new(read_pixels(header, *crop, *appearance)?))

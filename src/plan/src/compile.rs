@@ -424,7 +424,7 @@ mod tests {
         );
         assert_eq!(
             plan(&[]).unwrap().hash,
-            plan(&["data.cache.dir=c", "data.cache.compress=false"])
+            plan(&["data.cache.dir=c", "data.cache.compress=true"])
                 .unwrap()
                 .hash
         );

@@ -71,7 +71,7 @@ pub struct Cache {
     pub dir: Option<PathBuf>,
     /// Gigabytes (10^9 bytes) that it may take; then what was not used for longest goes.
     pub limit_gb: u64,
-    /// Whether new entries are compressed.
+    /// Whether new entries are compressed: a fifth to a half smaller, and slower to read.
     pub compress: bool,
     /// Whether volumes as decoded are kept beside the cropped and resized slices.
     pub volumes: bool,
@@ -82,7 +82,7 @@ impl Default for Cache {
         Cache {
             dir: None,
             limit_gb: 100,
-            compress: true,
+            compress: false,
             volumes: false,
         }
     }
