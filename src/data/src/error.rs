@@ -266,6 +266,30 @@ pub enum DataError {
         remedy: &'static str,
     },
 
+    /// A folder cannot be used as a cache.
+    #[error("cannot use {path} as a cache: {problem}; {remedy}")]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// What is in the way.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// Pixels of a stack were asked for with a buffer of another size.
+    #[error(
+        "{slices} slices of {side} x {side} pixels do not fit a buffer of {found} bytes; give one of just that size"
+    )]
+    StackBuffer {
+        /// Slices asked for.
+        slices: usize,
+        /// Side of a slice, pixels.
+        side: usize,
+        /// Bytes of the buffer.
+        found: usize,
+    },
+
     /// An option of the phantom generator is out of range.
     #[error("cannot make a phantom data set with {option} = {found}: expected {expected}")]
     PhantomOption {

@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod augment;
+pub mod cache;
 pub mod check;
 pub mod csv_table;
 pub mod data_set;

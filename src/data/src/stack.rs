@@ -1,44 +1,196 @@
-//! The slices of a study as the networks take them: cropped, resized, windowed to 8 bits; kept in memory within a limit.
+//! The slices of a study as the networks take them: cropped, resized, windowed to 8 bits; in memory within a limit, or in
+//! the cache on disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::error::Result;
+use crate::cache::{Cache, Entry, Obtained};
+use crate::error::{DataError, Result};
 use crate::image::{PixelBox, Resize, Window};
 use crate::study::StudyUid;
 use crate::volume::{StudyHeader, find_study};
 
-/// 8-bit slices of one study, head first.
-#[derive(Debug, PartialEq, Eq)]
+/// 8-bit slices of one study, head first: (slices, side, side).
+#[derive(Debug)]
 pub struct Stack {
-    /// (slices, side, side)
-    pub pixels: Vec<u8>,
     /// The `<n>` of each slice's `<n>.dcm`.
     pub slice_numbers: Vec<u32>,
     pub side: usize,
+    pixels: Pixels,
+}
+
+#[derive(Debug)]
+enum Pixels {
+    Memory(Vec<u8>),
+    Cached(Box<CachedPixels>),
+}
+
+/// Pixels in the cache, and how to have them again should they be gone or damaged there.
+#[derive(Debug)]
+struct CachedPixels {
+    /// Replaced when it could not be read.
+    place: RwLock<Place>,
+    cache: Arc<Cache>,
+    header: StudyHeader,
+    crop: Option<[f64; 4]>,
+    appearance: Appearance,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Entry(Arc<Entry>),
+    Memory(Arc<Vec<u8>>),
 }
 
 impl Stack {
+    /// `pixels`: (slices, side, side).
+    pub fn in_memory(pixels: Vec<u8>, slice_numbers: Vec<u32>, side: usize) -> Self {
+        Stack {
+            slice_numbers,
+            side,
+            pixels: Pixels::Memory(pixels),
+        }
+    }
+
+    pub(crate) fn cached(
+        entry: Entry,
+        cache: Arc<Cache>,
+        header: &StudyHeader,
+        crop: Option<[f64; 4]>,
+        appearance: Appearance,
+    ) -> Self {
+        Stack {
+            slice_numbers: header.slice_numbers.clone(),
+            side: appearance.side,
+            pixels: Pixels::Cached(Box::new(CachedPixels {
+                place: RwLock::new(Place::Entry(Arc::new(entry))),
+                cache,
+                header: header.clone(),
+                crop,
+                appearance,
+            })),
+        }
+    }
+
     pub fn slices(&self) -> usize {
         self.slice_numbers.len()
     }
 
-    /// Slice `index`, cut to the ends of the study: (side, side). An image at the edge of a study sees its last slice
-    /// twice.
-    pub fn slice(&self, index: isize) -> &[u8] {
-        let last = self.slices().saturating_sub(1);
-        let index = usize::try_from(index).unwrap_or(0).min(last);
+    /// Reads the slices `from..to`, cut to the ends of the study one by one, into `out`: (to - from, side, side). An image
+    /// at the edge of a study sees its last slice twice.
+    ///
+    /// # Errors
+    /// [`DataError::StackBuffer`] where `out` has another size. Pixels that the cache has lost are read from the study's
+    /// files; what that says.
+    pub fn read(&self, from: isize, to: isize, out: &mut [u8]) -> Result<()> {
         let area = self.side * self.side;
-        &self.pixels[index * area..(index + 1) * area]
+        let asked = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+        if self.slices() == 0 || asked.checked_mul(area) != Some(out.len()) {
+            return Err(DataError::StackBuffer {
+                slices: asked,
+                side: self.side,
+                found: out.len(),
+            });
+        }
+        let last = self.slices() - 1;
+        let indices = (from..to).map(|index| usize::try_from(index).unwrap_or(0).min(last));
+        match &self.pixels {
+            Pixels::Memory(pixels) => copy(pixels, area, indices, out),
+            Pixels::Cached(cached) => cached.read(area, indices, out)?,
+        }
+        Ok(())
     }
 
-    /// The slices `from..to`, cut to the ends of the study one by one: (to - from, side, side).
-    pub fn slices_between(&self, from: isize, to: isize) -> Vec<u8> {
-        (from..to)
-            .flat_map(|index| self.slice(index))
-            .copied()
-            .collect()
+    /// [`Stack::read`] into a new buffer.
+    pub fn slices_between(&self, from: isize, to: isize) -> Result<Vec<u8>> {
+        let asked = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+        let mut pixels = vec![0; asked * self.side * self.side];
+        self.read(from, to, &mut pixels)?;
+        Ok(pixels)
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.pixels {
+            Pixels::Memory(pixels) => pixels.len(),
+            // While another thread finds a new place for it, it takes none.
+            Pixels::Cached(cached) => match cached.place.try_read().as_deref() {
+                Ok(Place::Entry(entry)) => entry.memory_bytes(),
+                Ok(Place::Memory(pixels)) => pixels.len(),
+                Err(_) => 0,
+            },
+        }
+    }
+}
+
+fn copy(pixels: &[u8], area: usize, indices: impl Iterator<Item = usize>, out: &mut [u8]) {
+    for (index, out) in indices.zip(out.chunks_exact_mut(area.max(1))) {
+        out.copy_from_slice(&pixels[index * area..(index + 1) * area]);
+    }
+}
+
+/// How often an entry is looked for again before its study is read into memory: one that vanishes as often is removed
+/// as fast as it is made, because the cache's limit is too small.
+const ATTEMPTS: usize = 2;
+
+impl CachedPixels {
+    fn place(&self) -> Place {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        place.clone()
+    }
+
+    fn read(
+        &self,
+        area: usize,
+        indices: impl Iterator<Item = usize> + Clone,
+        out: &mut [u8],
+    ) -> Result<()> {
+        for attempt in 0.. {
+            let entry = match self.place() {
+                Place::Entry(entry) => entry,
+                Place::Memory(pixels) => {
+                    copy(&pixels, area, indices, out);
+                    return Ok(());
+                }
+            };
+            let read = entry.reader().and_then(|mut reader| {
+                let mut out = out.chunks_exact_mut(area.max(1));
+                indices
+                    .clone()
+                    .zip(&mut out)
+                    .try_for_each(|(index, out)| reader.slice(index, out))
+            });
+            match read {
+                Ok(()) => return Ok(()),
+                Err(_) => self.replace(&entry, attempt < ATTEMPTS)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts another in the place of an entry that could not be read, unless another thread has done so.
+    fn replace(&self, lost: &Arc<Entry>, in_cache: bool) -> Result<()> {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        match &*place {
+            Place::Entry(entry) if Arc::ptr_eq(entry, lost) => {}
+            _ => return Ok(()),
+        }
+        let Self {
+            header,
+            crop,
+            appearance,
+            ..
+        } = self;
+        *place = if in_cache {
+            match self.cache.find_or_make(header, *crop, *appearance, true)? {
+                Obtained::Found(entry) | Obtained::Made(entry) => Place::Entry(Arc::new(entry)),
+                Obtained::InMemory(pixels) => Place::Memory(Arc::new(pixels)),
+            }
+        } else {
+            Place::Memory(Arc::new(read_pixels(header, *crop, *appearance)?))
+        };
+        Ok(())
     }
 }
 
@@ -75,43 +227,72 @@ pub fn read_stack(
     crop: Option<[f64; 4]>,
     appearance: Appearance,
 ) -> Result<Stack> {
-    let (rows, cols) = (header.geometry.rows, header.geometry.cols);
-    let slices = header.slice_numbers.len();
-    let crop = crop.map_or(PixelBox::whole(rows, cols), |bounds| {
-        squared(bounds, rows, cols)
-    });
-    let side = appearance.side;
-    let resize = Resize::new(crop, side, side);
-    let mut pixels = vec![0; slices * side * side];
-    let mut hu = vec![0.0; side * side];
-    for (index, out) in pixels.chunks_exact_mut((side * side).max(1)).enumerate() {
-        // One slice at a time: a study of 1,000 slices of 512 x 512 is 0.5 GB of HU.
-        let slice = header.read_slices(index..index + 1)?;
-        resize.apply(&slice, cols, &mut hu)?;
-        appearance.window.apply(&hu, out);
-    }
-    Ok(Stack {
+    let pixels = read_pixels(header, crop, appearance)?;
+    Ok(Stack::in_memory(
         pixels,
-        slice_numbers: header.slice_numbers.clone(),
-        side,
+        header.slice_numbers.clone(),
+        appearance.side,
+    ))
+}
+
+fn read_pixels(
+    header: &StudyHeader,
+    crop: Option<[f64; 4]>,
+    appearance: Appearance,
+) -> Result<Vec<u8>> {
+    // One slice at a time: a study of 1,000 slices of 512 x 512 is 0.5 GB of HU.
+    let all = 0..header.slice_numbers.len();
+    resized_slices(header, crop, appearance, |visit| {
+        header.for_each_slice(all, visit)
     })
 }
 
+/// Takes each slice's HU from `for_each`, in any order; the pixels of all, (slices, side, side).
+pub(crate) fn resized_slices(
+    header: &StudyHeader,
+    crop: Option<[f64; 4]>,
+    appearance: Appearance,
+    for_each: impl FnOnce(&mut dyn FnMut(usize, &[i16]) -> Result<()>) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let (rows, cols) = (header.geometry.rows, header.geometry.cols);
+    let crop = crop.map_or(PixelBox::whole(rows, cols), |bounds| {
+        squared(bounds, rows, cols)
+    });
+    let area = appearance.side * appearance.side;
+    let resize = Resize::new(crop, appearance.side, appearance.side);
+    let mut resized = vec![0.0; area];
+    let mut pixels = vec![0; header.slice_numbers.len() * area];
+    for_each(&mut |index, hu| {
+        resize.apply(hu, cols, &mut resized)?;
+        if let Some(out) = pixels.get_mut(index * area..(index + 1) * area) {
+            appearance.window.apply(&resized, out);
+        }
+        Ok(())
+    })?;
+    Ok(pixels)
+}
+
 /// Studies by identifier, read on first use; the least recently used ones are dropped beyond `limit` bytes.
+///
+/// With a cache, pixels stay on disk, and what is held is a few kilobytes a study.
 pub struct Stacks {
     images: PathBuf,
     appearance: Appearance,
     crops: BTreeMap<StudyUid, [f64; 4]>,
     limit: usize,
+    cache: Option<Arc<Cache>>,
     held: Mutex<Held>,
+    reading: Mutex<BTreeMap<StudyUid, Arc<Reading>>>,
 }
+
+/// A study that a thread is reading: the others wait for the lock, and find the stack in it.
+type Reading = Mutex<Option<Arc<Stack>>>;
 
 #[derive(Default)]
 struct Held {
     stacks: BTreeMap<StudyUid, Arc<Stack>>,
     /// Least recently used first.
     order: VecDeque<StudyUid>,
-    bytes: usize,
 }
 
 impl Stacks {
@@ -127,7 +308,18 @@ impl Stacks {
             appearance,
             crops,
             limit,
+            cache: None,
             held: Mutex::default(),
+            reading: Mutex::default(),
+        }
+    }
+
+    /// The same over a cache.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<Cache>) -> Self {
+        Stacks {
+            cache: Some(cache),
+            ..self
         }
     }
 
@@ -136,21 +328,58 @@ impl Stacks {
         self.appearance.side * self.appearance.side
     }
 
-    /// The study's stack. Two threads that ask at once may both read it; they get equal ones.
+    /// The study's stack. Of threads that ask at once, one reads it and the others wait.
     pub fn get(&self, study: &StudyUid) -> Result<Arc<Stack>> {
-        if let Some(stack) = self.held(|held| held.find(study)) {
+        if let Some(stack) = lock(&self.held).find(study) {
+            return Ok(stack);
+        }
+        let reading = Arc::clone(lock(&self.reading).entry(study.clone()).or_default());
+        let mut read = lock(&reading);
+        if let Some(stack) = read.as_ref() {
+            return Ok(Arc::clone(stack));
+        }
+        let stack = self.read(study);
+        if let Ok(stack) = &stack {
+            *read = Some(Arc::clone(stack));
+            lock(&self.held).keep(study, stack, self.limit);
+        }
+        // Whoever asks from now on looks among the held ones, or reads anew.
+        let mut all = lock(&self.reading);
+        if all
+            .get(study)
+            .is_some_and(|other| Arc::ptr_eq(other, &reading))
+        {
+            all.remove(study);
+        }
+        stack
+    }
+
+    fn read(&self, study: &StudyUid) -> Result<Arc<Stack>> {
+        // A thread that asked a moment too late finds here what the one before it has read.
+        if let Some(stack) = lock(&self.held).find(study) {
             return Ok(stack);
         }
         let header = find_study(&self.images, study)?;
         let crop = self.crops.get(study).copied();
-        let stack = Arc::new(read_stack(&header, crop, self.appearance)?);
-        self.held(|held| held.keep(study, &stack, self.limit));
-        Ok(stack)
+        let stack = match &self.cache {
+            Some(cache) => cache.stack(&header, crop, self.appearance)?,
+            None => read_stack(&header, crop, self.appearance)?,
+        };
+        Ok(Arc::new(stack))
     }
 
-    fn held<T>(&self, use_it: impl FnOnce(&mut Held) -> T) -> T {
-        use_it(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What went wrong with the cache since this was last called, for the user.
+    pub fn warnings(&self) -> Vec<String> {
+        self.cache
+            .as_ref()
+            .map(|cache| cache.warnings())
+            .unwrap_or_default()
     }
+}
+
+/// What a thread that panicked left is whole: every change is made by one call.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Held {
@@ -162,18 +391,19 @@ impl Held {
     }
 
     fn keep(&mut self, study: &StudyUid, stack: &Arc<Stack>, limit: usize) {
-        if stack.pixels.len() > limit || self.stacks.contains_key(study) {
+        if stack.memory_bytes() > limit || self.stacks.contains_key(study) {
             return;
         }
-        self.bytes += stack.pixels.len();
         self.stacks.insert(study.clone(), Arc::clone(stack));
         self.order.push_back(study.clone());
-        while self.bytes > limit {
+        // Counted anew: a stack that lost its place in the cache has moved into memory.
+        let mut bytes: usize = self.stacks.values().map(|stack| stack.memory_bytes()).sum();
+        while bytes > limit {
             let Some(oldest) = self.order.pop_front() else {
                 return;
             };
             if let Some(dropped) = self.stacks.remove(&oldest) {
-                self.bytes -= dropped.pixels.len();
+                bytes = bytes.saturating_sub(dropped.memory_bytes());
             }
         }
     }
@@ -217,23 +447,19 @@ mod tests {
 
     #[test]
     fn a_stack_repeats_its_ends() {
-        let stack = Stack {
-            pixels: vec![1, 2, 3],
-            slice_numbers: vec![4, 5, 6],
-            side: 1,
-        };
-        assert_eq!(stack.slices_between(-1, 4), [1, 1, 2, 3, 3]);
+        let stack = Stack::in_memory(vec![1, 2, 3], vec![4, 5, 6], 1);
+        assert_eq!(stack.slices_between(-1, 4).unwrap(), [1, 1, 2, 3, 3]);
+        assert!(stack.read(0, 2, &mut [0; 3]).is_err());
+        assert!(
+            Stack::in_memory(vec![], vec![], 1)
+                .slices_between(0, 1)
+                .is_err()
+        );
     }
 
     #[test]
     fn what_was_used_last_stays() {
-        let stack = || {
-            Arc::new(Stack {
-                pixels: vec![0; 4],
-                slice_numbers: vec![1],
-                side: 2,
-            })
-        };
+        let stack = || Arc::new(Stack::in_memory(vec![0; 4], vec![1], 2));
         let uid = |n: u32| StudyUid::new(&format!("1.{n}")).unwrap();
         let mut held = Held::default();
         held.keep(&uid(1), &stack(), 8);
@@ -241,6 +467,6 @@ mod tests {
         assert!(held.find(&uid(1)).is_some());
         held.keep(&uid(3), &stack(), 8);
         assert!(held.find(&uid(2)).is_none() && held.find(&uid(1)).is_some());
-        assert_eq!(held.bytes, 8);
+        assert_eq!(held.stacks.len(), 2);
     }
 }

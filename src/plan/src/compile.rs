@@ -253,12 +253,13 @@ impl Graph<'_> {
             seed: u64,
             inputs: Vec<&'a str>,
         }
-        // Worker threads and memory change the speed, not the outcome; how much is checked beforehand, neither.
+        // Worker threads, memory and the cache change the speed, not the outcome; how much is checked beforehand, neither.
         let data = recipe::Data {
             workers: 0,
             memory_mb: 0,
             prefetch_mb: 0,
             check: recipe::Check::Headers,
+            cache: recipe::Cache::default(),
             ..self.recipe.data.clone()
         };
         // Other seeds are other jobs, and how often a model is evaluated does not change it.
@@ -420,6 +421,12 @@ mod tests {
         assert_eq!(
             plan(&[]).unwrap().hash,
             plan(&["data.workers=7"]).unwrap().hash
+        );
+        assert_eq!(
+            plan(&[]).unwrap().hash,
+            plan(&["data.cache.dir=c", "data.cache.compress=true"])
+                .unwrap()
+                .hash
         );
     }
 

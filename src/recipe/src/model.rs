@@ -58,6 +58,34 @@ pub struct Data {
     pub memory_mb: u64,
     /// Megabytes of samples that a rank's loader threads may be ahead of the training.
     pub prefetch_mb: u64,
+    #[serde(default)]
+    pub cache: Cache,
+}
+
+/// Decoded studies on disk, shared by all ranks and runs that name the same folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// The folder, relative to the one in which spinectl is started; no cache where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Gigabytes (10^9 bytes) that it may take; then what was not used for longest goes.
+    pub limit_gb: u64,
+    /// Whether new entries are compressed: a fifth to a half smaller, and slower to read.
+    pub compress: bool,
+    /// Whether volumes as decoded are kept beside the cropped and resized slices.
+    pub volumes: bool,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache {
+            dir: None,
+            limit_gb: 100,
+            compress: false,
+            volumes: false,
+        }
+    }
 }
 
 /// How much of every study is read by the first job.

@@ -192,9 +192,22 @@ fn data(section: Section) -> Data {
         workers: section.integer("workers", 2, 1..=256),
         memory_mb: section.integer("memory_mb", 4096, 16..=16_777_216),
         prefetch_mb: section.integer("prefetch_mb", 512, 1..=16_777_216),
+        cache: cache(section.section("cache")),
     };
     section.finish();
     data
+}
+
+fn cache(section: Section) -> Cache {
+    let default = Cache::default();
+    let cache = Cache {
+        dir: section.optional_text("dir").map(PathBuf::from),
+        limit_gb: section.integer("limit_gb", default.limit_gb, 1..=1_000_000),
+        compress: section.switch("compress", default.compress),
+        volumes: section.switch("volumes", default.volumes),
+    };
+    section.finish();
+    cache
 }
 
 fn checkpointing(section: Section) -> Checkpointing {
@@ -342,6 +355,21 @@ mod tests {
             error.contains("r.yaml:6:5: stage2.training.pretrained: `start_from` already says"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_cache_is_only_where_a_folder_is_named() {
+        let recipe = read(SMALL, &[]).unwrap();
+        assert_eq!(recipe.data.cache, Cache::default());
+        assert_eq!(recipe.data.cache.dir, None);
+        let set = ["data.cache.dir=c", "data.cache.volumes=true"];
+        let recipe = read(SMALL, &set).unwrap();
+        assert_eq!(recipe.data.cache.dir, Some(PathBuf::from("c")));
+        assert!(recipe.data.cache.volumes);
+        assert_eq!(read(&to_yaml(&recipe).unwrap(), &[]).unwrap(), recipe);
+
+        let error = read(SMALL, &["data.cache.limit_gb=0"]).unwrap_err();
+        assert!(error.to_string().contains("data.cache.limit_gb"), "{error}");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use data::cache::{Cache, CacheOptions};
 use data::csv_table::read_table;
 use data::data_set::DataSet;
 use data::image::{Window, WindowMode};
@@ -120,19 +122,49 @@ impl Context<'_> {
             .collect())
     }
 
-    /// Studies as 8-bit stacks of this side; cropped to their boxes where boxes are given.
-    pub fn stacks(&self, side: u64, boxes: Option<&BTreeMap<StudyUid, StudyBox>>) -> Stacks {
+    /// Studies as 8-bit stacks of this side; cropped to their boxes where boxes are given. A cache that the operating
+    /// system refuses is a warning; a folder that is none is an error.
+    pub fn stacks(
+        &self,
+        side: u64,
+        boxes: Option<&BTreeMap<StudyUid, StudyBox>>,
+    ) -> Result<Stacks> {
         let crops = boxes.into_iter().flatten();
         let crops = crops
             .map(|(study, row)| (study.clone(), bounds(row)))
             .collect();
         let limit = (self.data.memory_mb as usize).saturating_mul(1 << 20);
-        Stacks::new(
+        let stacks = Stacks::new(
             self.data_set().images(),
             appearance(self.data, side),
             crops,
             limit,
-        )
+        );
+        let cache = &self.data.cache;
+        let Some(dir) = &cache.dir else {
+            return Ok(stacks);
+        };
+        let options = CacheOptions {
+            limit: cache.limit_gb.saturating_mul(1_000_000_000),
+            compress: cache.compress,
+            volumes: cache.volumes,
+        };
+        match Cache::open(dir, options) {
+            Ok(cache) => Ok(stacks.with_cache(Arc::new(cache))),
+            Err(error @ DataError::Io { .. }) => {
+                let message = format!("{error}; the run goes on without its cache");
+                self.report.report(EventKind::Warning { message });
+                Ok(stacks)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reports what went wrong with the cache of these stacks.
+    pub fn report_warnings(&self, stacks: &Stacks) {
+        for message in stacks.warnings() {
+            self.report.report(EventKind::Warning { message });
+        }
     }
 
     /// Runs `predict` on each study, shared over the ranks; the rows of all studies in the order of `studies`, on
@@ -203,7 +235,7 @@ pub(crate) fn read_labels(data: &recipe::Data) -> Result<BTreeMap<StudyUid, Stud
 }
 
 /// The slices of a stack around `index` that make one 3-slice image: (3, side, side).
-pub(crate) fn image_at(stack: &Stack, index: usize) -> Vec<u8> {
+pub(crate) fn image_at(stack: &Stack, index: usize) -> data::Result<Vec<u8>> {
     let index = index as isize;
     stack.slices_between(index - 1, index + 2)
 }

@@ -65,7 +65,7 @@ impl Dataset for Slices {
             .then(|| change.move_box(target.bounds.map(f64::from)))
             .flatten();
         Ok(SliceSample {
-            pixels: HostPixels::new(image_at(&stack, *place), self.device),
+            pixels: HostPixels::new(image_at(&stack, *place)?, self.device),
             change,
             bounds: moved.unwrap_or_default().map(|v| v as f32),
             has_box: moved.is_some(),
@@ -112,7 +112,7 @@ impl<'a> Stage1a<'a> {
             );
         }
         by_study.retain(|study, _| held_out.contains(study));
-        let stacks = Arc::new(context.stacks(training.image_size, None));
+        let stacks = Arc::new(context.stacks(training.image_size, None)?);
         let model = Localizer::new(&store.root(), &backbone(training))?;
         execution.lay_out(store)?;
         Ok(Stage1a {
@@ -148,6 +148,7 @@ impl<'a> Stage1a<'a> {
     fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<LocatedSlice>>> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
+            self.context.report_warnings(&self.stacks);
             locate(&self.model, self.execution, study, &stack, self.side)
         })
     }
@@ -193,7 +194,8 @@ pub(crate) fn locate(
     let mut rows = Vec::with_capacity(stack.slices());
     let places: Vec<usize> = (0..stack.slices()).collect();
     for chunk in places.chunks(CHUNK) {
-        let images: Vec<Vec<u8>> = chunk.iter().map(|place| image_at(stack, *place)).collect();
+        let images = chunk.iter().map(|place| image_at(stack, *place));
+        let images = images.collect::<data::Result<Vec<Vec<u8>>>>()?;
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
         let image = execution.feed(&images, None, side)?.f_flatten(0, 1)?;
         let located = execution.evaluate(|pass| Ok(model.forward(&image, pass)?))?;
@@ -228,6 +230,7 @@ impl Task for Stage1a<'_> {
     }
 
     fn loss(&self, samples: Vec<SliceSample>) -> Result<Losses> {
+        self.context.report_warnings(&self.stacks);
         let device = self.context.device;
         let pixels: Vec<&HostPixels> = samples.iter().map(|s| &s.pixels).collect();
         let changes: Vec<Augmentation> = samples.iter().map(|s| s.change.clone()).collect();

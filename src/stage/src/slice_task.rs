@@ -91,7 +91,7 @@ impl<'a> SliceTask<'a> {
             seed,
         } = fit;
         let boxes = crop.then(|| context.study_boxes()).transpose()?;
-        let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref()));
+        let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref())?);
         let window = WindowShape {
             images: sequence.images as usize,
             grid: sequence.grid as usize,
@@ -141,6 +141,7 @@ impl<'a> SliceTask<'a> {
     fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<SliceScores>>> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
+            self.context.report_warnings(&self.stacks);
             let scores = self.scores(&stack)?;
             let rows = stack
                 .slice_numbers
@@ -161,10 +162,8 @@ impl<'a> SliceTask<'a> {
         let mut cover = Cover::new(stack.slices());
         let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
         for chunk in all.chunks(CHUNK) {
-            let bytes: Vec<Vec<u8>> = chunk
-                .iter()
-                .map(|s| window_pixels(stack, *s, window))
-                .collect();
+            let bytes = chunk.iter().map(|s| window_pixels(stack, *s, window));
+            let bytes = bytes.collect::<data::Result<Vec<Vec<u8>>>>()?;
             let bytes: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
             let positions: Vec<f32> = chunk
                 .iter()
@@ -253,6 +252,7 @@ impl Task for SliceTask<'_> {
     }
 
     fn loss(&self, samples: Vec<WindowSample>) -> Result<Losses> {
+        self.context.report_warnings(&self.stacks);
         let device = self.context.device;
         let images = self.data.shape.images;
         let pixels: Vec<&HostPixels> = samples.iter().map(|s| &s.pixels).collect();

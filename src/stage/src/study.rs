@@ -87,12 +87,13 @@ impl<'a> Stage3<'a> {
         freeze_backbone(store);
 
         let boxes = context.study_boxes()?;
-        let stacks = context.stacks(training.image_size, Some(&boxes));
+        let stacks = context.stacks(training.image_size, Some(&boxes))?;
         let features_of =
             |studies: Vec<StudyUid>, what: &str| -> Result<Vec<(StudyUid, StudyFeatures)>> {
                 let extract = |uid: &StudyUid| {
                     let row = boxes.get(uid).ok_or_else(|| no_box(uid))?;
                     let stack = stacks.get(uid)?;
+                    context.report_warnings(&stacks);
                     let range = range(row, study.margin);
                     fitted_features(&model, execution, &stack, range, study, training)
                 };
@@ -225,10 +226,10 @@ pub(crate) fn fitted_features(
     training: &Training,
 ) -> Result<(Tensor, Tensor)> {
     let side = training.image_size as usize;
-    let images: Vec<Vec<u8>> = (from..=to)
+    let images = (from..=to)
         .step_by(SLICES_PER_IMAGE)
         .map(|first| image_at(stack, first + 1))
-        .collect();
+        .collect::<data::Result<Vec<Vec<u8>>>>()?;
     let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
     let features = images
         .chunks(study.chunk as usize)

@@ -141,7 +141,7 @@ impl Dataset for Windows {
         let last = truth.len().saturating_sub(1);
         let of = |i| truth.get(self.shape.middle(*start, i).min(last)).copied();
         Ok(WindowSample {
-            pixels: HostPixels::new(window_pixels(&stack, *start, self.shape), self.device),
+            pixels: HostPixels::new(window_pixels(&stack, *start, self.shape)?, self.device),
             position: self.shape.positions(*start, stack.slices()),
             truth: (0..self.shape.images)
                 .map(|i| of(i).unwrap_or_default())
@@ -151,7 +151,11 @@ impl Dataset for Windows {
     }
 }
 
-pub(crate) fn window_pixels(stack: &Stack, start: usize, shape: WindowShape) -> Vec<u8> {
+pub(crate) fn window_pixels(
+    stack: &Stack,
+    start: usize,
+    shape: WindowShape,
+) -> data::Result<Vec<u8>> {
     stack.slices_between(start as isize, (start + shape.slices()) as isize)
 }
 
