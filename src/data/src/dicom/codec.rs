@@ -84,9 +84,11 @@ pub(crate) fn decode_codestream(
         ));
     }
     bytes.truncate(expected);
-    // JPEG-LS knows no signs and JPEG 2000 may be told wrong, so the sign is the highest bit of the codestream's samples.
+    // Lossy pixels may lie a little above what BitsStored holds, and must not wrap. JPEG-LS knows no signs and JPEG 2000
+    // may be told wrong, so the sign is the highest bit of the codestream's samples.
     let stored = match header.coding {
-        Coding::JpegLs | Coding::Jpeg2000 => header.precision.min(layout.bits.stored),
+        Coding::JpegLs | Coding::Jpeg2000 => header.precision,
+        Coding::SequentialDct if !layout.bits.signed => header.precision,
         _ => layout.bits.stored,
     };
     Ok(Words {

@@ -192,8 +192,11 @@ pub(crate) struct Words<'a> {
 impl Words<'_> {
     /// HU, rounded to the nearest integer (half away from zero) and limited to i16; padding becomes air.
     pub(crate) fn to_hu(&self, rescale: &Rescale) -> Vec<i16> {
-        // A cast from float limits to the range of the integer.
-        let by_float = |value: f64| (value * rescale.slope + rescale.intercept).round() as i16;
+        // Half away from zero; `round` would be a call for each pixel. A cast limits to the range of the integer.
+        let by_float = |value: f64| {
+            let hu = value * rescale.slope + rescale.intercept;
+            (hu + 0.5_f64.copysign(hu)) as i16
+        };
         let whole =
             rescale.intercept.round() == rescale.intercept && rescale.intercept.abs() <= 1e6;
         let limit = |hu: i32| hu.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
@@ -209,11 +212,10 @@ impl Words<'_> {
                     false => limit(value + intercept),
                 })
             }
-            (padding, false) => {
-                let padding = padding.map_or(1..=0, |range| {
-                    i64::from(*range.start())..=i64::from(*range.end())
-                });
-                self.map_wide(|value| match padding.contains(&value) {
+            (None, false) => self.map_wide(|value| by_float(value as f64)),
+            (Some(padding), false) => {
+                let [first, last] = [*padding.start(), *padding.end()].map(i64::from);
+                self.map_wide(|value| match first <= value && value <= last {
                     true => AIR,
                     false => by_float(value as f64),
                 })

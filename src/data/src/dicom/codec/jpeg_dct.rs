@@ -47,8 +47,9 @@ pub(crate) fn decode(codestream: &[u8]) -> Result<Vec<u16>, String> {
                     quantization: usize::from(*table),
                 });
             }
-            // One component and its tables, the whole spectrum, no successive approximation.
-            (0xDA, [1, _, selectors, 0, 63, 0]) => {
+            // One component and its tables. The spectrum that follows is always the whole one in this process; one of
+            // pydicom's files says otherwise, and means nothing by it.
+            (0xDA, [1, _, selectors, _, _, _]) => {
                 let frame = frame.ok_or("has no JPEG frame header")?;
                 return scan(
                     &frame,
