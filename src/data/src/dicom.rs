@@ -203,10 +203,6 @@ fn slice_header(data_set: &DataSet<'_>, frame: usize) -> Result<SliceHeader> {
             "digits and dots, at most 64 characters",
         )
     })?;
-    let optional = |tag| match attributes.has(tag) {
-        true => attributes.text(tag).map(str::to_owned),
-        false => Ok(String::new()),
-    };
     let [rows, cols] = pixels::size(&attributes)?;
     let orientation = attributes.decimals(tag::IMAGE_ORIENTATION_PATIENT)?;
     let [row, col] = directions(&orientation);
@@ -221,11 +217,15 @@ fn slice_header(data_set: &DataSet<'_>, frame: usize) -> Result<SliceHeader> {
     if pixel_spacing.iter().any(|&mm| mm <= 0.0) {
         return Err(attributes.unusable(tag::PIXEL_SPACING, "two positive lengths"));
     }
-    let types = [optional(tag::IMAGE_TYPE)?, optional(tag::FRAME_TYPE)?];
+    let types = |tag| match attributes.has(tag) {
+        true => attributes.text(tag),
+        false => Ok(""),
+    };
+    let types = [types(tag::IMAGE_TYPE)?, types(tag::FRAME_TYPE)?];
     Ok(SliceHeader {
         study,
-        series: optional(tag::SERIES_INSTANCE_UID)?,
-        instance: optional(tag::SOP_INSTANCE_UID)?,
+        series: attributes.identifier(tag::SERIES_INSTANCE_UID)?,
+        instance: attributes.identifier(tag::SOP_INSTANCE_UID)?,
         frame,
         localizer: types
             .iter()

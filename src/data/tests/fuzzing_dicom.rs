@@ -5,6 +5,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -172,6 +173,58 @@ fn seed_of_the_moment() -> u64 {
     since.as_nanos() as u64
 }
 
+/// `bytes` with the value of a short element (VR of two bytes) replaced.
+fn with_number(bytes: &[u8], tag: [u8; 4], value: u16) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let header = [&tag[..], b"US\x02\0"].concat();
+    let at = bytes
+        .windows(8)
+        .position(|window| window == header)
+        .unwrap();
+    changed[at + 8..at + 10].copy_from_slice(&value.to_le_bytes());
+    changed
+}
+
+/// Small files of which every header agrees that the image is as large as any that is read.
+fn giants(kinds: &[Vec<(String, Vec<u8>)>]) -> Vec<(String, Vec<u8>)> {
+    const SIDE: u16 = 4096;
+    let mut giants = Vec::new();
+    for (name, bytes) in kinds.iter().flatten() {
+        if !name.starts_with("compressed") {
+            continue;
+        }
+        let mut giant = with_number(bytes, [0x28, 0, 0x10, 0], SIDE);
+        giant = with_number(&giant, [0x28, 0, 0x11, 0], SIDE);
+        let find = |wanted: &[u8]| giant.windows(wanted.len()).position(|w| w == wanted);
+        let side = SIDE.to_be_bytes();
+        if let Some(at) = find(&[0xFF, 0x4F, 0xFF, 0x51]) {
+            for word in [8, 12, 24, 28] {
+                giant[at + word + 2..at + word + 4].copy_from_slice(&side);
+            }
+        } else if let Some(at) = [0xC0, 0xC1, 0xC3, 0xF7]
+            .iter()
+            .find_map(|&marker| find(&[0xFF, marker, 0, 11]))
+        {
+            giant[at + 5..at + 7].copy_from_slice(&side);
+            giant[at + 7..at + 9].copy_from_slice(&side);
+        }
+        giants.push((name.clone(), giant));
+    }
+    // A few hundred kilobytes that inflate to 300 MiB.
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/deflated.dcm");
+    let deflated = fs::read(fixture).unwrap();
+    let uid = b"1.2.840.10008.1.2.1.99";
+    let at = deflated.windows(uid.len()).position(|w| w == uid).unwrap();
+    let mut bomb = deflated[..at + uid.len()].to_vec();
+    let mut encoder = flate2::write::DeflateEncoder::new(&mut bomb, flate2::Compression::fast());
+    for _ in 0..300 {
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    encoder.finish().unwrap();
+    giants.push(("bomb".into(), bomb));
+    giants
+}
+
 #[test]
 fn damaged_files_neither_panic_nor_hang_nor_take_the_memory() {
     let seed = std::env::var("SPINECTL_FUZZ_SEED")
@@ -189,10 +242,17 @@ fn damaged_files_neither_panic_nor_hang_nor_take_the_memory() {
     let (mut read, mut refused) = (0, 0);
     let mut slowest = (Duration::ZERO, String::new());
     let mut fault = None;
-    for round in 0..DAMAGED_FILES {
-        let files = &kinds[round % kinds.len()];
-        let (name, bytes) = &files[random.random_range(0..files.len())];
-        let damaged = damage(bytes, &mut random);
+    let giants = giants(&kinds);
+    assert!(giants.len() > 30);
+    for round in 0..DAMAGED_FILES + giants.len() {
+        let (name, damaged) = match giants.get(round) {
+            Some((name, giant)) => (name, giant.clone()),
+            None => {
+                let files = &kinds[round % kinds.len()];
+                let (name, bytes) = &files[random.random_range(0..files.len())];
+                (name, damage(bytes, &mut random))
+            }
+        };
         fs::write(&path, &damaged).unwrap();
         let started = Instant::now();
         let outcome = std::panic::catch_unwind(|| {

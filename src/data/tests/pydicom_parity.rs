@@ -197,6 +197,8 @@ fn hu_of(path: &Path) -> data::Result<Vec<i16>> {
     if let Some(last) = frames.last() {
         assert_eq!(read_frames(path, &[*last])?.first(), slices.last());
     }
+    let beyond = read_frames(path, &[frames.len()]).unwrap_err().to_string();
+    assert!(beyond.contains("there is no frame"), "{beyond}");
     if path.ends_with("enhanced_native.dcm") {
         let heights: Vec<f64> = headers.iter().map(|header| header.position[2]).collect();
         assert_eq!(heights, [25.5, 30.0, 24.0, 28.5, 27.0]);

@@ -51,6 +51,11 @@ const GROUPS: [Tag; 5] = [
     0x0018_9329,
 ];
 
+/// The standard allows 64; some archives hold longer ones.
+const LONGEST_IDENTIFIER: usize = 256;
+/// Frames of one file; a long perfusion study has some ten thousand.
+pub(crate) const MOST_FRAMES: usize = 1 << 16;
+
 /// The keyword (DICOM PS3.6) of an attribute that is read; `None` for the others, whose values are never looked at.
 fn keyword(tag: Tag) -> Option<&'static str> {
     Some(match tag {
@@ -190,6 +195,10 @@ impl<'a> DataSet<'a> {
                 PER_FRAME_FUNCTIONAL_GROUPS => {
                     let mut items = elements.inside(header)?;
                     while let Some(groups) = items.item()? {
+                        if self.frames.len() == MOST_FRAMES {
+                            let offset = elements.position();
+                            return Err(Damage::Malformed { offset });
+                        }
                         let mut values = Values::new();
                         read_groups(groups, &mut values)?;
                         self.frames.push(values);
@@ -229,14 +238,18 @@ fn read_value<'a>(
     elements: &mut Elements<'a>,
     values: &mut Values<'a>,
 ) -> std::result::Result<(), Damage> {
-    let known = keyword(header.tag).is_some();
-    match header.length {
-        Some(length) if known => values.push((header.tag, elements.take(header.tag, length)?)),
+    let value = match header.length {
+        Some(length) if keyword(header.tag).is_some() => elements.take(header.tag, length)?,
         _ => {
             elements.skip(header)?;
-            if known {
-                values.push((header.tag, &[]));
-            }
+            &[]
+        }
+    };
+    if keyword(header.tag).is_some() {
+        // The last of several counts, and a file full of one tag takes no memory.
+        match values.iter_mut().find(|(tag, _)| *tag == header.tag) {
+            Some((_, held)) => *held = value,
+            None => values.push((header.tag, value)),
         }
     }
     Ok(())
@@ -275,7 +288,7 @@ impl<'a> Attributes<'a> {
             [self.own, &self.data_set.shared, &self.data_set.values];
         scopes
             .into_iter()
-            .find_map(|values| values.iter().rev().find(|(named, _)| *named == tag))
+            .find_map(|values| values.iter().find(|(named, _)| *named == tag))
             .map(|(_, value)| *value)
     }
 
@@ -315,6 +328,17 @@ impl<'a> Attributes<'a> {
         text(self.required(tag)?).ok_or_else(|| self.unusable(tag, "text"))
     }
 
+    /// A UID, or whatever stands in its place; empty where the attribute is missing.
+    pub(crate) fn identifier(&self, tag: Tag) -> Result<String> {
+        match self.has(tag) {
+            false => Ok(String::new()),
+            true => match self.text(tag)? {
+                text if text.len() <= LONGEST_IDENTIFIER => Ok(text.to_owned()),
+                _ => Err(self.unusable(tag, "a UID of at most 64 characters")),
+            },
+        }
+    }
+
     /// An unsigned 16-bit number (VR US).
     pub(crate) fn number(&self, tag: Tag) -> Result<u16> {
         match *self.required(tag)? {
@@ -346,6 +370,7 @@ impl<'a> Attributes<'a> {
         let values: Option<Vec<f64>> = self
             .text(tag)?
             .split('\\')
+            .take(N + 1)
             .map(|part| part.trim().parse().ok().filter(|v: &f64| v.is_finite()))
             .collect();
         values

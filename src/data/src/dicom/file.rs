@@ -121,6 +121,10 @@ impl DicomFile {
             .map_err(|error| {
                 attributes::fault(path, 0, format!("cannot be inflated: {error}"), COPY_AGAIN)
             })?;
+        if inflated.len() >= LARGEST_IN_MEMORY {
+            let problem = format!("inflates to more than {} MiB", LARGEST_IN_MEMORY >> 20);
+            return Err(attributes::fault(path, 0, problem, EXPORT_AGAIN));
+        }
         self.length = inflated.len() as u64;
         self.head = inflated;
         self.start = 0;

@@ -15,8 +15,6 @@ const DENSER_THAN_BONE: f64 = 3000.0;
 const LARGEST_SIDE: u16 = 8192;
 /// Pixels of one frame; bounds what a decompressor is made to allocate.
 const LARGEST_FRAME: usize = 1 << 24;
-/// Frames of one file; a long perfusion study has some ten thousand.
-const LARGEST_NUMBER_OF_FRAMES: i32 = 1 << 16;
 
 /// Rows and columns.
 ///
@@ -47,11 +45,12 @@ pub(crate) fn size(attributes: &Attributes<'_>) -> Result<[usize; 2]> {
 pub(crate) fn number_of_frames(attributes: &Attributes<'_>) -> Result<usize> {
     match attributes.integer(tag::NUMBER_OF_FRAMES)?.unwrap_or(1) {
         0 => Ok(1),
-        n @ 1..=LARGEST_NUMBER_OF_FRAMES => Ok(n as usize),
-        _ => Err(attributes.unusable(
-            tag::NUMBER_OF_FRAMES,
-            &format!("1 to {LARGEST_NUMBER_OF_FRAMES}"),
-        )),
+        frames => usize::try_from(frames)
+            .ok()
+            .filter(|&frames| frames <= tag::MOST_FRAMES)
+            .ok_or_else(|| {
+                attributes.unusable(tag::NUMBER_OF_FRAMES, &format!("1 to {}", tag::MOST_FRAMES))
+            }),
     }
 }
 
