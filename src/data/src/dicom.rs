@@ -1,24 +1,33 @@
-//! Reading one CT slice from a DICOM file: its place in the patient and its Hounsfield units.
+//! Reading CT slices from DICOM files: their place in the patient and their Hounsfield units.
 //!
-//! Read are uncompressed implicit, explicit and deflated little endian, and JPEG, JPEG 2000 and RLE. HU is
-//! stored value * RescaleSlope + RescaleIntercept, computed here from the bits that BitsStored and PixelRepresentation
-//! say are the value. A slice without rescale attributes is refused rather than taken for HU. MONOCHROME1 tells a
-//! display to show low values bright; it does not change HU, so it is read like MONOCHROME2.
+//! Read are the uncompressed transfer syntaxes (implicit, explicit, big endian, deflated), RLE, JPEG (baseline,
+//! extended, lossless), JPEG-LS, JPEG 2000 and HTJ2K; monochrome images of 8, 16 and 32 bits, one or several frames a
+//! file. A frame's attributes come from its functional groups where the file has them (enhanced CT).
+//!
+//! HU is stored value * RescaleSlope + RescaleIntercept, computed here from the bits that BitsStored, HighBit and
+//! PixelRepresentation say are the value. A slice without rescale attributes is refused rather than taken for HU, one with
+//! a ModalityLUTSequence too. MONOCHROME1 tells a display to show low values bright; it does not change HU, so it is read
+//! like MONOCHROME2. Pixels that PixelPaddingValue (to PixelPaddingRangeLimit) marks as padding are air, -1000 HU, except
+//! where that value is a tissue's (between air and 3000 HU): then real pixels have it too, and it counts as any other.
 
 mod attributes;
 mod codec;
 mod elements;
+mod encapsulated;
+mod file;
+mod pixels;
+mod syntax;
 pub mod write;
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use self::attributes::{Attributes, COPY_AGAIN, DataSet, EXPORT_AGAIN};
-use self::codec::Encapsulated;
-use crate::error::{DataError, Result};
+use self::encapsulated::Fragments;
+use self::file::DicomFile;
+use self::pixels::{PixelLayout, Rescale, Words};
+use self::syntax::PixelForm;
+use crate::error::Result;
 use crate::geometry::dot;
 use crate::study::StudyUid;
 
@@ -33,7 +42,7 @@ pub struct SliceHeader {
     pub instance: String,
     /// Number of the frame in its file, from 0.
     pub frame: usize,
-    /// Whether the image is a scout view (ImageType says LOCALIZER) and not a slice of the volume.
+    /// Whether the image is a scout view (ImageType or FrameType says LOCALIZER) and not a slice of the volume.
     pub localizer: bool,
     /// InstanceNumber, where there is one. Not to be used for order.
     pub instance_number: Option<i32>,
@@ -59,93 +68,142 @@ pub struct DicomSlice {
     pub hu: Vec<i16>,
 }
 
+/// The stored values of an image, before any rescale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPixels {
+    /// Number of frames.
+    pub frames: usize,
+    /// Rows (height).
+    pub rows: usize,
+    /// Columns (width).
+    pub cols: usize,
+    /// Values, (frames, rows, columns).
+    pub values: Vec<i64>,
+}
+
+/// Enough for the header of nearly every CT slice.
+const HEADER_BYTES: usize = 32 << 10;
+/// More than nearly every single slice: such a file is read in one go.
+const SLICE_BYTES: usize = 4 << 20;
+/// Pixels that one call reads; more are to be read by several.
+const MOST_PIXELS: usize = 1 << 28;
+const MOST_STORED_VALUES: usize = 1 << 26;
+
 /// Reads what precedes the pixels, which may be damaged: one header a frame, in the order of the file.
 ///
 /// # Errors
-/// [`DataError::Io`], and [`DataError::Dicom`] naming the attribute that is missing, damaged or not supported.
+/// [`crate::DataError::Io`], and [`crate::DataError::Dicom`] naming the attribute that is missing, damaged or not supported.
 pub fn read_headers(path: &Path) -> Result<Vec<SliceHeader>> {
-    let beginning = read_up_to(path, HEADER_BYTES)?;
-    let header = match header_from(path, &beginning) {
-        // A header longer than usual, or a deflated file, which only inflates as a whole.
-        Err(_) if beginning.len() == HEADER_BYTES => header_from(path, &read_whole(path)?),
-        result => result,
-    };
-    Ok(vec![header?])
+    let file = DicomFile::open(path, HEADER_BYTES)?;
+    let data_set = DataSet::read(&file)?;
+    (0..frames_with_places(&data_set)?)
+        .map(|frame| slice_header(&data_set, frame))
+        .collect()
 }
 
-/// Reads the frames with these numbers, with their pixels; the file is read once.
+/// Reads the frames with these numbers, with their pixels, in this order; the header is read once. At most 2^28 pixels.
 ///
 /// # Errors
-/// As [`read_headers`], also where the file has no such frame.
+/// As [`read_headers`], also where the file has no such frame or more pixels are asked for.
 pub fn read_frames(path: &Path, frames: &[usize]) -> Result<Vec<DicomSlice>> {
-    let file = read_whole(path)?;
-    frames.iter().map(|_| slice_from(path, &file)).collect()
-}
-
-/// More than any single CT slice, compressed or not.
-const LARGEST_FILE: usize = 256 << 20;
-/// Enough for the header of nearly every CT slice.
-const HEADER_BYTES: usize = 32 << 10;
-/// Detectors end at 2048 columns; a side beyond this is a damaged header.
-const LARGEST_SIDE: u16 = 8192;
-
-fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit as u64).read_to_end(&mut bytes))
-        .map_err(DataError::io("read", path))?;
-    Ok(bytes)
-}
-
-fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    let bytes = read_up_to(path, LARGEST_FILE + 1)?;
-    if bytes.len() > LARGEST_FILE {
-        let problem = format!("is larger than {} MiB", LARGEST_FILE >> 20);
-        return Err(attributes::fault(path, 0, problem, EXPORT_AGAIN));
+    let file = DicomFile::open(path, SLICE_BYTES)?;
+    let data_set = DataSet::read(&file)?;
+    let count = frames_with_places(&data_set)?;
+    let common = data_set.common();
+    if let Some(frame) = frames.iter().find(|&&frame| frame >= count) {
+        return Err(common.fault(
+            attributes::NUMBER_OF_FRAMES,
+            format!("is {count}: there is no frame {frame}, counted from 0"),
+            COPY_AGAIN,
+        ));
     }
-    Ok(bytes)
+    let layout = PixelLayout::read(&common)?;
+    within(&common, layout.pixels() * frames.len(), MOST_PIXELS)?;
+    let pixel_data = PixelData::find(&file, &data_set, layout, count)?;
+    frames
+        .iter()
+        .map(|&frame| {
+            let header = slice_header(&data_set, frame)?;
+            let rescale = Rescale::read(&data_set.frame(frame), layout.bits.signed)?;
+            let hu = pixel_data.frame(frame)?.to_hu(&rescale);
+            Ok(DicomSlice { header, hu })
+        })
+        .collect()
 }
 
-fn header_from(path: &Path, file: &[u8]) -> Result<SliceHeader> {
-    let data_set = DataSet::open(path, file, LARGEST_FILE)?;
-    slice_header(&Attributes::read(path, &data_set)?)
-}
-
-fn slice_from(path: &Path, file: &[u8]) -> Result<DicomSlice> {
-    let data_set = DataSet::open(path, file, LARGEST_FILE)?;
-    let attributes = Attributes::read(path, &data_set)?;
-    let header = slice_header(&attributes)?;
-    let format = PixelFormat::read(&attributes)?;
-    let pixels = stored_pixels(path, &data_set, &attributes, format.bits_stored)?;
-    Ok(DicomSlice {
-        header,
-        hu: format.to_hu(&pixels),
+/// Reads the stored values of every frame of any monochrome image, a CT or not. At most 2^26 of them.
+///
+/// # Errors
+/// As [`read_frames`], but only about the attributes that describe pixels.
+pub fn read_stored(path: &Path) -> Result<StoredPixels> {
+    let file = DicomFile::open(path, SLICE_BYTES)?;
+    let data_set = DataSet::read(&file)?;
+    let common = data_set.common();
+    let layout = PixelLayout::read(&common)?;
+    let frames = pixels::number_of_frames(&common)?;
+    within(&common, layout.pixels() * frames, MOST_STORED_VALUES)?;
+    let pixel_data = PixelData::find(&file, &data_set, layout, frames)?;
+    // Not reserved before the frames are there: their number is only a claim.
+    let mut values = Vec::new();
+    for frame in 0..frames {
+        let stored = pixel_data.frame(frame)?.to_stored();
+        values.reserve_exact(layout.pixels() * if frame == 0 { frames } else { 0 });
+        values.extend_from_slice(&stored);
+    }
+    Ok(StoredPixels {
+        frames,
+        rows: layout.rows,
+        cols: layout.cols,
+        values,
     })
 }
 
-fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
+fn within(attributes: &Attributes<'_>, pixels: usize, most: usize) -> Result<()> {
+    match pixels <= most {
+        true => Ok(()),
+        false => Err(attributes.fault(
+            attributes::PIXEL_DATA,
+            format!("would give {pixels} pixels at once, which is more than {most}"),
+            "read fewer frames at a time",
+        )),
+    }
+}
+
+/// The number of frames, each of which has a place of its own.
+fn frames_with_places(data_set: &DataSet<'_>) -> Result<usize> {
+    let attributes = data_set.common();
+    let frames = pixels::number_of_frames(&attributes)?;
+    let places = data_set.grouped_frames();
+    if frames > 1 && places == 0 {
+        return Err(attributes.fault(
+            attributes::NUMBER_OF_FRAMES,
+            format!(
+                "is {frames}, and no PerFrameFunctionalGroupsSequence gives each frame a place"
+            ),
+            EXPORT_AGAIN,
+        ));
+    }
+    if places > 0 && places != frames {
+        return Err(attributes.fault(
+            attributes::PER_FRAME_FUNCTIONAL_GROUPS,
+            format!("has {places} items where there are {frames} frames"),
+            COPY_AGAIN,
+        ));
+    }
+    Ok(frames)
+}
+
+fn slice_header(data_set: &DataSet<'_>, frame: usize) -> Result<SliceHeader> {
     use self::attributes as tag;
 
+    let attributes = data_set.frame(frame);
     let study = StudyUid::from_dicom(attributes.text(tag::STUDY_INSTANCE_UID)?).map_err(|_| {
         attributes.unusable(
             tag::STUDY_INSTANCE_UID,
             "digits and dots, at most 64 characters",
         )
     })?;
-    let optional = |tag| match attributes.has(tag) {
-        true => attributes.text(tag).map(str::to_owned),
-        false => Ok(String::new()),
-    };
-    let series = optional(tag::SERIES_INSTANCE_UID)?;
-    let image_type = optional(tag::IMAGE_TYPE)?;
-    let [rows, cols] = [tag::ROWS, tag::COLUMNS].map(|side| match attributes.number(side)? {
-        n @ 1..=LARGEST_SIDE => Ok(usize::from(n)),
-        n => Err(attributes.fault(
-            side,
-            format!("is {n}, not 1 to {LARGEST_SIDE}"),
-            EXPORT_AGAIN,
-        )),
-    });
+    let [rows, cols] = pixels::size(&attributes)?;
     let orientation = attributes.decimals(tag::IMAGE_ORIENTATION_PATIENT)?;
     let [row, col] = directions(&orientation);
     let crooked = [dot(row, row) - 1.0, dot(col, col) - 1.0, dot(row, col)];
@@ -159,17 +217,23 @@ fn slice_header(attributes: &Attributes<'_>) -> Result<SliceHeader> {
     if pixel_spacing.iter().any(|&mm| mm <= 0.0) {
         return Err(attributes.unusable(tag::PIXEL_SPACING, "two positive lengths"));
     }
+    let types = |tag| match attributes.has(tag) {
+        true => attributes.text(tag),
+        false => Ok(""),
+    };
+    let types = [types(tag::IMAGE_TYPE)?, types(tag::FRAME_TYPE)?];
     Ok(SliceHeader {
         study,
-        series,
-        instance: optional(tag::SOP_INSTANCE_UID)?,
-        frame: 0,
-        localizer: image_type
-            .split('\\')
+        series: attributes.identifier(tag::SERIES_INSTANCE_UID)?,
+        instance: attributes.identifier(tag::SOP_INSTANCE_UID)?,
+        frame,
+        localizer: types
+            .iter()
+            .flat_map(|values| values.split('\\'))
             .any(|value| value.trim() == "LOCALIZER"),
         instance_number: attributes.integer(tag::INSTANCE_NUMBER)?,
-        rows: rows?,
-        cols: cols?,
+        rows,
+        cols,
         position: attributes.decimals(tag::IMAGE_POSITION_PATIENT)?,
         orientation,
         pixel_spacing,
@@ -182,190 +246,116 @@ pub(crate) fn directions(orientation: &[f64; 6]) -> [[f64; 3]; 2] {
     [[rx, ry, rz], [cx, cy, cz]]
 }
 
-/// How Hounsfield units are stored in 16-bit words.
-struct PixelFormat {
-    /// Bits of a word that are the value, from the lowest: 1 to 16.
-    bits_stored: u16,
-    signed: bool,
-    slope: f64,
-    intercept: f64,
+/// The frames of PixelData, each decoded when it is asked for.
+struct PixelData<'a> {
+    file: &'a DicomFile,
+    attributes: Attributes<'a>,
+    layout: PixelLayout,
+    stored: Stored<'a>,
 }
 
-impl PixelFormat {
-    fn read(attributes: &Attributes<'_>) -> Result<Self> {
-        use self::attributes as tag;
+enum Stored<'a> {
+    /// Frame after frame, from here of the data set on; where words of one byte are swapped in pairs (VR OW in big
+    /// endian, PS3.5, 8.1.1), it says so.
+    Native {
+        at: u64,
+        swapped: bool,
+    },
+    Fragments(Fragments<'a>),
+}
 
-        if attributes.has(tag::MODALITY_LUT_SEQUENCE) {
-            return Err(attributes.fault(
-                tag::MODALITY_LUT_SEQUENCE,
-                "is present, and HU by a look-up table are not read",
-                EXPORT_AGAIN,
-            ));
-        }
-        let kind = attributes.text(tag::PHOTOMETRIC_INTERPRETATION)?;
-        if !matches!(kind, "MONOCHROME1" | "MONOCHROME2") {
-            return Err(attributes.unusable(tag::PHOTOMETRIC_INTERPRETATION, "monochrome"));
-        }
-        if let Some(frames) = attributes.integer(tag::NUMBER_OF_FRAMES)?
-            && frames != 1
-        {
-            return Err(attributes.unusable(tag::NUMBER_OF_FRAMES, "1: one slice a file is read"));
-        }
-        let in_range = |tag, allowed: RangeInclusive<u16>| match attributes.number(tag)? {
-            value if allowed.contains(&value) => Ok(value),
-            value => Err(attributes.fault(
-                tag,
-                format!("is {value}, not {} to {}", allowed.start(), allowed.end()),
-                EXPORT_AGAIN,
-            )),
+impl<'a> PixelData<'a> {
+    fn find(
+        file: &'a DicomFile,
+        data_set: &'a DataSet<'a>,
+        layout: PixelLayout,
+        frames: usize,
+    ) -> Result<Self> {
+        let attributes = data_set.common();
+        let fault =
+            |problem: String, remedy| attributes.fault(attributes::PIXEL_DATA, problem, remedy);
+        let Some((element, at)) = data_set.pixel_data else {
+            return Err(fault("is missing".into(), COPY_AGAIN));
         };
-        in_range(tag::SAMPLES_PER_PIXEL, 1..=1)?;
-        in_range(tag::BITS_ALLOCATED, 16..=16)?;
-        let bits_stored = in_range(tag::BITS_STORED, 1..=16)?;
-        in_range(tag::HIGH_BIT, bits_stored - 1..=bits_stored - 1)?;
-        let signed = in_range(tag::PIXEL_REPRESENTATION, 0..=1)? == 1;
-        let [slope] = attributes.decimals(tag::RESCALE_SLOPE)?;
-        let [intercept] = attributes.decimals(tag::RESCALE_INTERCEPT)?;
-        if slope == 0.0 {
-            return Err(attributes.unusable(tag::RESCALE_SLOPE, "a factor other than 0"));
-        }
+        let stored = match (file.syntax.form, element.length) {
+            (PixelForm::Native, Some(length)) => {
+                let expected = layout.frame_bytes() * frames;
+                file.check_held(at, length)?;
+                if length < expected {
+                    let problem = format!("holds {length} of {expected} bytes");
+                    return Err(fault(problem, COPY_AGAIN));
+                }
+                Stored::Native {
+                    at,
+                    swapped: layout.width == 1
+                        && file.syntax.encoding.big_endian
+                        && element.vr == Some(*b"OW"),
+                }
+            }
+            (PixelForm::Native | PixelForm::Unknown, _) | (_, Some(_)) => {
+                let problem = format!(
+                    "is stored in a way that is not read (transfer syntax {})",
+                    file.transfer_syntax
+                );
+                return Err(fault(
+                    problem,
+                    "convert the study to explicit VR little endian",
+                ));
+            }
+            (_, None) => Stored::Fragments(Fragments::find(file, &attributes, at, frames)?),
+        };
         Ok(Self {
-            bits_stored,
-            signed,
-            slope,
-            intercept,
+            file,
+            attributes,
+            layout,
+            stored,
         })
     }
 
-    /// Little-endian words to HU. Bits above the stored ones are ignored, or filled with the sign.
-    fn to_hu(&self, words: &[u8]) -> Vec<i16> {
-        let shift = 16 - u32::from(self.bits_stored);
-        let signed = self.signed;
-        let stored = words.chunks_exact(2).map(|word| {
-            let aligned = u16::from_le_bytes([word[0], word[1]]) << shift;
-            match signed {
-                true => i32::from(aligned as i16 >> shift),
-                false => i32::from(aligned >> shift),
+    /// The words of the frame with this number, which is below the number of frames.
+    fn frame(&self, frame: usize) -> Result<Words<'a>> {
+        const COPY_OR_CONVERT: &str = "copy the file again from its source, or convert the study to explicit VR little endian";
+        let file = self.file;
+        let native = |bytes| Words {
+            bytes,
+            width: self.layout.width,
+            big_endian: file.syntax.encoding.big_endian,
+            bits: self.layout.bits,
+        };
+        let length = self.layout.frame_bytes();
+        let fragments = match &self.stored {
+            Stored::Native { at, swapped } => {
+                let start = frame * length;
+                if !swapped {
+                    let bytes = file.pixel_bytes(at + start as u64, length)?;
+                    return Ok(native(bytes));
+                }
+                let even = start & !1;
+                let pairs = (start + length).next_multiple_of(2) - even;
+                let mut bytes = file.pixel_bytes(at + even as u64, pairs)?.into_owned();
+                bytes
+                    .as_chunks_mut::<2>()
+                    .0
+                    .iter_mut()
+                    .for_each(|pair| pair.reverse());
+                bytes.drain(..start - even);
+                bytes.truncate(length);
+                return Ok(native(bytes.into()));
             }
-        });
-        let whole = self.intercept.round() == self.intercept && self.intercept.abs() <= 1e6;
-        if self.slope == 1.0 && whole {
-            let intercept = self.intercept as i32;
-            let limit = |hu: i32| hu.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-            stored.map(|value| limit(value + intercept)).collect()
-        } else {
-            // A cast from float limits to the range of the integer.
-            stored
-                .map(|value| (f64::from(value) * self.slope + self.intercept).round() as i16)
-                .collect()
-        }
-    }
-}
-
-/// The stored words of the slice, little endian, exactly rows * columns of them.
-fn stored_pixels<'a>(
-    path: &Path,
-    data_set: &DataSet<'_>,
-    attributes: &Attributes<'a>,
-    bits_stored: u16,
-) -> Result<Cow<'a, [u8]>> {
-    use self::attributes as tag;
-
-    const COPY_OR_CONVERT: &str =
-        "copy the file again from its source, or convert the study to explicit VR little endian";
-    let fault = |problem: String, remedy| attributes.fault(tag::PIXEL_DATA, problem, remedy);
-    let damaged = |damage| attributes::damaged(path, damage);
-    let Some((element, mut rest)) = attributes.pixel_data.clone() else {
-        return Err(fault("is missing".into(), COPY_AGAIN));
-    };
-    let [rows, cols] = [
-        attributes.number(tag::ROWS)?,
-        attributes.number(tag::COLUMNS)?,
-    ];
-    let expected = usize::from(rows) * usize::from(cols) * 2;
-
-    match element.length {
-        Some(length) if data_set.is_native() => {
-            let value = rest.take(tag::PIXEL_DATA, length).map_err(damaged)?;
-            value
-                .get(..expected)
-                .map(Cow::Borrowed)
-                .ok_or_else(|| fault(format!("holds {length} of {expected} bytes"), COPY_AGAIN))
-        }
-        None if codec::can_decode(&data_set.transfer_syntax) => {
-            let fragments = rest.fragments(tag::PIXEL_DATA).map_err(damaged)?;
-            let codestream = fragments.get(1..).unwrap_or_default().concat();
-            codec::decode(&Encapsulated {
-                transfer_syntax: &data_set.transfer_syntax,
-                rows,
-                cols,
-                bits_stored,
-                codestream,
-            })
-            .map(Cow::Owned)
-            .map_err(|problem| fault(problem, COPY_OR_CONVERT))
-        }
-        _ => Err(fault(
-            format!(
-                "is stored in a way that is not read (transfer syntax {})",
-                data_set.transfer_syntax
-            ),
-            "convert the study to explicit VR little endian",
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn format(bits_stored: u16, signed: bool, slope: f64, intercept: f64) -> PixelFormat {
-        PixelFormat {
-            bits_stored,
-            signed,
-            slope,
-            intercept,
-        }
-    }
-
-    fn words(values: &[u16]) -> Vec<u8> {
-        values.iter().flat_map(|v| v.to_le_bytes()).collect()
-    }
-
-    #[test]
-    fn only_the_stored_bits_are_the_value() {
-        // 0xF801 holds the 12-bit value 0x801, and something else above it.
-        assert_eq!(
-            format(12, false, 1.0, -1024.0).to_hu(&words(&[0xF801])),
-            [0x801 - 1024]
-        );
-        assert_eq!(
-            format(12, true, 1.0, 0.0).to_hu(&words(&[0xF801, 0x0801])),
-            [-2047, -2047]
-        );
-        assert_eq!(
-            format(16, true, 1.0, 0.0).to_hu(&words(&[0x8000, 0x7FFF])),
-            [i16::MIN, i16::MAX]
-        );
-    }
-
-    #[test]
-    fn hu_are_rounded_and_limited() {
-        assert_eq!(
-            format(16, true, 0.5, 0.25).to_hu(&words(&[1, 2, 0xFFFD])),
-            [1, 1, -1]
-        );
-        assert_eq!(
-            format(16, false, 1.0, 0.0).to_hu(&words(&[60_000])),
-            [i16::MAX]
-        );
-        assert_eq!(
-            format(16, true, 1000.0, 0.0).to_hu(&words(&[0x8000])),
-            [i16::MIN]
-        );
-        assert_eq!(
-            format(16, true, 1.0, -1e300).to_hu(&words(&[5])),
-            [i16::MIN]
-        );
+            Stored::Fragments(fragments) => fragments,
+        };
+        let encoded = fragments.frame(frame)?;
+        let words = match file.syntax.form {
+            PixelForm::NativeFragments => match encoded.get(..length) {
+                Some(bytes) => Ok(native(Cow::Owned(bytes.to_vec()))),
+                None => Err(format!("holds {} of {length} bytes", encoded.len())),
+            },
+            PixelForm::Rle => codec::decode_rle(&encoded, &self.layout),
+            _ => codec::decode_codestream(&encoded, &self.layout),
+        };
+        words.map_err(|problem| {
+            self.attributes
+                .fault(attributes::PIXEL_DATA, problem, COPY_OR_CONVERT)
+        })
     }
 }

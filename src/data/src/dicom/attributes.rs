@@ -1,17 +1,17 @@
 //! The attributes of a DICOM file that place and scale a CT slice, found, checked for form and named in errors.
+//!
+//! In a multi-frame file they lie in functional groups, shared by all frames or a frame's own (PS3.3, C.7.6.16); a
+//! [`Attributes`] of one frame looks there first.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
-use flate2::read::DeflateDecoder;
-
-use super::elements::{Damage, Elements, Header, Tag};
+use super::elements::{Damage, Elements, Encoding, Header, Tag};
+use super::file::DicomFile;
 use crate::error::{DataError, Result, excerpt};
 
-const TRANSFER_SYNTAX_UID: Tag = 0x0002_0010;
+pub(crate) const TRANSFER_SYNTAX_UID: Tag = 0x0002_0010;
 pub(crate) const IMAGE_TYPE: Tag = 0x0008_0008;
+pub(crate) const FRAME_TYPE: Tag = 0x0008_9007;
 pub(crate) const SOP_INSTANCE_UID: Tag = 0x0008_0018;
 pub(crate) const STUDY_INSTANCE_UID: Tag = 0x0020_000D;
 pub(crate) const SERIES_INSTANCE_UID: Tag = 0x0020_000E;
@@ -28,24 +28,40 @@ pub(crate) const BITS_ALLOCATED: Tag = 0x0028_0100;
 pub(crate) const BITS_STORED: Tag = 0x0028_0101;
 pub(crate) const HIGH_BIT: Tag = 0x0028_0102;
 pub(crate) const PIXEL_REPRESENTATION: Tag = 0x0028_0103;
+pub(crate) const PIXEL_PADDING_VALUE: Tag = 0x0028_0120;
+pub(crate) const PIXEL_PADDING_RANGE_LIMIT: Tag = 0x0028_0121;
 pub(crate) const RESCALE_INTERCEPT: Tag = 0x0028_1052;
 pub(crate) const RESCALE_SLOPE: Tag = 0x0028_1053;
 pub(crate) const MODALITY_LUT_SEQUENCE: Tag = 0x0028_3000;
+pub(crate) const SHARED_FUNCTIONAL_GROUPS: Tag = 0x5200_9229;
+pub(crate) const PER_FRAME_FUNCTIONAL_GROUPS: Tag = 0x5200_9230;
+pub(crate) const EXTENDED_OFFSET_TABLE: Tag = 0x7FE0_0001;
 pub(crate) const PIXEL_DATA: Tag = 0x7FE0_0010;
 
 pub(crate) const COPY_AGAIN: &str = "copy the file again from its source";
 pub(crate) const EXPORT_AGAIN: &str = "export the study again as CT images, or leave it out";
 
-const IMPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
-const EXPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
-const DEFLATED_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1.99";
-const EXPLICIT_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+/// The functional groups whose attributes are read: plane position, plane orientation, pixel measures, pixel value
+/// transformation, CT image frame type.
+const GROUPS: [Tag; 5] = [
+    0x0020_9113,
+    0x0020_9116,
+    0x0028_9110,
+    0x0028_9145,
+    0x0018_9329,
+];
+
+/// The standard allows 64; some archives hold longer ones.
+const LONGEST_IDENTIFIER: usize = 256;
+/// Frames of one file; a long perfusion study has some ten thousand.
+pub(crate) const MOST_FRAMES: usize = 1 << 16;
 
 /// The keyword (DICOM PS3.6) of an attribute that is read; `None` for the others, whose values are never looked at.
 fn keyword(tag: Tag) -> Option<&'static str> {
     Some(match tag {
         TRANSFER_SYNTAX_UID => "TransferSyntaxUID",
         IMAGE_TYPE => "ImageType",
+        FRAME_TYPE => "FrameType",
         SOP_INSTANCE_UID => "SOPInstanceUID",
         STUDY_INSTANCE_UID => "StudyInstanceUID",
         SERIES_INSTANCE_UID => "SeriesInstanceUID",
@@ -62,9 +78,14 @@ fn keyword(tag: Tag) -> Option<&'static str> {
         BITS_STORED => "BitsStored",
         HIGH_BIT => "HighBit",
         PIXEL_REPRESENTATION => "PixelRepresentation",
+        PIXEL_PADDING_VALUE => "PixelPaddingValue",
+        PIXEL_PADDING_RANGE_LIMIT => "PixelPaddingRangeLimit",
         RESCALE_INTERCEPT => "RescaleIntercept",
         RESCALE_SLOPE => "RescaleSlope",
         MODALITY_LUT_SEQUENCE => "ModalityLUTSequence",
+        SHARED_FUNCTIONAL_GROUPS => "SharedFunctionalGroupsSequence",
+        PER_FRAME_FUNCTIONAL_GROUPS => "PerFrameFunctionalGroupsSequence",
+        EXTENDED_OFFSET_TABLE => "ExtendedOffsetTable",
         PIXEL_DATA => "PixelData",
         _ => return None,
     })
@@ -113,120 +134,171 @@ pub(crate) fn damaged(path: &Path, damage: Damage) -> DataError {
     }
 }
 
-/// A file after its meta group: the data set's bytes and how they are to be read.
+/// Where PixelData stands in the file's data set; `None` where the head ends before.
+pub(crate) fn find_pixel_data(file: &DicomFile) -> std::result::Result<Option<usize>, Damage> {
+    let mut elements = Elements::new(file.head(), file.syntax.encoding);
+    while let Some(header) = elements.header()? {
+        if header.tag == PIXEL_DATA {
+            return Ok(Some(elements.position()));
+        }
+        elements.skip(header)?;
+    }
+    Ok(None)
+}
+
+/// Values by tag, in the order of the file.
+type Values<'a> = Vec<(Tag, &'a [u8])>;
+
+/// The values of the attributes that are read, and where the pixels begin.
 pub(crate) struct DataSet<'a> {
-    pub(crate) transfer_syntax: String,
-    bytes: Cow<'a, [u8]>,
+    path: &'a Path,
+    encoding: Encoding,
+    values: Values<'a>,
+    shared: Values<'a>,
+    /// The functional groups of each frame; empty where the file has none.
+    frames: Vec<Values<'a>>,
+    /// The header of PixelData and where its value begins; `None` where the data set ends before.
+    pub(crate) pixel_data: Option<(Header, u64)>,
 }
 
 impl<'a> DataSet<'a> {
-    /// Takes the beginning off `file`: the preamble, where there is one, and the file-meta group.
-    pub(crate) fn open(path: &Path, file: &'a [u8], largest: usize) -> Result<Self> {
-        const NOT_DICOM: &str =
-            "put only DICOM files with a file-meta group under the name <n>.dcm";
-        let after_preamble = match file.get(128..132) {
-            Some(b"DICM") => file.get(132..).unwrap_or_default(),
-            _ => file,
+    /// Reads the elements of `file` up to PixelData.
+    pub(crate) fn read(file: &'a DicomFile) -> Result<Self> {
+        let mut data_set = Self {
+            path: &file.path,
+            encoding: file.syntax.encoding,
+            values: Values::new(),
+            shared: Values::new(),
+            frames: Vec::new(),
+            pixel_data: None,
         };
-        let mut meta = Elements::new(after_preamble, true);
-        let mut transfer_syntax = None;
-        while meta.peek_tag().is_some_and(|tag| tag >> 16 == 0x0002) {
-            let header = meta.header().map_err(|damage| damaged(path, damage))?;
-            let Some(header) = header else { break };
-            match header.length {
-                Some(length) => {
-                    let value = meta
-                        .take(header.tag, length)
-                        .map_err(|damage| damaged(path, damage))?;
-                    if header.tag == TRANSFER_SYNTAX_UID {
-                        transfer_syntax = Some(text(value).unwrap_or_default().to_owned());
-                    }
-                }
-                None => break,
-            }
-        }
-        let transfer_syntax = transfer_syntax
-            .ok_or_else(|| fault(path, TRANSFER_SYNTAX_UID, "is missing", NOT_DICOM))?;
-        if transfer_syntax == EXPLICIT_BIG_ENDIAN {
-            return Err(fault(
-                path,
-                TRANSFER_SYNTAX_UID,
-                "is explicit VR big endian, which is retired and not read",
-                "convert the study to explicit VR little endian",
-            ));
-        }
-        let bytes = if transfer_syntax == DEFLATED_LITTLE_ENDIAN {
-            let mut inflated = Vec::new();
-            DeflateDecoder::new(meta.rest())
-                .take(largest as u64)
-                .read_to_end(&mut inflated)
-                .map_err(|error| {
-                    fault(path, 0, format!("cannot be inflated: {error}"), COPY_AGAIN)
-                })?;
-            Cow::Owned(inflated)
-        } else {
-            Cow::Borrowed(meta.rest())
-        };
-        Ok(Self {
-            transfer_syntax,
-            bytes,
-        })
+        let elements = Elements::new(file.head(), file.syntax.encoding);
+        data_set
+            .read_elements(elements)
+            .map_err(|damage| damaged(&file.path, damage))?;
+        Ok(data_set)
     }
 
-    /// Whether pixels are stored as they are, without fragments.
-    pub(crate) fn is_native(&self) -> bool {
-        matches!(
-            self.transfer_syntax.as_str(),
-            IMPLICIT_LITTLE_ENDIAN | EXPLICIT_LITTLE_ENDIAN | DEFLATED_LITTLE_ENDIAN
-        )
+    fn read_elements(&mut self, mut elements: Elements<'a>) -> std::result::Result<(), Damage> {
+        while let Some(header) = elements.header()? {
+            match header.tag {
+                PIXEL_DATA => {
+                    self.pixel_data = Some((header, elements.position() as u64));
+                    return Ok(());
+                }
+                SHARED_FUNCTIONAL_GROUPS => {
+                    let mut items = elements.inside(header)?;
+                    if let Some(groups) = items.item()? {
+                        read_groups(groups, &mut self.shared)?;
+                    }
+                }
+                PER_FRAME_FUNCTIONAL_GROUPS => {
+                    let mut items = elements.inside(header)?;
+                    while let Some(groups) = items.item()? {
+                        if self.frames.len() == MOST_FRAMES {
+                            let offset = elements.position();
+                            return Err(Damage::Malformed { offset });
+                        }
+                        let mut values = Values::new();
+                        read_groups(groups, &mut values)?;
+                        self.frames.push(values);
+                    }
+                }
+                _ => read_value(header, &mut elements, &mut self.values)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames that have functional groups of their own.
+    pub(crate) fn grouped_frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// What holds of the frame with this number, from 0.
+    pub(crate) fn frame(&self, frame: usize) -> Attributes<'_> {
+        Attributes {
+            data_set: self,
+            own: self.frames.get(frame).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// What holds of all frames.
+    pub(crate) fn common(&self) -> Attributes<'_> {
+        Attributes {
+            data_set: self,
+            own: &[],
+        }
     }
 }
 
-/// The values of the attributes that are read, and where the pixels begin.
+/// Keeps the value of an element that is read, and passes over the others.
+fn read_value<'a>(
+    header: Header,
+    elements: &mut Elements<'a>,
+    values: &mut Values<'a>,
+) -> std::result::Result<(), Damage> {
+    let value = match header.length {
+        Some(length) if keyword(header.tag).is_some() => elements.take(header.tag, length)?,
+        _ => {
+            elements.skip(header)?;
+            &[]
+        }
+    };
+    if keyword(header.tag).is_some() {
+        // The last of several counts, and a file full of one tag takes no memory.
+        match values.iter_mut().find(|(tag, _)| *tag == header.tag) {
+            Some((_, held)) => *held = value,
+            None => values.push((header.tag, value)),
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the values in the functional groups of one frame, or of all.
+fn read_groups<'a>(
+    mut groups: Elements<'a>,
+    values: &mut Values<'a>,
+) -> std::result::Result<(), Damage> {
+    while let Some(group) = groups.header()? {
+        if !GROUPS.contains(&group.tag) {
+            groups.skip(group)?;
+            continue;
+        }
+        let Some(mut elements) = groups.inside(group)?.item()? else {
+            continue;
+        };
+        while let Some(header) = elements.header()? {
+            read_value(header, &mut elements, values)?;
+        }
+    }
+    Ok(())
+}
+
+/// The attributes of one frame, or of all.
+#[derive(Clone, Copy)]
 pub(crate) struct Attributes<'a> {
-    path: &'a Path,
-    values: BTreeMap<Tag, &'a [u8]>,
-    /// The header of PixelData and what follows it; `None` where the data set ends before.
-    pub(crate) pixel_data: Option<(Header, Elements<'a>)>,
+    data_set: &'a DataSet<'a>,
+    own: &'a [(Tag, &'a [u8])],
 }
 
 impl<'a> Attributes<'a> {
-    /// Reads the elements of `data_set` up to PixelData.
-    pub(crate) fn read(path: &'a Path, data_set: &'a DataSet<'_>) -> Result<Self> {
-        let explicit = data_set.transfer_syntax != IMPLICIT_LITTLE_ENDIAN;
-        let mut elements = Elements::new(&data_set.bytes, explicit);
-        let mut values = BTreeMap::new();
-        let mut pixel_data = None;
-        let mut read = || -> std::result::Result<(), Damage> {
-            while let Some(header) = elements.header()? {
-                match header.length {
-                    _ if header.tag == PIXEL_DATA => {
-                        pixel_data = Some((header, elements.clone()));
-                        return Ok(());
-                    }
-                    Some(length) if keyword(header.tag).is_some() => {
-                        values.insert(header.tag, elements.take(header.tag, length)?);
-                    }
-                    _ => {
-                        elements.skip(header)?;
-                        if keyword(header.tag).is_some() {
-                            values.insert(header.tag, &[]);
-                        }
-                    }
-                }
-            }
-            Ok(())
-        };
-        read().map_err(|damage| damaged(path, damage))?;
-        Ok(Self {
-            path,
-            values,
-            pixel_data,
-        })
+    fn value(&self, tag: Tag) -> Option<&'a [u8]> {
+        let scopes: [&'a [(Tag, &'a [u8])]; 3] =
+            [self.own, &self.data_set.shared, &self.data_set.values];
+        scopes
+            .into_iter()
+            .find_map(|values| values.iter().find(|(named, _)| *named == tag))
+            .map(|(_, value)| *value)
     }
 
     pub(crate) fn has(&self, tag: Tag) -> bool {
-        self.values.contains_key(&tag)
+        self.value(tag).is_some()
+    }
+
+    /// The bytes of a value; `None` where the attribute is missing or empty.
+    pub(crate) fn bytes(&self, tag: Tag) -> Option<&'a [u8]> {
+        self.value(tag).filter(|value| !value.is_empty())
     }
 
     /// An error about the attribute `tag`.
@@ -236,20 +308,18 @@ impl<'a> Attributes<'a> {
         problem: impl Into<String>,
         remedy: &'static str,
     ) -> DataError {
-        fault(self.path, tag, problem, remedy)
+        fault(self.data_set.path, tag, problem, remedy)
     }
 
     /// An error about the value of `tag`, which is shown.
     pub(crate) fn unusable(&self, tag: Tag, expected: &str) -> DataError {
-        let value = self.values.get(&tag).copied().unwrap_or_default();
+        let value = self.value(tag).unwrap_or_default();
         let shown = excerpt(&String::from_utf8_lossy(value));
         self.fault(tag, format!("is {shown:?}, not {expected}"), EXPORT_AGAIN)
     }
 
     fn required(&self, tag: Tag) -> Result<&'a [u8]> {
-        self.values
-            .get(&tag)
-            .copied()
+        self.value(tag)
             .ok_or_else(|| self.fault(tag, "is missing", EXPORT_AGAIN))
     }
 
@@ -258,10 +328,21 @@ impl<'a> Attributes<'a> {
         text(self.required(tag)?).ok_or_else(|| self.unusable(tag, "text"))
     }
 
+    /// A UID, or whatever stands in its place; empty where the attribute is missing.
+    pub(crate) fn identifier(&self, tag: Tag) -> Result<String> {
+        match self.has(tag) {
+            false => Ok(String::new()),
+            true => match self.text(tag)? {
+                text if text.len() <= LONGEST_IDENTIFIER => Ok(text.to_owned()),
+                _ => Err(self.unusable(tag, "a UID of at most 64 characters")),
+            },
+        }
+    }
+
     /// An unsigned 16-bit number (VR US).
     pub(crate) fn number(&self, tag: Tag) -> Result<u16> {
         match *self.required(tag)? {
-            [low, high] => Ok(u16::from_le_bytes([low, high])),
+            [first, second] => Ok(self.data_set.encoding.number([first, second])),
             ref bytes => Err(self.fault(
                 tag,
                 format!("has {} bytes instead of 2", bytes.len()),
@@ -289,6 +370,7 @@ impl<'a> Attributes<'a> {
         let values: Option<Vec<f64>> = self
             .text(tag)?
             .split('\\')
+            .take(N + 1)
             .map(|part| part.trim().parse().ok().filter(|v: &f64| v.is_finite()))
             .collect();
         values
@@ -298,7 +380,7 @@ impl<'a> Attributes<'a> {
 }
 
 /// Text without DICOM's padding by spaces and NULs; `None` where it is not UTF-8.
-fn text(value: &[u8]) -> Option<&str> {
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
     Some(text.trim_matches([' ', '\0']))
 }

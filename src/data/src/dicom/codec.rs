@@ -1,7 +1,13 @@
-//! Decompressing the pixel data of one slice: JPEG, JPEG 2000, RLE, by the decoders of dicom-rs.
+//! Decompressing the pixel data of one frame: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K.
 //!
-//! The decoders are given only images whose own header agrees with the DICOM header, because they allocate what a
-//! codestream asks for; and a panic inside them (damaged RLE, JPEG 2000 and JPEG streams cause some) becomes an error.
+//! JPEG lossless and JPEG 2000 are decoded by dicom-rs's adapters (jpeg-decoder and OpenJPEG), which are given only
+//! images whose own header agrees with the DICOM header, because they allocate what a codestream asks for; a panic inside
+//! them (damaged streams cause some) becomes an error. The rest is decoded here, for the reasons that each file says.
+
+mod codestream;
+mod jpeg_dct;
+mod jpeg_ls;
+mod rle;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,65 +16,119 @@ use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
 use dicom_encoding::{Codec, TransferSyntaxIndex};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
+use self::codestream::{Codestream, Coding};
+use super::pixels::{Bits, PixelLayout, Words};
 
-/// One compressed monochrome image of 16 bits a pixel.
-pub(crate) struct Encapsulated<'a> {
-    pub(crate) transfer_syntax: &'a str,
-    pub(crate) rows: u16,
-    pub(crate) cols: u16,
-    pub(crate) bits_stored: u16,
-    /// The whole codestream: the fragments after the offset table, joined.
-    pub(crate) codestream: Vec<u8>,
+/// What dicom-rs knows its decoders by; that of JPEG 2000 is also that of HTJ2K.
+const JPEG_LOSSLESS: &str = "1.2.840.10008.1.2.4.70";
+const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
+
+/// Decompresses a frame of RLE segments; or what is wrong, as the end of a sentence that begins with "PixelData".
+pub(crate) fn decode_rle(frame: &[u8], layout: &PixelLayout) -> Result<Words<'static>, String> {
+    Ok(Words {
+        bytes: rle::decode(frame, layout.pixels(), layout.width)?.into(),
+        width: layout.width,
+        big_endian: false,
+        bits: layout.bits,
+    })
 }
 
-/// Whether there is a decoder for the transfer syntax with this UID.
-pub(crate) fn can_decode(transfer_syntax: &str) -> bool {
-    TransferSyntaxRegistry
-        .get(transfer_syntax)
-        .is_some_and(|syntax| matches!(syntax.codec(), Codec::EncapsulatedPixelData(Some(_), _)))
-}
-
-/// Pixels as little-endian 16-bit words, `rows * cols` of them; or what is wrong, as the end of a sentence that begins
-/// with "PixelData".
-pub(crate) fn decode(image: &Encapsulated<'_>) -> Result<Vec<u8>, String> {
-    if image.transfer_syntax != RLE_LOSSLESS {
-        let found = image_size(&image.codestream)
-            .ok_or("holds no JPEG or JPEG 2000 image header: its bytes are damaged")?;
-        let expected = ImageSize {
-            rows: image.rows.into(),
-            cols: image.cols.into(),
-            components: 1,
-        };
-        if found != expected {
-            return Err(format!(
-                "holds an image of {} rows, {} columns, {} components where the header says {}, {}, 1",
-                found.rows, found.cols, found.components, expected.rows, expected.cols
-            ));
-        }
-    }
-    let syntax = TransferSyntaxRegistry.get(image.transfer_syntax);
-    let Some(Codec::EncapsulatedPixelData(Some(decoder), _)) = syntax.map(|s| s.codec()) else {
+/// Decompresses a frame that is a JPEG, JPEG-LS or JPEG 2000 codestream; or what is wrong, as the end of a sentence that
+/// begins with "PixelData".
+///
+/// Which of them it is, the codestream says itself: archives hold files that were labelled wrongly.
+pub(crate) fn decode_codestream(
+    frame: &[u8],
+    layout: &PixelLayout,
+) -> Result<Words<'static>, String> {
+    let frame = codestream::without_boxes(frame);
+    let header = Codestream::read(frame)
+        .ok_or("holds no JPEG or JPEG 2000 image header: its bytes are damaged")?;
+    let (rows, cols) = (layout.rows as u32, layout.cols as u32);
+    if (header.rows, header.cols, header.components) != (rows, cols, 1) {
         return Err(format!(
-            "is compressed as {}, which is not read",
-            image.transfer_syntax
+            "holds an image of {} rows, {} columns, {} components where the header says {rows}, {cols}, 1",
+            header.rows, header.cols, header.components
         ));
-    };
-    let mut pixels = Vec::new();
-    match catch_unwind(AssertUnwindSafe(|| decoder.decode(image, &mut pixels))) {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(format!("cannot be decompressed: {}", innermost(&error))),
-        Err(_) => return Err("is damaged: the decompressor gave up".into()),
     }
-    let expected = usize::from(image.rows) * usize::from(image.cols) * 2;
-    if pixels.len() < expected {
+    if !(2..=16).contains(&header.precision) || header.precision > 8 * layout.width as u32 {
+        return Err(format!(
+            "holds an image of {} bits a pixel where BitsAllocated is {}",
+            header.precision,
+            8 * layout.width
+        ));
+    }
+    let decode = || match header.coding {
+        Coding::SequentialDct => jpeg_dct::decode(frame).map(little_endian),
+        Coding::JpegLs => jpeg_ls::decode(frame).map(little_endian),
+        Coding::LosslessJpeg => by_dicom_rs(JPEG_LOSSLESS, frame, &header),
+        Coding::Jpeg2000 => {
+            codestream::jpeg2000_division(frame)?;
+            by_dicom_rs(JPEG_2000, frame, &header)
+        }
+        Coding::OtherJpeg => Err(
+            "is progressive, hierarchical or arithmetic-coded JPEG, which is not read".to_owned(),
+        ),
+    };
+    let mut bytes = catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err("is damaged: the decompressor gave up".into()))?;
+    let width = match header.coding {
+        Coding::LosslessJpeg | Coding::Jpeg2000 => header.width(),
+        _ => 2,
+    };
+    let expected = layout.pixels() * width;
+    if bytes.len() < expected {
         return Err(format!(
             "decompresses to {} of {expected} bytes",
-            pixels.len()
+            bytes.len()
         ));
     }
-    pixels.truncate(expected);
-    Ok(pixels)
+    bytes.truncate(expected);
+    // Lossy pixels may lie a little above what BitsStored holds, and must not wrap. JPEG-LS knows no signs and JPEG 2000
+    // may be told wrong, so the sign is the highest bit of the codestream's samples.
+    let stored = match header.coding {
+        Coding::JpegLs | Coding::Jpeg2000 => header.precision,
+        Coding::SequentialDct if !layout.bits.signed => header.precision,
+        _ => layout.bits.stored,
+    };
+    Ok(Words {
+        bytes: bytes.into(),
+        width,
+        big_endian: false,
+        bits: Bits {
+            stored,
+            high: stored - 1,
+            signed: layout.bits.signed,
+        },
+    })
+}
+
+fn little_endian(samples: Vec<u16>) -> Vec<u8> {
+    samples.into_iter().flat_map(u16::to_le_bytes).collect()
+}
+
+/// Samples of `header.width()` bytes, little endian, by dicom-rs's decoder for this transfer syntax.
+fn by_dicom_rs(
+    transfer_syntax: &'static str,
+    codestream: &[u8],
+    header: &Codestream,
+) -> Result<Vec<u8>, String> {
+    let syntax = TransferSyntaxRegistry.get(transfer_syntax);
+    let Some(Codec::EncapsulatedPixelData(Some(decoder), _)) = syntax.map(|s| s.codec()) else {
+        return Err(format!(
+            "is compressed as {transfer_syntax}, which is not read"
+        ));
+    };
+    let image = OneFrame {
+        transfer_syntax,
+        header,
+        codestream,
+    };
+    let mut samples = Vec::new();
+    decoder
+        .decode(&image, &mut samples)
+        .map_err(|error| format!("cannot be decompressed: {}", innermost(&error)))?;
+    Ok(samples)
 }
 
 /// The last error of a chain, which says what happened; the outer ones say where.
@@ -79,79 +139,24 @@ fn innermost(error: &dyn std::error::Error) -> String {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ImageSize {
-    rows: u32,
-    cols: u32,
-    components: u16,
+/// A codestream in the form that dicom-rs's decoders take: an object of one frame.
+struct OneFrame<'a> {
+    transfer_syntax: &'static str,
+    header: &'a Codestream,
+    codestream: &'a [u8],
 }
 
-/// The size that a JPEG or JPEG 2000 codestream declares.
-fn image_size(codestream: &[u8]) -> Option<ImageSize> {
-    match codestream {
-        [0xFF, 0x4F, 0xFF, 0x51, siz @ ..] => jpeg2000_size(siz),
-        [0xFF, 0xD8, segments @ ..] => jpeg_size(segments),
-        _ => None,
-    }
-}
-
-/// From the SIZ segment after its marker (ISO/IEC 15444-1, A.5.1): length, capabilities, then Xsiz, Ysiz, XOsiz, YOsiz,
-/// the tiles' size and offset, and the number of components.
-fn jpeg2000_size(siz: &[u8]) -> Option<ImageSize> {
-    let word = |at: usize| {
-        siz.get(at..)?
-            .first_chunk()
-            .copied()
-            .map(u32::from_be_bytes)
-    };
-    Some(ImageSize {
-        cols: word(4)?.checked_sub(word(12)?)?,
-        rows: word(8)?.checked_sub(word(16)?)?,
-        components: u16::from_be_bytes(*siz.get(36..)?.first_chunk()?),
-    })
-}
-
-/// From the frame header (ITU-T T.81, B.2.2): length, precision, lines, samples per line, components.
-fn jpeg_size(mut segments: &[u8]) -> Option<ImageSize> {
-    loop {
-        let [0xFF, marker, rest @ ..] = segments else {
-            return None;
-        };
-        match marker {
-            // A fill byte before the marker.
-            0xFF => segments = &segments[1..],
-            // SOF0..SOF15, without the tables DHT, JPG and DAC that share their range.
-            0xC0..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => {
-                let [_, _, _, y0, y1, x0, x1, components, ..] = *rest else {
-                    return None;
-                };
-                return Some(ImageSize {
-                    rows: u16::from_be_bytes([y0, y1]).into(),
-                    cols: u16::from_be_bytes([x0, x1]).into(),
-                    components: components.into(),
-                });
-            }
-            // No frame header may follow the scan's.
-            0xDA => return None,
-            _ => {
-                let length = u16::from_be_bytes(*rest.first_chunk()?);
-                segments = rest.get(usize::from(length)..)?;
-            }
-        }
-    }
-}
-
-impl PixelDataObject for Encapsulated<'_> {
+impl PixelDataObject for OneFrame<'_> {
     fn transfer_syntax_uid(&self) -> &str {
         self.transfer_syntax
     }
 
     fn rows(&self) -> Option<u16> {
-        Some(self.rows)
+        self.header.rows.try_into().ok()
     }
 
     fn cols(&self) -> Option<u16> {
-        Some(self.cols)
+        self.header.cols.try_into().ok()
     }
 
     fn samples_per_pixel(&self) -> Option<u16> {
@@ -159,11 +164,11 @@ impl PixelDataObject for Encapsulated<'_> {
     }
 
     fn bits_allocated(&self) -> Option<u16> {
-        Some(16)
+        Some(8 * self.header.width() as u16)
     }
 
     fn bits_stored(&self) -> Option<u16> {
-        Some(self.bits_stored)
+        Some(self.header.precision as u16)
     }
 
     fn photometric_interpretation(&self) -> Option<&str> {
@@ -179,7 +184,7 @@ impl PixelDataObject for Encapsulated<'_> {
     }
 
     fn fragment(&self, fragment: usize) -> Option<Cow<'_, [u8]>> {
-        (fragment == 0).then_some(Cow::Borrowed(&self.codestream))
+        (fragment == 0).then_some(Cow::Borrowed(self.codestream))
     }
 
     fn offset_table(&self) -> Option<Cow<'_, [u32]>> {
@@ -188,7 +193,7 @@ impl PixelDataObject for Encapsulated<'_> {
 
     fn raw_pixel_data(&self) -> Option<RawPixelData> {
         Some(RawPixelData {
-            fragments: vec![self.codestream.clone()].into(),
+            fragments: vec![self.codestream.to_vec()].into(),
             offset_table: Vec::new().into(),
         })
     }
@@ -199,44 +204,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_from_both_kinds_of_codestream() {
-        let jpeg = [
-            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 16, 0, 48, 0, 64, 1, 1,
-            0x11, 0,
-        ];
-        let size = ImageSize {
-            rows: 48,
-            cols: 64,
-            components: 1,
-        };
-        assert_eq!(image_size(&jpeg), Some(size));
-        let mut jpeg2000 = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
-        for word in [70_u32, 50, 6, 2, 64, 48, 0, 0] {
-            jpeg2000.extend(word.to_be_bytes());
-        }
-        jpeg2000.extend([0, 1]);
-        assert_eq!(image_size(&jpeg2000), Some(size));
-        for stream in [&jpeg[..], &jpeg2000] {
-            for end in 0..19 {
-                assert_eq!(image_size(&stream[..end]), None);
-            }
-        }
-    }
-
-    #[test]
     fn an_image_larger_than_its_header_is_refused_before_decoding() {
         let mut codestream = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
         for word in [1_000_000_u32, 1_000_000, 0, 0, 64, 48, 0, 0] {
             codestream.extend(word.to_be_bytes());
         }
-        codestream.extend([0, 1]);
-        let problem = decode(&Encapsulated {
-            transfer_syntax: "1.2.840.10008.1.2.4.90",
+        codestream.extend([0, 1, 15, 1, 1]);
+        let layout = PixelLayout {
             rows: 64,
             cols: 64,
-            bits_stored: 16,
-            codestream,
-        });
+            width: 2,
+            bits: Bits {
+                stored: 16,
+                high: 15,
+                signed: false,
+            },
+        };
+        let problem = decode_codestream(&codestream, &layout).map(|_| ());
         assert!(problem.unwrap_err().contains("1000000 rows"));
     }
 }

@@ -8,9 +8,9 @@
 /// `group << 16 | element`.
 pub(crate) type Tag = u32;
 
-const ITEM: Tag = 0xFFFE_E000;
+pub(crate) const ITEM: Tag = 0xFFFE_E000;
 const ITEM_END: Tag = 0xFFFE_E00D;
-const SEQUENCE_END: Tag = 0xFFFE_E0DD;
+pub(crate) const SEQUENCE_END: Tag = 0xFFFE_E0DD;
 const UNDEFINED: u32 = u32::MAX;
 /// Sequences in sequences; real files stay below ten.
 const DEEPEST: u32 = 32;
@@ -28,30 +28,69 @@ pub(crate) enum Damage {
     Malformed { offset: usize },
 }
 
+/// How elements are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Encoding {
+    /// Whether each element states its VR.
+    pub(crate) explicit: bool,
+    pub(crate) big_endian: bool,
+}
+
+impl Encoding {
+    pub(crate) const IMPLICIT: Self = Self {
+        explicit: false,
+        big_endian: false,
+    };
+    pub(crate) const EXPLICIT: Self = Self {
+        explicit: true,
+        big_endian: false,
+    };
+    pub(crate) const EXPLICIT_BIG_ENDIAN: Self = Self {
+        explicit: true,
+        big_endian: true,
+    };
+
+    pub(crate) fn number(self, bytes: [u8; 2]) -> u16 {
+        match self.big_endian {
+            true => u16::from_be_bytes(bytes),
+            false => u16::from_le_bytes(bytes),
+        }
+    }
+
+    fn length(self, bytes: [u8; 4]) -> u32 {
+        match self.big_endian {
+            true => u32::from_be_bytes(bytes),
+            false => u32::from_le_bytes(bytes),
+        }
+    }
+}
+
 /// What precedes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) tag: Tag,
+    /// The VR, where the file states it.
+    pub(crate) vr: Option<[u8; 2]>,
     /// Bytes of the value; `None` for undefined length, where delimiters end it.
     pub(crate) length: Option<usize>,
-    /// Whether elements inside the value state their VR (they do not under VR UN).
-    explicit_inside: bool,
+    /// How elements inside the value are written: under VR UN always implicit little endian (PS3.5, 6.2.2).
+    inside: Encoding,
 }
 
-/// Goes through little-endian elements.
+/// Goes through elements.
 #[derive(Debug, Clone)]
 pub(crate) struct Elements<'a> {
     bytes: &'a [u8],
     at: usize,
-    explicit: bool,
+    encoding: Encoding,
 }
 
 impl<'a> Elements<'a> {
-    pub(crate) fn new(bytes: &'a [u8], explicit: bool) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], encoding: Encoding) -> Self {
         Self {
             bytes,
             at: 0,
-            explicit,
+            encoding,
         }
     }
 
@@ -60,48 +99,63 @@ impl<'a> Elements<'a> {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
+    /// Bytes that have been read.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     /// The tag that comes next, without moving; `None` where fewer than four bytes are left.
     pub(crate) fn peek_tag(&self) -> Option<Tag> {
+        self.peek_tag_in(self.encoding)
+    }
+
+    fn peek_tag_in(&self, encoding: Encoding) -> Option<Tag> {
         let [g0, g1, e0, e1] = *self.rest().first_chunk()?;
-        Some(Tag::from_le_bytes([e0, e1, g0, g1]))
+        let [group, element] = [[g0, g1], [e0, e1]].map(|half| encoding.number(half));
+        Some(Tag::from(group) << 16 | Tag::from(element))
     }
 
     /// The next element's header; `None` at the end of the data.
     pub(crate) fn header(&mut self) -> Result<Option<Header>, Damage> {
         match self.rest() {
             [] => Ok(None),
-            _ => self.header_in(self.explicit).map(Some),
+            _ => self.header_in(self.encoding).map(Some),
         }
     }
 
-    fn header_in(&mut self, explicit: bool) -> Result<Header, Damage> {
+    fn header_in(&mut self, encoding: Encoding) -> Result<Header, Damage> {
         let start = self.at;
-        let tag = self.peek_tag().ok_or(Damage::Truncated {
+        let tag = self.peek_tag_in(encoding).ok_or(Damage::Truncated {
             tag: 0,
             held: self.rest().len(),
             needed: 4,
         })?;
         self.at += 4;
-        let mut explicit_inside = explicit;
-        let length = if !explicit || tag >> 16 == 0xFFFE {
-            u32::from_le_bytes(self.array(tag)?)
+        let mut inside = encoding;
+        let mut stated = None;
+        let length = if !encoding.explicit || tag >> 16 == 0xFFFE {
+            encoding.length(self.array(tag)?)
         } else {
             let vr: [u8; 2] = self.array(tag)?;
             if !vr.iter().all(u8::is_ascii_uppercase) {
                 return Err(Damage::Malformed { offset: start });
             }
-            explicit_inside = &vr != b"UN";
+            stated = Some(vr);
+            if &vr == b"UN" {
+                inside = Encoding::IMPLICIT;
+            }
             if has_short_length(vr) {
-                u32::from(u16::from_le_bytes(self.array(tag)?))
+                u32::from(encoding.number(self.array(tag)?))
             } else {
                 let _reserved: [u8; 2] = self.array(tag)?;
-                u32::from_le_bytes(self.array(tag)?)
+                encoding.length(self.array(tag)?)
             }
         };
         Ok(Header {
             tag,
+            vr: stated,
             length: (length != UNDEFINED).then_some(length as usize),
-            explicit_inside,
+            inside,
         })
     }
 
@@ -121,54 +175,57 @@ impl<'a> Elements<'a> {
     pub(crate) fn skip(&mut self, header: Header) -> Result<(), Damage> {
         match header.length {
             Some(length) => self.take(header.tag, length).map(drop),
-            None => self.skip_items(header.explicit_inside, 0),
+            None => self.skip_items(header.inside, 0),
         }
     }
 
-    /// The fragments of encapsulated pixel data; the first is the basic offset table (PS3.5, A.4).
-    pub(crate) fn fragments(&mut self, tag: Tag) -> Result<Vec<&'a [u8]>, Damage> {
-        let mut fragments = Vec::new();
-        loop {
-            let offset = self.at;
-            match self
-                .header_in(false)
-                .map_err(|damage| inside(damage, tag))?
-            {
-                Header {
-                    tag: SEQUENCE_END, ..
-                } => return Ok(fragments),
-                Header {
-                    tag: ITEM,
-                    length: Some(length),
-                    ..
-                } => fragments.push(self.take(tag, length)?),
-                _ => return Err(Damage::Malformed { offset }),
-            }
+    /// What the element holds, to be read by [`Elements::item`] where it is a sequence; `self` goes on behind it.
+    pub(crate) fn inside(&mut self, header: Header) -> Result<Elements<'a>, Damage> {
+        let start = self.at;
+        self.skip(header)?;
+        let held = self.bytes.get(start..self.at).unwrap_or_default();
+        Ok(Elements::new(held, header.inside))
+    }
+
+    /// The elements of the next item of a sequence; `None` after the last.
+    pub(crate) fn item(&mut self) -> Result<Option<Elements<'a>>, Damage> {
+        let offset = self.at;
+        let Some(header) = self.header()? else {
+            return Ok(None);
+        };
+        let start = self.at;
+        match (header.tag, header.length) {
+            (SEQUENCE_END, _) => return Ok(None),
+            (ITEM, Some(length)) => drop(self.take(ITEM, length)?),
+            (ITEM, None) => self.skip_item(self.encoding, 0)?,
+            _ => return Err(Damage::Malformed { offset }),
         }
+        let held = self.bytes.get(start..self.at).unwrap_or_default();
+        Ok(Some(Elements::new(held, self.encoding)))
     }
 
     /// Items up to the delimiter of their sequence.
-    fn skip_items(&mut self, explicit: bool, depth: u32) -> Result<(), Damage> {
+    fn skip_items(&mut self, encoding: Encoding, depth: u32) -> Result<(), Damage> {
         loop {
             let offset = self.at;
-            let header = self.header_in(false)?;
+            let header = self.header_in(encoding)?;
             match (header.tag, header.length) {
                 (SEQUENCE_END, _) => return Ok(()),
                 (ITEM, Some(length)) => drop(self.take(ITEM, length)?),
-                (ITEM, None) if depth < DEEPEST => self.skip_item(explicit, depth)?,
+                (ITEM, None) if depth < DEEPEST => self.skip_item(encoding, depth)?,
                 _ => return Err(Damage::Malformed { offset }),
             }
         }
     }
 
     /// Elements up to the delimiter of their item.
-    fn skip_item(&mut self, explicit: bool, depth: u32) -> Result<(), Damage> {
+    fn skip_item(&mut self, encoding: Encoding, depth: u32) -> Result<(), Damage> {
         loop {
-            let header = self.header_in(explicit)?;
+            let header = self.header_in(encoding)?;
             match header.length {
                 _ if header.tag == ITEM_END => return Ok(()),
                 Some(length) => drop(self.take(header.tag, length)?),
-                None => self.skip_items(header.explicit_inside, depth + 1)?,
+                None => self.skip_items(header.inside, depth + 1)?,
             }
         }
     }
@@ -182,14 +239,6 @@ impl<'a> Elements<'a> {
         })?;
         self.at += N;
         Ok(array)
-    }
-}
-
-/// Names the element in which a nested one was cut.
-fn inside(damage: Damage, tag: Tag) -> Damage {
-    match damage {
-        Damage::Truncated { held, needed, .. } => Damage::Truncated { tag, held, needed },
-        malformed => malformed,
     }
 }
 
@@ -239,7 +288,7 @@ mod tests {
 
     #[test]
     fn nested_sequences_of_undefined_length_are_passed_over() {
-        let mut elements = Elements::new(PRIVATE_SEQUENCE, true);
+        let mut elements = Elements::new(PRIVATE_SEQUENCE, Encoding::EXPLICIT);
         let sequence = elements.header().unwrap().unwrap();
         assert_eq!((sequence.tag, sequence.length), (0x0009_1110, None));
         elements.skip(sequence).unwrap();
@@ -252,7 +301,7 @@ mod tests {
     #[test]
     fn every_cut_is_damage_and_every_byte_may_be_wrong() {
         let walk = |bytes: &[u8]| -> Result<usize, Damage> {
-            let mut elements = Elements::new(bytes, true);
+            let mut elements = Elements::new(bytes, Encoding::EXPLICIT);
             let mut seen = 0;
             while let Some(header) = elements.header()? {
                 elements.skip(header)?;
@@ -285,7 +334,7 @@ mod tests {
                 0x09, 0, 0x10, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF,
             ]);
         }
-        let mut elements = Elements::new(&bytes, true);
+        let mut elements = Elements::new(&bytes, Encoding::EXPLICIT);
         let header = elements.header().unwrap().unwrap();
         assert!(matches!(
             elements.skip(header),
