@@ -230,3 +230,61 @@ fn a_study_is_exported_with_its_place() {
     assert!(apart.fold(0.0, f64::max) < 1e-3);
     assert_eq!(export(Path::new("volume.dcm")).code, Some(2));
 }
+
+#[test]
+fn a_cache_is_filled_checked_measured_and_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, studies) = phantom(folder.path());
+    let dir = folder.path().join("cache");
+    let recipe = folder.path().join("r.yaml");
+    let text = format!(
+        "device: cpu\ndata: {{root: {}, folds: 2, cache: {{dir: {}, limit_gb: 1}}}}\nstage1a: {{training: {{image_size: 32}}}}\n\
+         stage2: {{training: {{image_size: 48}}}}\n",
+        root.display(),
+        dir.display()
+    );
+    fs::write(&recipe, text).unwrap();
+    let recipe = recipe.to_str().unwrap();
+    let numbers = |ran: &Ran| -> Value { serde_json::from_str(&ran.out).unwrap() };
+    let build =
+        |more: &[&str]| run(&[&["data", "cache", "build", recipe, "--json"], more].concat());
+    let of = |command: &str| run(&["data", "cache", command, dir.to_str().unwrap(), "--json"]);
+
+    assert_eq!(of("size").code, Some(4), "no cache is there yet");
+    let first = numbers(&build(&[]));
+    assert_eq!((&first["made"], &first["found"]), (&8.into(), &0.into()));
+    // The cropped slices of stage 2, for the studies whose boxes a run has.
+    let tables = folder.path().join("run/tables");
+    fs::create_dir_all(&tables).unwrap();
+    let boxes = format!(
+        "StudyInstanceUID,x0,y0,x1,y1,slice_from,slice_to,slice_max,fold\n{},0.2,0.2,0.8,0.8,3,20,30,0\n",
+        studies[2]
+    );
+    fs::write(tables.join("study_boxes.csv"), boxes).unwrap();
+    let run_dir = folder.path().join("run");
+    let second = numbers(&build(&["--run-dir", run_dir.to_str().unwrap()]));
+    assert_eq!((&second["made"], &second["found"]), (&1.into(), &8.into()));
+    assert_eq!(numbers(&of("size"))["stacks"]["entries"], 9);
+
+    let entries = dir.join("entries");
+    let entry = fs::read_dir(&entries)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&entry).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 0x40;
+    fs::write(&entry, bytes).unwrap();
+    let verified = of("verify");
+    assert_eq!(verified.code, Some(1), "{}", verified.err);
+    assert_eq!(numbers(&verified)["entries"], 8);
+    assert_eq!(of("verify").code, Some(0), "the damaged one is gone");
+
+    assert_eq!(of("drop").code, Some(0));
+    assert_eq!(numbers(&of("size"))["stacks"]["entries"], 0);
+    let none = run(&["data", "cache", "drop", root.to_str().unwrap()]);
+    assert_eq!(none.code, Some(4), "{}", none.err);
+    assert!(root.join("train.csv").exists());
+}

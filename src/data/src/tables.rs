@@ -184,6 +184,13 @@ pub struct StudyBox {
     pub fold: u32,
 }
 
+impl StudyBox {
+    /// x0, y0, x1, y1: what slices are cropped to.
+    pub fn bounds(&self) -> [f64; 4] {
+        [self.x0, self.y0, self.x1, self.y1].map(f64::from)
+    }
+}
+
 impl Row for StudyBox {
     fn columns() -> Vec<String> {
         [

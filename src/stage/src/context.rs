@@ -131,7 +131,7 @@ impl Context<'_> {
     ) -> Result<Stacks> {
         let crops = boxes.into_iter().flatten();
         let crops = crops
-            .map(|(study, row)| (study.clone(), bounds(row)))
+            .map(|(study, row)| (study.clone(), row.bounds()))
             .collect();
         let limit = (self.data.memory_mb as usize).saturating_mul(1 << 20);
         let stacks = Stacks::new(
@@ -198,11 +198,6 @@ impl Context<'_> {
             });
         }
     }
-}
-
-/// A study box's sides.
-pub(crate) fn bounds(row: &StudyBox) -> [f64; 4] {
-    [row.x0, row.y0, row.x1, row.y1].map(f64::from)
 }
 
 /// How the recipe wants slices to look at this side.

@@ -12,7 +12,7 @@ use event::EventKind;
 use serde_json::json;
 
 use crate::Result;
-use crate::context::{Cohort, Context, bounds};
+use crate::context::{Cohort, Context};
 use crate::metric::{LABELS, area_under_roc, competition_score};
 
 /// The jobs whose out-of-fold tables are there, by stage.
@@ -83,7 +83,7 @@ fn study_boxes(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static s
         let (Some(row), Some(fold)) = (found.get(study), cohort.folds.get(study)) else {
             continue;
         };
-        iou.push(intersection_over_union(bounds(row), *truth));
+        iou.push(intersection_over_union(row.bounds(), *truth));
         if let Some(constant) = constants.get(fold) {
             baseline.push(intersection_over_union(*constant, *truth));
         }

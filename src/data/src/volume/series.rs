@@ -30,15 +30,13 @@ pub(super) struct Series {
 
 /// Rounding that files of one series show: in direction cosines, and relative to PixelSpacing.
 const ROUNDING: f64 = 1e-3;
-/// Pixels of a slice beyond which it is none of a scanner's.
-const LARGEST_SLICE: usize = 4096 * 4096;
 /// Slices whose normal is further than 45 degrees from head-feet are not axial.
 const AXIAL_COSINE: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 /// Orders `found`, the slices in `dir`, into a volume.
 ///
 /// # Errors
-/// [`DataError::Study`], [`DataError::MixedSlices`], [`DataError::Dicom`], and what reading the pixels of two slices at one
+/// [`DataError::Study`], [`DataError::MixedSlices`], and what reading the pixels of two slices at one
 /// place says.
 pub(super) fn order(dir: &Path, found: Vec<FoundSlice>) -> Result<Series> {
     let mut findings = Vec::new();
@@ -223,17 +221,9 @@ fn one_series(slices: &[FoundSlice]) -> Result<()> {
     ))
 }
 
-/// Checks that two slices have one matrix, spacing and orientation, and that the matrix is one of a scanner's.
+/// Checks that two slices have one matrix, spacing and orientation.
 fn one_grid(first: &FoundSlice, second: &FoundSlice) -> Result<()> {
     let (a, b) = (&first.header, &second.header);
-    if b.rows.saturating_mul(b.cols) > LARGEST_SLICE {
-        return Err(DataError::Dicom {
-            path: second.file.to_path_buf(),
-            attribute: "Rows x Columns",
-            problem: format!("is {} x {}, beyond 4096 x 4096 in all", b.rows, b.cols),
-            remedy: "export the study again as CT images, or leave it out",
-        });
-    }
     let size = |s: &SliceHeader| format!("{} x {}", s.rows, s.cols);
     let differs = |a: &[f64], b: &[f64], by: f64| a.iter().zip(b).any(|(a, b)| (a - b).abs() > by);
     let spacing_rounding = ROUNDING * a.pixel_spacing[0];

@@ -1,5 +1,6 @@
 //! `spinectl data`: data sets, a file a command.
 
+mod cache;
 mod check;
 mod export;
 mod folds;
@@ -13,6 +14,9 @@ pub enum Command {
     Synth(synth::Arguments),
     Check(check::Arguments),
     Folds(folds::Arguments),
+    /// Fill, check, measure and empty the cache of decoded studies
+    #[command(subcommand)]
+    Cache(cache::Command),
     Export(export::Arguments),
 }
 
@@ -21,6 +25,7 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Synth(arguments) => synth::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Folds(arguments) => folds::run(arguments),
+        Command::Cache(command) => cache::run(command),
         Command::Export(arguments) => export::run(arguments),
     }
 }
