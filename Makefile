@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests build test demo bench-step lint fmt deny clean
+.PHONY: help setup setup-tests build test demo bench-step bench-data lint fmt deny clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ demo: setup build ## Train a small pipeline on a phantom with two CPU ranks, pre
 
 bench-step: setup setup-tests build ## Time and memory of a training step on this machine's CPUs, beside PyTorch's (about 15 minutes; let the machine be quiet)
 	@.venv/bin/python tests/python/bench_step.py --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
+
+# The peer's own scripts and generator; a folder of yours by PEER=DIR.
+PEER ?= ../shared/bench
+bench-data: setup setup-tests ## Samples/s from DICOM and from the cache to augmented tensors, beside the Python peer in PEER=DIR (about 10 minutes; let the machine be quiet)
+	$(CARGO) build --release -p spinectl-data --example data_throughput
+	@.venv/bin/python tests/python/bench_data/bench_data.py --peer "$(PEER)" \
+		--ours "$${CARGO_TARGET_DIR:-target}/release/examples/data_throughput"
 
 lint: setup ## Check formatting (rustfmt) and lints (clippy); changes nothing
 	$(CARGO) fmt --all --check
