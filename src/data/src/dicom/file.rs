@@ -36,13 +36,11 @@ impl DicomFile {
     /// Opens the file at `path` and reads `at_first` bytes of it, or as many more as the pixels are away.
     pub(crate) fn open(path: &Path, at_first: usize) -> Result<Self> {
         let failed = |error| DataError::io("read", path)(error);
-        let mut file = File::open(path).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        let mut head = Vec::with_capacity(at_first.min(size as usize));
-        (&mut file)
-            .take(at_first as u64)
-            .read_to_end(&mut head)
-            .map_err(failed)?;
+        // In one call: `read_to_end` would make dozens.
+        let mut head = vec![0; at_first.min(usize::try_from(size).unwrap_or(at_first))];
+        file.read_exact_at(&mut head, 0).map_err(failed)?;
         let (transfer_syntax, start) = file_meta(path, &head)?;
         let syntax = Syntax::of(&transfer_syntax);
         let mut opened = Self {
@@ -51,8 +49,7 @@ impl DicomFile {
             syntax,
             file,
             start,
-            // The file may have grown since it was measured; then what was read of it counts.
-            length: (size.max(head.len() as u64)) - start as u64,
+            length: size - start as u64,
             head,
         };
         if syntax.deflated {
