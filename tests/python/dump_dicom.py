@@ -113,14 +113,6 @@ def words(values, allocated, big_endian=False):
     return data + b"\0" * (len(data) % 2)
 
 
-def save(ds, path):
-    little = ds.file_meta.TransferSyntaxUID != BIG_ENDIAN
-    implicit = ds.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
-    ds.save_as(path, enforce_file_format=True, little_endian=None, implicit_vr=None) if little or implicit else ds.save_as(
-        path, enforce_file_format=True
-    )
-
-
 def native(out):
     """Yields (path, values, HU or None)."""
     for syntax, name in (
@@ -140,7 +132,7 @@ def native(out):
                 ds.PixelData = words(held, allocated, syntax == BIG_ENDIAN)
                 ds["PixelData"].VR = "OW" if allocated > 8 else "OB"
                 path = out / f"{name}_{allocated}_{stored}_{'s' if signed else 'u'}.dcm"
-                save(ds, path)
+                ds.save_as(path, enforce_file_format=True)
                 yield path, values, None
     for stored, high, signed in ((12, 15, False), (12, 15, True), (10, 12, True)):
         ds = data_set(EXPLICIT)
@@ -150,7 +142,7 @@ def native(out):
         ds.PixelData = words(((values & ((1 << stored) - 1)) << up) | ((1 << up) - 1), 16)
         ds["PixelData"].VR = "OW"
         path = out / f"high_bit_{stored}_{high}_{'s' if signed else 'u'}.dcm"
-        save(ds, path)
+        ds.save_as(path, enforce_file_format=True)
         yield path, values, None
     # 8 bits as OW in big endian: bytes swapped in pairs, three frames of an odd size.
     ds = data_set(BIG_ENDIAN, 3, 5)
@@ -160,7 +152,7 @@ def native(out):
     ds.PixelData = np.frombuffer(words(values, 8), "<u2").byteswap().tobytes()
     ds["PixelData"].VR = "OW"
     path = out / "big_8_ow.dcm"
-    save(ds, path)
+    ds.save_as(path, enforce_file_format=True)
     yield path, values, None
 
 
@@ -188,7 +180,7 @@ def hu_variants(out):
         ds.PixelData = words(values, 16)
         ds["PixelData"].VR = "OW"
         path = out / f"hu_{name}.dcm"
-        save(ds, path)
+        ds.save_as(path, enforce_file_format=True)
         yield path, values, hu
 
 
@@ -242,7 +234,7 @@ def enhanced(out):
             ds.PixelData = words(values, 16, syntax == BIG_ENDIAN)
             ds["PixelData"].VR = "OW"
         path = out / f"enhanced_{name}.dcm"
-        save(ds, path)
+        ds.save_as(path, enforce_file_format=True)
         yield path, values, hu
 
 
@@ -300,7 +292,7 @@ def compressed(out):
             ds.PixelData = encapsulate([data])
             ds["PixelData"].VR = "OB"
             path = out / f"compressed_{syntax[18:].replace('.', '_')}_{stored}_{'s' if signed else 'u'}.dcm"
-            save(ds, path)
+            ds.save_as(path, enforce_file_format=True)
             if syntax.endswith(LOSSY_CODES):
                 # What was encoded does not come back; what pydicom makes of it is the reference.
                 _, values, why = decode(path)
