@@ -183,7 +183,7 @@ mod tests {
     fn the_built_in_recipe_writes_only_what_is_the_default_anyway() {
         let text = "name: rsna2022\nseed: 2022\nstage1a: {training: {seeds: [0, 1, 2], pretrained: \
                     weights/efficientnet_b1.safetensors}}\nstage1b: {training: {pretrained: weights/resnest50d.safetensors}}\n\
-                    stage2: {training: {seeds: [0, 1, 2, 3, 4, 5], pretrained: weights/resnest50d.safetensors}}\nstage3: {}\ndata:\n  root: rsna-2022\n  workers: 4\n  \
+                    stage2: {training: {seeds: [0, 1, 2, 3, 4, 5], pretrained: weights/resnest50d.safetensors}}\nstage3: {}\ndata:\n  root: rsna-2022\n  workers: 4\n  cache: {limit_gb: 400}\n  \
                     exclude: [1.2.826.0.1.3680043.20574, 1.2.826.0.1.3680043.29952]\n";
         let source = Source {
             name: "short".into(),
