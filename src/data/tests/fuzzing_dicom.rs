@@ -3,12 +3,13 @@
 //! The files are those of the fixtures and what tests/python/dump_dicom.py makes; the damage is drawn anew each time, and a
 //! failure prints the seed that brings it back (SPINECTL_FUZZ_SEED).
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod allocation;
+mod interpreter;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use data::DataError;
@@ -16,71 +17,13 @@ use data::dicom::{read_frames, read_headers, read_stored};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use allocation::{largest_request, most_held};
+use interpreter::{python, workspace};
+
 const GIGABYTE: usize = 1 << 30;
+/// Of each transfer syntax.
 const DAMAGED_FILES: usize = 2000;
 const LONGEST: Duration = Duration::from_secs(5);
-
-/// Counts what Rust code holds: the largest single request, what is held now, and the most that was.
-struct Counting;
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grown(by: usize) {
-    let held = HELD.fetch_add(by, Ordering::Relaxed) + by;
-    PEAK.fetch_max(held, Ordering::Relaxed);
-}
-
-// SAFETY: every call is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        grown(layout.size());
-        // SAFETY: the caller's promise about `layout` is the one that is needed.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        grown(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `memory` came from the calls above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Ordering::Relaxed);
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        grown(size);
-        // SAFETY: `memory` came from the calls above.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// $SPINECTL_PYTHON, else the workspace's virtual environment.
-fn python() -> PathBuf {
-    let python = std::env::var_os("SPINECTL_PYTHON")
-        .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from);
-    assert!(
-        python.exists(),
-        "no Python at {}: run `make setup-tests`",
-        python.display()
-    );
-    python
-}
 
 /// The transfer syntax of a file, by the first UID of the kind in it.
 fn transfer_syntax(bytes: &[u8]) -> String {
@@ -244,7 +187,7 @@ fn damaged_files_neither_panic_nor_hang_nor_take_the_memory() {
     let mut fault = None;
     let giants = giants(&kinds);
     assert!(giants.len() > 30);
-    for round in 0..DAMAGED_FILES + giants.len() {
+    for round in 0..DAMAGED_FILES * kinds.len() + giants.len() {
         let (name, damaged) = match giants.get(round) {
             Some((name, giant)) => (name, giant.clone()),
             None => {
@@ -286,8 +229,8 @@ fn damaged_files_neither_panic_nor_hang_nor_take_the_memory() {
             fault = Some(format!("{name}, round {round}: took {took:?}"));
         }
         for (what, bytes) in [
-            ("a request", LARGEST.load(Ordering::Relaxed)),
-            ("at once", PEAK.load(Ordering::Relaxed)),
+            ("a request", largest_request()),
+            ("at once", most_held()),
             ("resident, C code included", most_resident_bytes()),
         ] {
             if bytes > GIGABYTE {
@@ -303,8 +246,8 @@ fn damaged_files_neither_panic_nor_hang_nor_take_the_memory() {
         "{read} read, {refused} refused; the slowest {:?} ({}); largest request {} MiB, most held {} MiB, resident {} MiB",
         slowest.0,
         slowest.1,
-        LARGEST.load(Ordering::Relaxed) >> 20,
-        PEAK.load(Ordering::Relaxed) >> 20,
+        largest_request() >> 20,
+        most_held() >> 20,
         most_resident_bytes() >> 20,
     );
     assert!(

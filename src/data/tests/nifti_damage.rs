@@ -3,11 +3,11 @@
 //!
 //! The seed is another one in each run and stands in every message; SPINECTL_FUZZ_SEED repeats a run.
 
-use std::alloc::{GlobalAlloc, Layout as Memory, System};
+mod allocation;
+
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use data::Geometry;
@@ -17,39 +17,7 @@ use data::volume::{Volume, read_study};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The system's allocator, which remembers the largest request.
-struct Watched;
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
-        LARGEST.fetch_max(memory.size(), Ordering::Relaxed);
-        // SAFETY: the caller's own promises.
-        unsafe { System.alloc(memory) }
-    }
-
-    unsafe fn alloc_zeroed(&self, memory: Memory) -> *mut u8 {
-        LARGEST.fetch_max(memory.size(), Ordering::Relaxed);
-        // SAFETY: the caller's own promises.
-        unsafe { System.alloc_zeroed(memory) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, memory: Memory, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Ordering::Relaxed);
-        // SAFETY: the caller's own promises.
-        unsafe { System.realloc(at, memory, size) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, memory: Memory) {
-        // SAFETY: the caller's own promises.
-        unsafe { System.dealloc(at, memory) }
-    }
-}
-
-#[global_allocator]
-static WATCHED: Watched = Watched;
+use allocation::largest_request;
 
 const ROUNDS: usize = 2_000;
 const LONGEST: Duration = Duration::from_secs(5);
@@ -198,11 +166,10 @@ fn damaged_files_are_refused_or_read_and_nothing_worse() {
                     "SPINECTL_FUZZ_SEED={seed}, {path:?}, type {:?}, big endian {big_endian}, round {round}",
                     TYPES[kind]
                 );
-                LARGEST.store(0, Ordering::Relaxed);
                 let began = Instant::now();
                 let found = std::panic::catch_unwind(|| read(&path));
                 let took = began.elapsed();
-                let largest = LARGEST.load(Ordering::Relaxed);
+                let largest = largest_request();
                 let Ok((values, labels, study)) = found else {
                     panic!("{what}: a panic");
                 };

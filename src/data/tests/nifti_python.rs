@@ -1,6 +1,8 @@
 //! NIfTI volumes are read as nibabel reads them: the files that nibabel ships, and generated ones of every type
 //! (tests/python/nibabel_values.py).
 
+mod interpreter;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,21 +11,7 @@ use data::DataError;
 use data::nifti::{NiftiGrid, read_labels, read_values};
 use data::volume::read_study;
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// $SPINECTL_PYTHON, else the workspace's virtual environment.
-fn python() -> PathBuf {
-    let python = std::env::var_os("SPINECTL_PYTHON")
-        .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from);
-    assert!(
-        python.exists(),
-        "no Python at {}: run `make setup-tests`",
-        python.display()
-    );
-    python
-}
+use interpreter::{python, workspace};
 
 fn numbers<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
     text.split(' ').map(|number| number.parse().ok()).collect()

@@ -1,25 +1,12 @@
 //! A phantom is read back by the reference implementations, pydicom and nibabel (tests/python/read_phantom.py).
 
-use std::path::{Path, PathBuf};
+mod interpreter;
+
 use std::process::Command;
 
 use data::phantom::{SynthOptions, synthesize};
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// $SPINECTL_PYTHON, else the workspace's virtual environment.
-fn python() -> PathBuf {
-    let python = std::env::var_os("SPINECTL_PYTHON")
-        .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from);
-    assert!(
-        python.exists(),
-        "no Python at {}: run `make setup-tests`",
-        python.display()
-    );
-    python
-}
+use interpreter::{python, workspace};
 
 #[test]
 fn pydicom_and_nibabel_agree_with_the_tables() {

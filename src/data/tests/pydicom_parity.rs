@@ -1,12 +1,16 @@
 //! What is read of DICOM files equals what pydicom reads (tests/python/dump_dicom.py): every file that the packages pydicom
 //! and pydicom-data ship, and variants made for it. Stored values to the last bit, of lossy JPEG within 1; HU too.
 
+mod interpreter;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use data::dicom::{read_frames, read_headers, read_stored};
+
+use interpreter::{python, workspace};
 
 /// Monochrome files of transfer syntaxes that are read, which are refused all the same.
 const REFUSED: [(&str, &str); 9] = [
@@ -28,22 +32,6 @@ const REFUSED: [(&str, &str); 9] = [
         "the file is cut short",
     ),
 ];
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// $SPINECTL_PYTHON, else the workspace's virtual environment.
-fn python() -> PathBuf {
-    let python = std::env::var_os("SPINECTL_PYTHON")
-        .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from);
-    assert!(
-        python.exists(),
-        "no Python at {}: run `make setup-tests`",
-        python.display()
-    );
-    python
-}
 
 fn numbers<const N: usize, T>(path: &Path, number: impl Fn([u8; N]) -> T) -> Vec<T> {
     let bytes = fs::read(path).unwrap();
