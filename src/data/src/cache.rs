@@ -420,7 +420,13 @@ impl Cache {
         };
         match entry {
             Some(entry) if !fits(&entry) => Err(Fault::Damaged("it is of another study".into())),
-            entry => Ok(entry),
+            entry => {
+                if let Some(entry) = &entry {
+                    // To be found is to be used. Whether it can be read, its reader will see.
+                    let _ = entry.reader();
+                }
+                Ok(entry)
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! Reads a whole data set as a training would, and says beforehand what would stop or spoil one.
 //!
-//! Nothing is changed. Studies are read in parallel, each a slice at a time, so memory does not grow with them.
+//! Nothing is changed. Studies are read in parallel, one a thread, and of each in memory are a few slices, its label volume,
+//! and the whole of a NIfTI image that is not stored by slices.
 
 mod picture;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -13,7 +15,8 @@ use serde::Serialize;
 
 use crate::data_set::DataSet;
 use crate::error::Result;
-use crate::nifti::read_labels;
+use crate::geometry::Geometry;
+use crate::nifti::{LabelVolume, read_labels};
 use crate::study::StudyUid;
 use crate::tables::{FractureBox, StudyLabels};
 use crate::targets::VERTEBRAE;
@@ -207,9 +210,9 @@ fn check_study(data_set: &DataSet, study: &StudyUid, options: &CheckOptions) -> 
     check.slice_numbers.clone_from(&header.slice_numbers);
     let findings = header.findings.iter().map(Problem::warning);
     check.problems.extend(findings);
-    if let Some(path) = data_set.segmentation(study) {
-        match read_labels(&path, geometry) {
-            Ok(volume) => {
+    if let Some(labels) = segmentation(data_set, study, geometry).transpose() {
+        match labels {
+            Ok((volume, path)) => {
                 let holds = |v: usize| volume.labels.contains(&(v as u8 + 1));
                 let present: [bool; VERTEBRAE] = std::array::from_fn(holds);
                 if present == [false; VERTEBRAE] {
@@ -231,6 +234,18 @@ fn check_study(data_set: &DataSet, study: &StudyUid, options: &CheckOptions) -> 
         }
     }
     check
+}
+
+/// The study's label volume, where it has one.
+fn segmentation(
+    data_set: &DataSet,
+    study: &StudyUid,
+    geometry: &Geometry,
+) -> Result<Option<(LabelVolume, PathBuf)>> {
+    let Some(path) = data_set.segmentation(study)? else {
+        return Ok(None);
+    };
+    Ok(Some((read_labels(&path, geometry)?, path)))
 }
 
 /// After so many unreadable slices a study is read no further.
@@ -260,7 +275,8 @@ fn read_pixels(header: &StudyHeader, pictures: &mut Pictures) -> Vec<Problem> {
         });
         let Err(error) = read else { break };
         problems.push(Problem::error(error));
-        if !header.is_dicom() {
+        // Of a file with several slices all are as good as its worst.
+        if header.slice_path(next) == header.slice_path(next + 1) {
             break;
         }
         if problems.len() == GIVEN_UP {

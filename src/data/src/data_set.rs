@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::{DataError, Result};
 use crate::study::StudyUid;
 
 /// A folder that holds `train_images/`, `segmentations/`, `train.csv` and `train_bounding_boxes.csv`.
@@ -42,11 +43,27 @@ impl DataSet {
     }
 
     /// The label volume of a study; none where it has none.
-    pub fn segmentation(&self, study: &StudyUid) -> Option<PathBuf> {
-        VOLUME_ENDINGS
-            .map(|ending| self.segmentations().join(format!("{study}{ending}")))
-            .into_iter()
-            .find(|path| path.is_file())
+    ///
+    /// # Errors
+    /// [`DataError::Study`] where there are two: nobody knows which of them is meant.
+    pub fn segmentation(&self, study: &StudyUid) -> Result<Option<PathBuf>> {
+        let paths =
+            VOLUME_ENDINGS.map(|ending| self.segmentations().join(format!("{study}{ending}")));
+        match paths.each_ref().map(|path| path.is_file()) {
+            [true, true] => {
+                let [first, second] = paths;
+                Err(DataError::Study {
+                    path: first,
+                    problem: format!("is there a second time, as {}", second.display()),
+                    remedy: "keep one of the two",
+                })
+            }
+            there => Ok(paths
+                .into_iter()
+                .zip(there)
+                .find(|(_, there)| *there)
+                .map(|(path, _)| path)),
+        }
     }
 }
 

@@ -44,8 +44,6 @@ pub struct SliceHeader {
     pub frame: usize,
     /// Whether the image is a scout view (ImageType or FrameType says LOCALIZER) and not a slice of the volume.
     pub localizer: bool,
-    /// InstanceNumber, where there is one. Not to be used for order.
-    pub instance_number: Option<i32>,
     /// Rows (height).
     pub rows: usize,
     /// Columns (width).
@@ -231,7 +229,6 @@ fn slice_header(data_set: &DataSet<'_>, frame: usize) -> Result<SliceHeader> {
             .iter()
             .flat_map(|values| values.split('\\'))
             .any(|value| value.trim() == "LOCALIZER"),
-        instance_number: attributes.integer(tag::INSTANCE_NUMBER)?,
         rows,
         cols,
         position: attributes.decimals(tag::IMAGE_POSITION_PATIENT)?,

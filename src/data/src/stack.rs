@@ -330,7 +330,12 @@ impl Stacks {
 
     /// The study's stack. Of threads that ask at once, one reads it and the others wait.
     pub fn get(&self, study: &StudyUid) -> Result<Arc<Stack>> {
-        if let Some(stack) = lock(&self.held).find(study) {
+        let found = {
+            let mut held = lock(&self.held);
+            held.trim(self.limit);
+            held.find(study)
+        };
+        if let Some(stack) = found {
             return Ok(stack);
         }
         let reading = Arc::clone(lock(&self.reading).entry(study.clone()).or_default());
@@ -396,6 +401,11 @@ impl Held {
         }
         self.stacks.insert(study.clone(), Arc::clone(stack));
         self.order.push_back(study.clone());
+        self.trim(limit);
+    }
+
+    /// Drops the least recently used ones beyond `limit` bytes.
+    fn trim(&mut self, limit: usize) {
         // Counted anew: a stack that lost its place in the cache has moved into memory.
         let mut bytes: usize = self.stacks.values().map(|stack| stack.memory_bytes()).sum();
         while bytes > limit {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 pub use self::export::export_nifti;
 pub use self::finding::{Finding, FindingKind};
+pub(crate) use self::folder::files;
 use self::folder::read_folder;
 use self::place::nifti_stem;
 pub use self::place::{studies_below, study_path};
@@ -119,6 +120,7 @@ pub fn study_header(path: &Path) -> Result<StudyHeader> {
         };
     }
     let mut series = series::order(path, found.slices)?;
+    within_limits(path, &series.geometry)?;
     if let Some(name) = path.file_name().and_then(|name| name.to_str())
         && StudyUid::new(name).is_ok_and(|named| named.is_dicom() && named != series.study)
     {
@@ -155,6 +157,25 @@ pub fn study_header(path: &Path) -> Result<StudyHeader> {
     })
 }
 
+/// Slices of a study, and its voxels: more than any CT of a neck, and what a damaged header may make memory hold.
+const MOST_SLICES: usize = 3_000;
+const MOST_VOXELS: usize = 400_000_000;
+
+fn within_limits(path: &Path, geometry: &Geometry) -> Result<()> {
+    let [slices, rows, cols] = geometry.shape();
+    let voxels = slices.saturating_mul(rows).saturating_mul(cols);
+    if slices <= MOST_SLICES && voxels <= MOST_VOXELS {
+        return Ok(());
+    }
+    Err(DataError::Study {
+        path: path.to_path_buf(),
+        problem: format!(
+            "has {slices} slices of {rows} x {cols}, more than {MOST_SLICES} slices or {MOST_VOXELS} voxels"
+        ),
+        remedy: "cut the neck out of it, or copy the file again if that is not what it holds",
+    })
+}
+
 fn no_study(path: &Path, niftis: &[PathBuf], others: &[PathBuf]) -> DataError {
     let named = |paths: &[PathBuf]| finding::names(paths.iter().map(PathBuf::as_path));
     let (problem, remedy) = match (niftis, others) {
@@ -181,6 +202,7 @@ fn no_study(path: &Path, niftis: &[PathBuf], others: &[PathBuf]) -> DataError {
 /// The study of the NIfTI image `file`, which is at `path` itself or alone in the folder there.
 fn nifti_study(path: &Path, file: &Path) -> Result<StudyHeader> {
     let image = NiftiImage::open(file)?;
+    within_limits(path, image.geometry())?;
     let names = [finding::name(path), finding::name(file)];
     let study = names
         .iter()

@@ -87,7 +87,7 @@ fn a_written_slice_reads_back() {
     let header = read.header;
     assert_eq!(header, read_slice_header(&path).unwrap());
     assert_eq!((header.rows, header.cols), (3, 4));
-    assert_eq!((header.study, header.instance_number), (study, Some(7)));
+    assert_eq!(header.study, study);
     assert_eq!(header.pixel_spacing, [0.5, 0.25]);
     assert_eq!(header.orientation, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
     assert_eq!(header.position[..2], [-10.5, -20.25]);

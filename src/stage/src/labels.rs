@@ -99,7 +99,7 @@ fn read_studies(
 fn read_study(data_set: &DataSet, study: &StudyUid, check: Check) -> data::Result<Targets> {
     let header = find_study(&data_set.images(), study)?;
     let targets = data_set
-        .segmentation(study)
+        .segmentation(study)?
         .map(|path| targets_of(&header, study, &path))
         .transpose()?;
     if check == Check::Pixels {

@@ -308,7 +308,7 @@ impl Entry {
         if used != stored {
             return damaged("its size is not what its header says");
         }
-        let entry = Entry {
+        Ok(Some(Entry {
             path: path.to_owned(),
             layout,
             slice_numbers,
@@ -316,25 +316,28 @@ impl Entry {
             checksums,
             places,
             touched: AtomicU64::new(0),
-        };
-        entry.touch(&file);
-        Ok(Some(entry))
+        }))
     }
 
     /// For reading some slices. The file is opened by its name again; it may have changed or gone.
     pub fn reader(&self) -> Result<EntryReader<'_>, Fault> {
-        let file = open(&self.path)?;
-        self.touch(&file);
+        let reader = self.unnoticed_reader()?;
+        self.touch(&reader.file);
+        Ok(reader)
+    }
+
+    /// A reader whose reading does not count as use.
+    fn unnoticed_reader(&self) -> Result<EntryReader<'_>, Fault> {
         Ok(EntryReader {
             entry: self,
-            file,
+            file: open(&self.path)?,
             packed: Vec::new(),
         })
     }
 
-    /// Reads everything once.
+    /// Reads everything once. That is no use: the order of use stays.
     pub fn check(&self) -> Result<(), Fault> {
-        let mut reader = self.reader()?;
+        let mut reader = self.unnoticed_reader()?;
         let mut slice = vec![0; self.layout.slice_bytes()];
         (0..self.layout.slices).try_for_each(|index| reader.slice(index, &mut slice))
     }

@@ -13,8 +13,8 @@ use crate::error::{DataError, Result};
 use crate::image::WindowMode;
 use crate::stack::Appearance;
 
-/// To be raised when entries come to look otherwise, or equal files to give other pixels: older entries are then never
-/// asked for again, and age out.
+/// To be raised when entries come to look otherwise, or equal files to give other pixels. A folder of another format is
+/// refused as a cache: name another one, or drop it by the version that made it.
 pub(super) const FORMAT: u32 = 1;
 
 /// Files that changed so lately may change again without a new time stamp: clocks of file systems tick up to this

@@ -1,12 +1,11 @@
 //! Two small pictures of a study: an axial slice from its middle and the mid-sagittal plane.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::dicom::{self, SliceHeader, directions};
 use crate::geometry::{cross, dot};
 use crate::image::{Window, WindowMode};
-use crate::volume::StudyHeader;
+use crate::volume::{StudyHeader, files};
 
 /// An 8-bit picture, (rows, columns).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,9 +86,7 @@ const LOOKED_AT: usize = 2000;
 
 /// Of a study that could not be put in order: of those of its files that can be read and are like the first of them.
 pub(super) fn of_folder(folder: &Path) -> Option<Pictures> {
-    let entries = fs::read_dir(folder).ok()?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort();
+    let files = files(folder).ok()?;
     let slices: Vec<(&PathBuf, SliceHeader)> = files
         .iter()
         .take(LOOKED_AT)

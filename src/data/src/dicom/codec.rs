@@ -84,6 +84,12 @@ pub(crate) fn decode_codestream(
         ));
     }
     bytes.truncate(expected);
+    if layout.bits.high + 1 != layout.bits.stored {
+        return Err(format!(
+            "is compressed with HighBit {} for {} stored bits, which no codestream can hold",
+            layout.bits.high, layout.bits.stored
+        ));
+    }
     // Lossy pixels may lie a little above what BitsStored holds, and must not wrap. JPEG-LS knows no signs and JPEG 2000
     // may be told wrong, so the sign is the highest bit of the codestream's samples.
     let stored = match header.coding {

@@ -146,6 +146,15 @@ impl Rescale {
                 EXPORT_AGAIN,
             ));
         }
+        for (tag, allowed, expected) in [
+            (tag::MODALITY, &["CT", ""][..], "CT"),
+            // US is "unspecified".
+            (tag::RESCALE_TYPE, &["HU", "US", ""], "HU"),
+        ] {
+            if attributes.has(tag) && !allowed.contains(&attributes.text(tag)?) {
+                return Err(attributes.unusable(tag, expected));
+            }
+        }
         let [slope] = attributes.decimals(tag::RESCALE_SLOPE)?;
         let [intercept] = attributes.decimals(tag::RESCALE_INTERCEPT)?;
         if slope == 0.0 {

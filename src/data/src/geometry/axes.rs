@@ -18,8 +18,12 @@ pub struct AxisMap {
 
 /// How far an entry of the matrix between two index grids may be from 0 or 1: 10 % in spacing, 6 degrees in direction.
 const AXIS_TOLERANCE: f64 = 0.1;
-/// How far apart the two grids' centres may be, in voxels of any axis.
-const CENTRE_TOLERANCE: f64 = 2.0;
+/// How far apart the two grids' centres may be, in voxels of any axis: writers count from a voxel's middle or its edge.
+const CENTRE_TOLERANCE: f64 = 1.25;
+/// How far apart corners may be, in columns and rows.
+const CORNER_TOLERANCE: f64 = 2.0;
+/// And in slices, as a share of them more: where slices are not evenly spaced, their mean step is not every writer's.
+const SLICE_DRIFT: f64 = 0.02;
 
 impl AxisMap {
     /// The map from the NIfTI volume at `path`, with index-to-RAS matrix `affine` and `shape` (i, j, k), to `geometry`.
@@ -89,7 +93,40 @@ impl AxisMap {
                 )));
             }
         }
-        Ok(Self { source, flip })
+        let map = Self { source, flip };
+        for corner in 0..8 {
+            // A corner of the study, and where the file's own matrix puts the voxel that the map takes for it.
+            let index: [f64; 3] = std::array::from_fn(|i| {
+                if corner >> i & 1 == 1 {
+                    expected[i] as f64 - 1.0
+                } else {
+                    0.0
+                }
+            });
+            let mut voxel = [0.0; 3];
+            for i in 0..3 {
+                voxel[source[i]] = if flip[i] {
+                    expected[i] as f64 - 1.0 - index[i]
+                } else {
+                    index[i]
+                };
+            }
+            for (axis, at) in to_index.apply(voxel).into_iter().enumerate() {
+                let drift = if axis == 2 {
+                    SLICE_DRIFT * expected[2] as f64
+                } else {
+                    0.0
+                };
+                let apart = (at - index[axis]).abs();
+                if apart.is_nan() || apart > CORNER_TOLERANCE + drift {
+                    return Err(off_grid(format!(
+                        "a corner of it is {apart:.1} {} off",
+                        AXIS_NAMES[axis]
+                    )));
+                }
+            }
+        }
+        Ok(map)
     }
 
     /// The map from a NIfTI volume to a study of its own: slices run to the feet, rows of a slice to the back, columns to

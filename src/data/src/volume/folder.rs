@@ -87,7 +87,7 @@ fn has_ending(name: &str, ending: &str) -> bool {
 }
 
 /// The files of `dir`, also behind links; numbered slices first and by number, so that of two equal ones the first stays.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => DataError::StudyMissing {
             path: dir.to_path_buf(),

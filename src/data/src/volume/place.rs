@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::name;
 use super::folder::is_nifti_name;
+use crate::data_set::VOLUME_ENDINGS;
 use crate::error::{DataError, Result};
 use crate::study::StudyUid;
 
@@ -42,7 +43,9 @@ pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
         let name = name(&path);
         let stem = match path.is_dir() {
             true => Some(name.as_str()),
-            false => nifti_stem(&name),
+            false => VOLUME_ENDINGS
+                .iter()
+                .find_map(|ending| name.strip_suffix(ending)),
         };
         studies.extend(stem.and_then(|stem| StudyUid::new(stem).ok()));
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::duplicates::{repeated_uids, without_duplicates};
-use super::finding::{Finding, FindingKind, names};
+use super::finding::{Finding, FindingKind, name, names};
 use super::folder::{FoundSlice, slice_number};
 use super::steps;
 use crate::dicom::{SliceHeader, directions};
@@ -98,7 +98,7 @@ pub(super) fn order(dir: &Path, found: Vec<FoundSlice>) -> Result<Series> {
 
     Ok(Series {
         study: template.study,
-        slice_numbers: slice_numbers(&slices),
+        slice_numbers: slice_numbers(dir, &slices)?,
         slices,
         depths,
         geometry,
@@ -256,14 +256,34 @@ pub(super) fn mixed(
     }
 }
 
-/// The `<n>` of each `<n>.dcm` where all slices are files of such names, and else 1, 2, ... from the head.
-fn slice_numbers(slices: &[FoundSlice]) -> Vec<u32> {
-    let by_name = slices.iter().map(|slice| slice_number(&slice.file));
-    let by_name = by_name.collect::<Option<Vec<u32>>>().filter(|numbers| {
-        let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
-        distinct.len() == numbers.len()
-    });
-    by_name.unwrap_or_else(|| (1..).take(slices.len()).collect())
+/// The `<n>` of each `<n>.dcm` where all slices are files of such names; 1, 2, ... from the head where none is, or where
+/// files hold several slices.
+fn slice_numbers(dir: &Path, slices: &[FoundSlice]) -> Result<Vec<u32>> {
+    let mut numbers = Vec::with_capacity(slices.len());
+    let mut unnumbered = None;
+    for slice in slices {
+        match slice_number(&slice.file) {
+            Some(number) => numbers.push(number),
+            None => unnumbered = Some(&slice.file),
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
+    let frames = distinct.len() < numbers.len();
+    match unnumbered {
+        None if !frames => Ok(numbers),
+        Some(odd) if !numbers.is_empty() && !frames => Err(DataError::Study {
+            path: dir.to_path_buf(),
+            problem: format!(
+                "numbers {} of its {} slices by their names, and {} is not one of them: tables that name slices would \
+                 name others",
+                numbers.len(),
+                slices.len(),
+                name(odd)
+            ),
+            remedy: "name all of them <n>.dcm, or none",
+        }),
+        _ => Ok((1..).take(slices.len()).collect()),
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +302,6 @@ mod tests {
                 instance: "1.2.3.4.5".into(),
                 frame,
                 localizer: false,
-                instance_number: None,
                 rows: 2,
                 cols: 2,
                 position: [0.0, 0.0, height],

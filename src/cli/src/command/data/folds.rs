@@ -61,11 +61,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let data_set = DataSet::new(&arguments.root);
     let mut labels: Vec<StudyLabels> = read_table(&data_set.labels())?;
     labels.retain(|row| !arguments.exclude.contains(&row.study));
-    let segmented: BTreeSet<StudyUid> = labels
-        .iter()
-        .filter(|row| data_set.segmentation(&row.study).is_some())
-        .map(|row| row.study.clone())
-        .collect();
+    let mut segmented = BTreeSet::new();
+    for row in &labels {
+        if data_set.segmentation(&row.study)?.is_some() {
+            segmented.insert(row.study.clone());
+        }
+    }
     let split = folds(&labels, &segmented, arguments.folds, arguments.seed)?;
 
     let out = &arguments.out;
