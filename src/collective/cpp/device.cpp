@@ -1,4 +1,4 @@
-// Where libtorch is, and the CUDA device that a thread works on.
+// Where libtorch is, the CUDA device that a thread works on, and memory that it fetches from.
 #include "boundary.h"
 
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 SpcStatus spc_libtorch_folder(char** folder, char** message) {
@@ -31,5 +32,14 @@ SpcStatus spc_cuda_set_device(uint64_t index, uint64_t* found, char** message) {
     if (index < *found) {
       cuda.setDevice(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)));
     }
+  });
+}
+
+SpcStatus spc_pinned_bytes(const uint8_t* bytes, uint64_t count, SpcTensor* tensor, char** message) {
+  return spc::guarded(message, [&] {
+    const auto options = at::TensorOptions().dtype(at::kByte).pinned_memory(true);
+    auto pinned = at::empty({static_cast<int64_t>(count)}, options);
+    std::memcpy(pinned.data_ptr(), bytes, count);
+    *tensor = new at::Tensor(std::move(pinned));
   });
 }

@@ -156,6 +156,8 @@ SpcStatus spc_backward_beside(
 SpcStatus spc_libtorch_folder(char** folder, char** message);
 // Makes the CUDA device `index` this thread's current one, where there are more than `index`; *found says how many there are.
 SpcStatus spc_cuda_set_device(uint64_t index, uint64_t* found, char** message);
+// A copy of the bytes in pinned memory, (count,) u8. libtorch does not use that memory again before copies out of it are done.
+SpcStatus spc_pinned_bytes(const uint8_t* bytes, uint64_t count, SpcTensor* tensor, char** message);
 
 #ifdef __cplusplus
 }

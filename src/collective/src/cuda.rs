@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use tch::Tensor;
+
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, call};
 
@@ -47,6 +49,22 @@ pub fn set_device(index: usize) -> Result<()> {
         return Err(CollectiveError::NoDevice { index, found });
     }
     Ok(())
+}
+
+/// A copy of `bytes` in pinned memory, (bytes,) u8, from where a GPU fetches them while the host goes on. libtorch does not
+/// use that memory again before copies out of it are done.
+///
+/// # Errors
+/// `Torch` where there is no GPU, or no more memory that can be pinned.
+pub fn pinned(bytes: &[u8]) -> Result<Tensor> {
+    let mut tensor = std::ptr::null_mut();
+    // SAFETY: so many bytes are there, and the output lives across the call.
+    call(|message| unsafe {
+        ffi::spc_pinned_bytes(bytes.as_ptr(), bytes.len() as u64, &raw mut tensor, message)
+    })
+    .map_err(|failure| CollectiveError::local("pinned", failure))?;
+    // SAFETY: a call that succeeds hands out a new handle.
+    Ok(unsafe { Tensor::from_ptr(tensor) })
 }
 
 /// The constructor in `libspinectl_nccl.so`, which lies beside the program or where it was built.

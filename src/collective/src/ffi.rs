@@ -317,6 +317,12 @@ unsafe extern "C" {
     ) -> i32;
 
     pub(crate) fn spc_cuda_set_device(index: u64, found: *mut u64, message: Message) -> i32;
+    pub(crate) fn spc_pinned_bytes(
+        bytes: *const u8,
+        count: u64,
+        tensor: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_libtorch_folder(folder: *mut *mut c_char, message: Message) -> i32;
 }
 

@@ -11,13 +11,7 @@ const ROUNDS: u64 = 48;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).map_or(Ok(1), |n| n.parse())?;
-    let renderer = Renderer::new(
-        threads,
-        Normalization {
-            mean: [0.223_639_83, 0.181_904_07, 0.252_343_7],
-            std: [0.324_515_36, 0.295_629_8, 0.313_352_56],
-        },
-    )?;
+    let renderer = Renderer::new(threads, Normalization::PUBLISHED)?;
     let pixels: Vec<u8> = (0..SLICES * SIDE * SIDE)
         .map(|i| ((i * 2_654_435_761) >> 7) as u8)
         .collect();

@@ -75,13 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         stacks,
         headers: Mutex::default(),
     });
-    let renderer = Renderer::new(
-        threads,
-        Normalization {
-            mean: [0.223_639_83, 0.181_904_07, 0.252_343_7],
-            std: [0.324_515_36, 0.295_629_8, 0.313_352_56],
-        },
-    )?;
+    let renderer = Renderer::new(threads, Normalization::PUBLISHED)?;
     // A rank keeps its memory (src/rank/src/memory.rs): one result stands for all.
     let mut out = vec![0.0_f32; WINDOW * SIDE * SIDE];
     let bytes_per_s = bandwidth(&mut out);

@@ -419,6 +419,13 @@ fn sizes_spacings_and_orientations_do_not_mix() {
 
 /// As a CD from a hospital looks.
 #[test]
+fn a_name_that_is_no_number_among_numbers_is_refused() {
+    let mut files = series();
+    files[4].name = "05.dcm".into();
+    refused(&files, &["39 of its 40 slices", "05.dcm", "or none"]);
+}
+
+#[test]
 fn hospital_folders_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut files = series();

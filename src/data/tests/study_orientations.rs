@@ -250,6 +250,22 @@ fn segmentations_that_do_not_match_are_refused() {
         ..study
     };
     let others = [
+        ("shifted", shifted([1.5 * between_columns, 0.0, 0.0])),
+        ("shifted", shifted([0.0, 0.0, 1.5 * study.step[2]])),
+        // Within the tolerance of a voxel's size, and many voxels off at the border.
+        (
+            "corner",
+            Geometry {
+                spacing: [between_rows * 1.08, between_columns * 1.08],
+                origin: std::array::from_fn(|i| {
+                    let middle = |v: f64, n: usize| 0.04 * v * (n as f64 - 1.0);
+                    study.origin[i]
+                        - study.row[i] * middle(between_columns, study.cols)
+                        - study.col[i] * middle(between_rows, study.rows)
+                }),
+                ..study
+            },
+        ),
         ("shifted", shifted([3.0 * between_columns, 0.0, 0.0])),
         ("shifted", shifted([0.0, -3.0 * between_rows, 0.0])),
         ("shifted", shifted([0.0, 0.0, 3.0 * study.step[2]])),

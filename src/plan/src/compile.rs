@@ -253,12 +253,16 @@ impl Graph<'_> {
             seed: u64,
             inputs: Vec<&'a str>,
         }
-        // Worker threads, memory and the cache change the speed, not the outcome; how much is checked beforehand, neither.
+        // Worker threads, memory and the cache change the speed, not the outcome. How much is read beforehand decides which
+        // studies are left out, where bad ones are.
         let data = recipe::Data {
             workers: 0,
             memory_mb: 0,
             prefetch_mb: 0,
-            check: recipe::Check::Headers,
+            check: match self.recipe.data.bad_study {
+                recipe::BadStudy::Stop => recipe::Check::Headers,
+                recipe::BadStudy::LeaveOut => self.recipe.data.check,
+            },
             cache: recipe::Cache::default(),
             ..self.recipe.data.clone()
         };

@@ -171,7 +171,7 @@ fn data(section: Section) -> Data {
     }
     let data = Data {
         root: PathBuf::from(root),
-        folds: section.integer("folds", 5, 2..=100),
+        folds: section.integer("folds", 5, 2..=50),
         window: section.choice(
             "window",
             Window::PerSlice,

@@ -6,6 +6,7 @@
 
 use std::cell::OnceCell;
 
+use collective::cuda;
 use data::DataError;
 use data::augment::{Augmentation, Normalization, Renderer, Sample, Strength};
 use recipe::Augment;
@@ -14,11 +15,8 @@ use tch::{Device, Kind, Tensor};
 use crate::host_pixels::HostBytes;
 use crate::{Result, TrainError};
 
-/// Per channel, of pixels in 0..1; the published pipeline's.
-const NORMALIZATION: Normalization = Normalization {
-    mean: [0.223_639_83, 0.181_904_07, 0.252_343_7],
-    std: [0.324_515_36, 0.295_629_8, 0.313_352_56],
-};
+/// Per channel, of pixels in 0..1.
+const NORMALIZATION: Normalization = Normalization::PUBLISHED;
 
 /// Interpolation and padding of a sampling grid: bilinear, zeros.
 const BILINEAR: i64 = 0;
@@ -164,6 +162,17 @@ fn upload<T>(values: &[T], size: &[i64], kind: Kind, device: Device) -> Result<T
         size_of_val(values),
         "a tensor has the size of its values"
     );
+    if device.is_cuda() {
+        // SAFETY: the bytes of numbers, which have no padding; they are copied before this function ends.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
+        };
+        // Without more pinned memory the host waits for the copy, below.
+        if let Ok(pinned) = cuda::pinned(bytes) {
+            let pinned = pinned.f_view_dtype(kind)?.f_view(size)?;
+            return Ok(pinned.f_to_device_(device, kind, true, false)?);
+        }
+    }
     let mut strides = vec![1; size.len()];
     for i in (1..size.len()).rev() {
         strides[i - 1] = strides[i] * size[i];
@@ -171,13 +180,7 @@ fn upload<T>(values: &[T], size: &[i64], kind: Kind, device: Device) -> Result<T
     // SAFETY: as many values as the size says, which outlive this view of them: it is copied before this function ends.
     let view =
         unsafe { Tensor::f_from_blob(values.as_ptr().cast(), size, &strides, kind, Device::Cpu)? };
-    if !device.is_cuda() {
-        return Ok(view.f_to_device_(device, kind, false, true)?);
-    }
-    // libtorch keeps the pinned memory until the copy out of it is done.
-    Ok(view
-        .f_pin_memory(device)?
-        .f_to_device_(device, kind, true, false)?)
+    Ok(view.f_to_device_(device, kind, false, true)?)
 }
 
 /// On the device: 8-bit slices (B, N, H, W) -> the same in f32, changed and normalised.

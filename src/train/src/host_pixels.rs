@@ -1,5 +1,6 @@
 //! The 8-bit slices of a sample on the host, where its device fetches them from.
 
+use collective::cuda;
 use tch::{Device, Tensor};
 
 /// (N, H, W) of one sample. For a GPU they lie in pinned memory, so that the copy to it runs beside the computation; the
@@ -18,13 +19,13 @@ impl HostPixels {
     /// Takes `bytes` to where `device` wants them. Where there is no more pinned memory they stay where they are, and the
     /// copy to the device is slower.
     pub fn new(bytes: Vec<u8>, device: Device) -> Self {
-        let pinned = device.is_cuda().then(|| {
-            let here = Tensor::f_from_slice(&bytes)?;
-            here.f_pin_memory(device)
-        });
+        let pinned = device
+            .is_cuda()
+            .then(|| cuda::pinned(&bytes).ok())
+            .flatten();
         HostPixels(match pinned {
-            Some(Ok(pinned)) => Memory::Pinned(pinned),
-            Some(Err(_)) | None => Memory::Pageable(bytes),
+            Some(pinned) => Memory::Pinned(pinned),
+            None => Memory::Pageable(bytes),
         })
     }
 }

@@ -24,6 +24,14 @@ pub struct Normalization {
     pub std: [f32; 3],
 }
 
+impl Normalization {
+    /// The published pipeline's.
+    pub const PUBLISHED: Normalization = Normalization {
+        mean: [0.223_639_83, 0.181_904_07, 0.252_343_7],
+        std: [0.324_515_36, 0.295_629_8, 0.313_352_56],
+    };
+}
+
 /// One sample to render.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {

@@ -52,8 +52,8 @@ pub struct Build {
     run_dir: Option<PathBuf>,
 
     /// Studies decoded at once [default: one a core]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
 
     /// Print what was done as JSON
     #[arg(long)]

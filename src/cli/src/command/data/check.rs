@@ -41,8 +41,8 @@ pub struct Arguments {
     html: Option<PathBuf>,
 
     /// Studies read at once [default: one a core]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
 
     /// List the sound studies too
     #[arg(long)]

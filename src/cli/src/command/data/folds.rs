@@ -31,8 +31,8 @@ pub struct Arguments {
     out: PathBuf,
 
     /// Number of folds
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    folds: usize,
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=50))]
+    folds: u64,
 
     /// Another seed, another split
     #[arg(long, value_name = "S", default_value_t = 0)]
@@ -67,7 +67,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             segmented.insert(row.study.clone());
         }
     }
-    let split = folds(&labels, &segmented, arguments.folds, arguments.seed)?;
+    let split = folds(
+        &labels,
+        &segmented,
+        arguments.folds as usize,
+        arguments.seed,
+    )?;
 
     let out = &arguments.out;
     let was_there = out.exists();
@@ -98,7 +103,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         rendered(&shares),
         out.display(),
         units::count(split.len(), "study", "studies"),
-        units::count(arguments.folds, "fold", "folds")
+        units::count(arguments.folds as usize, "fold", "folds")
     ))?;
     Ok(exit::DONE)
 }

@@ -31,12 +31,12 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
 }
 
 /// Runs `work` on a pool of so many threads; on the one that is there, with a thread a core, where no number is given.
-fn with_jobs<T: Send>(jobs: Option<usize>, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+fn with_jobs<T: Send>(jobs: Option<u16>, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     let Some(jobs) = jobs else {
         return Ok(work());
     };
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(jobs.max(1))
+        .num_threads(jobs.into())
         .build();
     let pool = pool.map_err(|error| anyhow::anyhow!("cannot start {jobs} threads: {error}"))?;
     Ok(pool.install(work))
