@@ -229,6 +229,18 @@ fn a_study_is_exported_with_its_place() {
     let apart = from.iter().zip(to).map(|(a, b)| (a - b).abs());
     assert!(apart.fold(0.0, f64::max) < 1e-3);
     assert_eq!(export(Path::new("volume.dcm")).code, Some(2));
+    // Neither into the study nor over it.
+    assert_eq!(export(&study.join("ct.nii.gz")).code, Some(2));
+    let bytes = fs::read(&out).unwrap();
+    let over = run(&[
+        "data",
+        "export",
+        out.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    assert_eq!(over.code, Some(2), "{}", over.err);
+    assert_eq!(fs::read(&out).unwrap(), bytes);
 }
 
 #[test]
@@ -253,6 +265,13 @@ fn a_cache_is_filled_checked_measured_and_emptied() {
     assert_eq!(of("size").code, Some(4), "no cache is there yet");
     let first = numbers(&build(&[]));
     assert_eq!((&first["made"], &first["found"]), (&8.into(), &0.into()));
+    let cropped_only = build(&["--stages", "2"]);
+    assert_eq!(cropped_only.code, Some(2), "{}", cropped_only.err);
+    assert!(
+        cropped_only.err.contains("--run-dir"),
+        "{}",
+        cropped_only.err
+    );
     // The cropped slices of stage 2, for the studies whose boxes a run has.
     let tables = folder.path().join("run/tables");
     fs::create_dir_all(&tables).unwrap();
@@ -261,6 +280,7 @@ fn a_cache_is_filled_checked_measured_and_emptied() {
         studies[2]
     );
     fs::write(tables.join("study_boxes.csv"), boxes).unwrap();
+    fs::write(tables.join("left_out.csv"), "StudyInstanceUID,reason\n").unwrap();
     let run_dir = folder.path().join("run");
     let second = numbers(&build(&["--run-dir", run_dir.to_str().unwrap()]));
     assert_eq!((&second["made"], &second["found"]), (&1.into(), &8.into()));

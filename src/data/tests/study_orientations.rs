@@ -256,9 +256,9 @@ fn segmentations_that_do_not_match_are_refused() {
         (
             "corner",
             Geometry {
-                spacing: [between_rows * 1.08, between_columns * 1.08],
+                spacing: [between_rows * 1.095, between_columns * 1.095],
                 origin: std::array::from_fn(|i| {
-                    let middle = |v: f64, n: usize| 0.04 * v * (n as f64 - 1.0);
+                    let middle = |v: f64, n: usize| 0.0475 * v * (n as f64 - 1.0);
                     study.origin[i]
                         - study.row[i] * middle(between_columns, study.cols)
                         - study.col[i] * middle(between_rows, study.rows)

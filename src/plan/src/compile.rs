@@ -421,6 +421,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_checked_counts_where_it_decides_what_is_left_out() {
+        let hash = |set: &[&str]| plan(set).unwrap().hash;
+        assert_eq!(hash(&[]), hash(&["data.check=headers"]));
+        let left_out = "data.bad_study=leave_out";
+        assert_ne!(hash(&[left_out]), hash(&[left_out, "data.check=headers"]));
+    }
+
+    #[test]
     fn workers_do_not_change_the_plan() {
         assert_eq!(
             plan(&[]).unwrap().hash,

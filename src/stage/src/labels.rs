@@ -33,31 +33,55 @@ const AT_ONCE: usize = 64;
 /// training, and what is left out is left out of every job alike.
 pub fn make_labels(context: &Context, seed: u64) -> Result<()> {
     let mut labels: Vec<StudyLabels> = read_labels(context.data)?.into_values().collect();
+    // What is quickly told is told before hours of reading.
+    let split = match &context.data.split {
+        Some(path) => Some(split_of_file(path, &labels, context.data.folds)?),
+        None => None,
+    };
+    some_segmentation(context, &labels)?;
     make_folder(&context.place.table("folds"))?;
-    let left_out = left_out(context, read_studies(context, &labels)?)?;
-    labels.retain(|row| left_out.studies.contains_key(&row.study));
-    write(context, "left_out", &left_out.rows)?;
 
-    let targets: BTreeMap<StudyUid, Vec<SliceTargets>> = left_out
-        .studies
+    let read = sorted(context, read_studies(context, &labels)?)?;
+    labels.retain(|row| read.used.contains_key(&row.study));
+    write(context, "left_out", &read.left_out)?;
+    let targets: BTreeMap<StudyUid, Vec<SliceTargets>> = read
+        .used
         .into_iter()
         .filter_map(|(study, targets)| Some((study, targets?)))
         .collect();
     if targets.is_empty() {
         return Err(TrainError::Tables(format!(
-            "{} holds no segmentation of a study in train.csv: stage 1 learns from them, so put \
-             <StudyInstanceUID>.nii files there",
-            context.data_set().segmentations().display()
+            "every study with a segmentation is left out, and stage 1 learns from them: {} says why",
+            context.place.table("left_out").display()
         )));
     }
     let segmented: BTreeSet<StudyUid> = targets.keys().cloned().collect();
-    let rows = match &context.data.split {
-        Some(path) => split_of_file(path, &labels, context.data.folds)?,
+    let rows = match split {
+        Some(mut rows) => {
+            rows.retain(|row| labels.iter().any(|label| label.study == row.study));
+            every_fold_is_filled(&rows, context.data.folds)?;
+            rows
+        }
         None => folds(&labels, &segmented, context.data.folds as usize, seed)?,
     };
     write(context, "folds", &rows)?;
     let targets: Vec<SliceTargets> = targets.into_values().flatten().collect();
     write(context, "slice_targets", &targets)
+}
+
+/// Refuses a data set without segmentations.
+fn some_segmentation(context: &Context, labels: &[StudyLabels]) -> Result<()> {
+    let data_set = context.data_set();
+    // A study with two of them is a fault of that study, told with the others'.
+    let has_one = |row: &StudyLabels| !matches!(data_set.segmentation(&row.study), Ok(None));
+    match labels.iter().any(has_one) {
+        true => Ok(()),
+        false => Err(TrainError::Tables(format!(
+            "{} holds no segmentation of a study in train.csv: stage 1 learns from them, so put \
+             <StudyInstanceUID>.nii files there",
+            data_set.segmentations().display()
+        ))),
+    }
 }
 
 fn write<R: data::csv_table::Row>(context: &Context, table: &str, rows: &[R]) -> Result<()> {
@@ -110,37 +134,37 @@ fn read_study(data_set: &DataSet, study: &StudyUid, check: Check) -> data::Resul
 
 /// The studies that are used, and the table of the others.
 struct Sorted {
-    studies: BTreeMap<StudyUid, Targets>,
-    rows: Vec<LeftOut>,
+    used: BTreeMap<StudyUid, Targets>,
+    left_out: Vec<LeftOut>,
 }
 
 /// Leaves the bad studies out, each with a warning, or refuses them all together: as the recipe says.
-fn left_out(context: &Context, read: Vec<(StudyUid, data::Result<Targets>)>) -> Result<Sorted> {
+fn sorted(context: &Context, read: Vec<(StudyUid, data::Result<Targets>)>) -> Result<Sorted> {
     let total = read.len();
-    let mut studies = BTreeMap::new();
+    let mut used = BTreeMap::new();
     let mut bad = Vec::new();
     for (study, outcome) in read {
         match outcome {
-            Ok(targets) => drop(studies.insert(study, targets)),
+            Ok(targets) => drop(used.insert(study, targets)),
             Err(error) => bad.push((study, error)),
         }
     }
     if context.data.bad_study == BadStudy::LeaveOut {
-        let mut rows = Vec::with_capacity(bad.len());
+        let mut left_out = Vec::with_capacity(bad.len());
         for (study, error) in bad {
             let message = format!("study {study} is left out: {error}");
             context.report.report(EventKind::Warning { message });
-            rows.push(LeftOut {
+            left_out.push(LeftOut {
                 study,
                 reason: error.to_string(),
             });
         }
-        return Ok(Sorted { studies, rows });
+        return Ok(Sorted { used, left_out });
     }
     match bad.len() {
         0 => Ok(Sorted {
-            studies,
-            rows: Vec::new(),
+            used,
+            left_out: Vec::new(),
         }),
         1 => Err(bad.remove(0).1.into()),
         count => {
@@ -199,9 +223,16 @@ fn split_of_file(path: &Path, labels: &[StudyLabels], folds: u64) -> Result<Vec<
         let study = row.study.clone();
         rows.push(StudyFold { study, fold });
     }
+    Ok(rows)
+}
+
+fn every_fold_is_filled(rows: &[StudyFold], folds: u64) -> Result<()> {
     match (0..folds).find(|fold| !rows.iter().any(|row| u64::from(row.fold) == *fold)) {
-        Some(empty) => Err(refused(format!("leaves fold {empty} of {folds} empty"))),
-        None => Ok(rows),
+        Some(empty) => Err(TrainError::Tables(format!(
+            "the split of data.split leaves fold {empty} of {folds} without a study that is used: make the split again \
+             with `spinectl data folds`, or lower data.folds"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `spinectl data cache`: fills, checks, measures and empties the cache of decoded studies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ use data::cache::{Amount, Cache, CacheOptions, Outcome, Usage};
 use data::data_set::DataSet;
 use data::image::{Window, WindowMode};
 use data::stack::Appearance;
+use data::stage_tables::LeftOut;
 use data::tables::{StudyBox, StudyLabels, read_table};
 use data::volume::find_study;
 use rayon::prelude::*;
@@ -96,6 +97,8 @@ struct Built {
     not_kept: usize,
     /// Bytes of the entries that were made or found.
     bytes: u64,
+    /// Studies that cannot be read, and why.
+    failed: Vec<String>,
 }
 
 impl Built {
@@ -124,26 +127,40 @@ struct Want {
 /// What the stages of a recipe take of a study; the cropped ones only where it is known how.
 fn wants(recipe: &Recipe, boxes_are_there: bool) -> Vec<Want> {
     let stage = |side, cropped| Want { side, cropped };
+    let runs = |name: &str| recipe.stages.iter().any(|stage| stage == name);
     let mut wants: Vec<Want> = [
-        recipe
-            .stage1a
-            .as_ref()
-            .map(|s| stage(s.training.image_size, false)),
-        recipe
-            .stage1b
-            .as_ref()
-            .map(|s| stage(s.training.image_size, s.crop)),
-        recipe
-            .stage2
-            .as_ref()
-            .map(|s| stage(s.training.image_size, true)),
-        recipe
-            .stage3
-            .as_ref()
-            .map(|s| stage(s.training.image_size, true)),
+        (
+            "1a",
+            recipe
+                .stage1a
+                .as_ref()
+                .map(|s| stage(s.training.image_size, false)),
+        ),
+        (
+            "1b",
+            recipe
+                .stage1b
+                .as_ref()
+                .map(|s| stage(s.training.image_size, s.crop)),
+        ),
+        (
+            "2",
+            recipe
+                .stage2
+                .as_ref()
+                .map(|s| stage(s.training.image_size, true)),
+        ),
+        (
+            "3",
+            recipe
+                .stage3
+                .as_ref()
+                .map(|s| stage(s.training.image_size, true)),
+        ),
     ]
     .into_iter()
-    .flatten()
+    .filter(|(name, _)| runs(name))
+    .filter_map(|(_, want)| want)
     .filter(|want| !want.cropped || boxes_are_there)
     .collect();
     wants.sort();
@@ -164,6 +181,16 @@ fn build(arguments: &Build) -> anyhow::Result<u8> {
         None => BTreeMap::new(),
     };
     let wants = wants(&recipe, !boxes.is_empty());
+    if wants.is_empty() {
+        return Err(exit::wrong_use(
+            "the stages of this recipe take cropped slices only: name a run whose tables/study_boxes.csv says how, with \
+             --run-dir DIR",
+        ));
+    }
+    let left_out = match &arguments.run_dir {
+        Some(run_dir) => left_out(run_dir)?,
+        None => BTreeSet::new(),
+    };
     let data_set = DataSet::new(&recipe.data.root);
     let studies: Vec<StudyUid> = read_table::<StudyLabels>(&data_set.labels())?
         .into_iter()
@@ -175,6 +202,7 @@ fn build(arguments: &Build) -> anyhow::Result<u8> {
                 .iter()
                 .any(|other| other == study.as_str())
         })
+        .filter(|study| !left_out.contains(study))
         .collect();
     let cache = Cache::open(
         dir,
@@ -226,7 +254,8 @@ fn build(arguments: &Build) -> anyhow::Result<u8> {
     for warning in cache.warnings() {
         output::say(&format!("warning: {warning}"));
     }
-    let built = built.into_inner().unwrap_or_default();
+    let mut built = built.into_inner().unwrap_or_default();
+    built.failed = failed;
     match arguments.json {
         true => output::print_json(&built)?,
         false => output::print(&format!(
@@ -240,6 +269,13 @@ fn build(arguments: &Build) -> anyhow::Result<u8> {
             }
         ))?,
     }
+    let failed = built.failed;
+    if recipe.data.bad_study == recipe::BadStudy::LeaveOut {
+        for failure in failed {
+            output::say(&format!("warning: {failure}"));
+        }
+        return Ok(exit::DONE);
+    }
     if failed.is_empty() {
         return Ok(exit::DONE);
     }
@@ -251,6 +287,12 @@ fn build(arguments: &Build) -> anyhow::Result<u8> {
             failed.join("\n")
         ),
     ))
+}
+
+/// The studies that the first job of a run has left out.
+fn left_out(run_dir: &Path) -> anyhow::Result<BTreeSet<StudyUid>> {
+    let rows = read_table::<LeftOut>(&run_dir.join("tables/left_out.csv"))?;
+    Ok(rows.into_iter().map(|row| row.study).collect())
 }
 
 fn study_boxes(run_dir: &Path) -> anyhow::Result<BTreeMap<StudyUid, [f64; 4]>> {
