@@ -54,6 +54,10 @@ fn code(error: &anyhow::Error) -> u8 {
             data::DataError::PhantomOption { .. } | data::DataError::PhantomFolder { .. } => {
                 WRONG_USE
             }
+            // What is not there is missing from the data; what cannot be read or written is the machine's.
+            data::DataError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                BAD_DATA
+            }
             data::DataError::Io { .. } => MACHINE,
             _ => BAD_DATA,
         }

@@ -159,7 +159,7 @@ fn every_damage_is_found_named_and_shown() {
 fn a_folder_that_is_none_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let output = check(&folder.path().join("nowhere"), &[]);
-    assert_eq!(output.code, Some(3));
+    assert_eq!(output.code, Some(4));
     assert!(output.err.contains("train_images"), "{}", output.err);
 }
 
