@@ -96,6 +96,11 @@ pub fn phantom(folder: &Path) -> PathBuf {
     out
 }
 
+/// The cache of a small launch over `data`.
+pub fn cache(data: &Path) -> PathBuf {
+    data.with_file_name("cache")
+}
+
 /// The arguments of a small launch on CPU ranks.
 pub fn launch_arguments(data: &Path, run_dir: &Path, ranks: usize, more: &[&str]) -> Vec<String> {
     let mut arguments = vec![
@@ -105,6 +110,8 @@ pub fn launch_arguments(data: &Path, run_dir: &Path, ranks: usize, more: &[&str]
         format!("--ranks={ranks}"),
         format!("--run-dir={}", run_dir.display()),
         format!("--set=data.root={}", data.display()),
+        // The recipe's own would be one for all tests, in the folder in which they run.
+        format!("--set=data.cache.dir={}", cache(data).display()),
     ];
     arguments.extend(SMALLER.iter().map(|set| format!("--set={set}")));
     arguments.extend(more.iter().map(|text| (*text).to_owned()));

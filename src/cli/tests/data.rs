@@ -4,6 +4,7 @@ mod program;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use data::phantom::{SynthOptions, synthesize};
 use serde_json::Value;
@@ -108,6 +109,15 @@ fn every_damage_is_found_named_and_shown() {
     let boxes = root.join("train_bounding_boxes.csv");
     let row = format!("{},1,1,5,5,4711\n", studies[7]);
     fs::write(&boxes, fs::read_to_string(&boxes).unwrap() + &row).unwrap();
+    for ending in ["nii", "nii.gz"] {
+        let target = volumes.join(format!("{}.{ending}", studies[7]));
+        if target != volume {
+            fs::copy(&volume, target).unwrap();
+        }
+    }
+    // Nobody writes into it: whoever opens it waits for ever.
+    let pipe = images.join(&studies[2]).join("pipe");
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
     fs::write(volumes.join("<script>.nii"), "").unwrap();
 
     let page = folder.path().join("report.html");
@@ -122,6 +132,7 @@ fn every_damage_is_found_named_and_shown() {
         "train.csv has no row of it",
         "box on slice 4711",
         "belongs to no study",
+        "is there a second time",
         "it was made for another series",
     ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
@@ -287,6 +298,33 @@ fn a_cache_is_filled_checked_measured_and_emptied() {
     assert_eq!(numbers(&of("size"))["stacks"]["entries"], 9);
 
     let entries = dir.join("entries");
+    let times = || -> Vec<_> {
+        let entries = fs::read_dir(&entries).unwrap();
+        let mut times: Vec<_> = entries
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (
+                    entry.file_name(),
+                    entry.metadata().unwrap().modified().unwrap(),
+                )
+            })
+            .collect();
+        times.sort();
+        times
+    };
+    // Long ago, so that a touch shows.
+    for (name, _) in times() {
+        let file = fs::File::options()
+            .append(true)
+            .open(entries.join(name))
+            .unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000))
+            .unwrap();
+    }
+    let before = times();
+    assert_eq!(of("verify").code, Some(0));
+    assert_eq!(times(), before, "a check is no use");
+
     let entry = fs::read_dir(&entries)
         .unwrap()
         .next()

@@ -134,6 +134,25 @@ fn every_transfer_syntax_reads_the_same() {
     }
 }
 
+/// A codestream has no room above its samples: the header that claims some is wrong about them.
+#[test]
+fn a_high_bit_that_no_codestream_has_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("9.dcm");
+    for name in ["jpeg_lossless", "jpeg_2000"] {
+        let mut bytes = fs::read(fixture(&format!("{name}.dcm"))).unwrap();
+        let stored = [0x28, 0, 1, 1, b'U', b'S', 2, 0, 16, 0];
+        let at = bytes.windows(10).position(|w| w == stored).unwrap();
+        bytes[at + 8] = 12;
+        fs::write(&path, bytes).unwrap();
+        let error = read_slice(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("HighBit 15 for 12 stored bits"),
+            "{name}: {error}"
+        );
+    }
+}
+
 /// Every beginning of a file is an error that names the file, except where only padding is missing.
 #[test]
 fn every_truncation_is_an_error() {

@@ -341,3 +341,18 @@ fn a_real_nifti_ct_reads_head_first_and_its_labels_lie_on_it() {
     let bone: Vec<f64> = bone.map(|pair| f64::from(*pair.0)).collect();
     assert!(bone.iter().sum::<f64>() / bone.len() as f64 > 100.0);
 }
+
+#[test]
+fn what_is_larger_than_any_neck_is_refused_before_memory_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long.nii");
+    let long = Geometry {
+        slices: 3001,
+        ..geometry()
+    };
+    write_nifti_i16(&path, &long, &vec![0; long.voxels()], Layout::Kaggle).unwrap();
+    let error = study_header(&path).unwrap_err().to_string();
+    for part in ["long.nii", "3001 slices of 3 x 2", "cut the neck out"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}

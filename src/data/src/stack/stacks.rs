@@ -172,5 +172,9 @@ mod tests {
         held.keep(&uid(3), &stack(), 8);
         assert!(held.find(&uid(2)).is_none() && held.find(&uid(1)).is_some());
         assert_eq!(held.stacks.len(), 2);
+        // What has grown since, or a smaller limit.
+        held.trim(4);
+        assert!(held.find(&uid(1)).is_some());
+        assert_eq!(held.stacks.len(), 1);
     }
 }
