@@ -15,6 +15,7 @@ mod journal;
 mod launch;
 mod lock;
 mod logs;
+mod numa;
 mod outcome;
 mod pidfd;
 mod predict;

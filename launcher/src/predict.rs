@@ -41,6 +41,7 @@ pub async fn predict(
         arguments: arguments(dir.root(), images, out, device),
         about: None,
         logs: vec![log.clone()],
+        near_gpus: device == Device::Cuda,
         program,
     };
     let _one_thread = PhantomData::<*const ()>;

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::attempt::Exit;
 use crate::events::{Message, Speaker, listen};
 use crate::guardian::Guardian;
+use crate::numa::Cores;
 use crate::pidfd::Pidfd;
 use crate::process::{Launch, Process};
 use crate::rendezvous::Rendezvous;
@@ -29,6 +30,8 @@ pub(crate) struct Order {
     pub about: Option<(JobId, u32)>,
     /// One log for each rank: as many as the world size.
     pub logs: Vec<PathBuf>,
+    /// Each rank has a GPU, and runs on the cores beside it.
+    pub near_gpus: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,7 @@ impl Ranks {
             arguments: &order.arguments,
             environment: environment(rank, order.logs.len(), rendezvous.port),
             log,
+            cores: order.near_gpus.then(|| near_gpu(rank)).flatten(),
             store: (rank == 0).then_some(&rendezvous.listener),
         })?;
         guardian.watch(process.group());
@@ -123,6 +127,12 @@ impl Drop for Ranks {
     }
 }
 
+fn near_gpu(local_rank: usize) -> Option<Cores> {
+    let visible = std::env::var_os("CUDA_VISIBLE_DEVICES");
+    let visible = visible.as_ref().map(|list| list.to_string_lossy());
+    Cores::near_gpu(local_rank, visible.as_deref())
+}
+
 /// The arguments that name a device.
 pub(crate) fn device_argument(device: Device) -> &'static str {
     match device {
@@ -143,6 +153,10 @@ fn environment(rank: usize, world_size: usize, port: u16) -> Vec<(&'static str, 
     ];
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let share = (cores / world_size.max(1)).max(1);
+    // So that a rank's number tells which GPU it is, also between GPUs of different speed.
+    if std::env::var_os("CUDA_DEVICE_ORDER").is_none() {
+        environment.push(("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
+    }
     for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
         if std::env::var_os(name).is_none() {
             environment.push((name, share.to_string()));

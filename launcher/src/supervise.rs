@@ -224,6 +224,7 @@ impl Executor {
             arguments,
             about: Some((job.clone(), attempt)),
             logs: ranks.map(|rank| self.dir.log(job, attempt, rank)).collect(),
+            near_gpus: self.options.device == recipe::Device::Cuda,
         };
         self.running = Some(Running {
             job: job.clone(),
