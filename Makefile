@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests build test demo bench-step bench-data lint fmt deny clean
+.PHONY: help setup setup-tests build test soak demo bench-step bench-data bench-launch lint fmt deny clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ test: setup setup-tests lint build ## Check formatting and lints, build, and run
 		$(CARGO) test --release --workspace --lib --bins --tests; \
 	fi
 
+# The counts that docs/reliability.md states; `make test` deals a tenth. SPINECTL_SOAK_SEED=N repeats one.
+soak: export OMP_WAIT_POLICY = passive
+soak: export SPINECTL_SOAK = full
+soak: setup build ## Kill ranks, launchers and writers of checkpoints hundreds of times, and train on a loaded machine (about 2 hours)
+	$(CARGO) test --release -p spinectl-checkpoint --test checkpoint -- --nocapture --test-threads 1
+	$(CARGO) test --release -p spinectl-tests --test faults -- --nocapture --test-threads 1
+
 demo: setup build ## Train a small pipeline on a phantom with two CPU ranks, predict, and show the metrics
 	@scripts/demo.sh
 
@@ -39,6 +46,9 @@ bench-data: setup setup-tests ## Samples/s from DICOM and from the cache to augm
 	$(CARGO) build --release -p spinectl-data --example data_throughput
 	@.venv/bin/python tests/python/bench_data/bench_data.py --peer "$(PEER)" \
 		--ours "$${CARGO_TARGET_DIR:-target}/release/examples/data_throughput"
+
+bench-launch: setup setup-tests build ## Launch, failure and restart beside torchrun's, by the peer's scripts in PEER=DIR (about 10 minutes; let the machine be quiet)
+	@.venv/bin/python tests/python/bench_launch.py --peer "$(PEER)" --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
 
 lint: setup ## Check formatting (rustfmt) and lints (clippy); changes nothing
 	$(CARGO) fmt --all --check

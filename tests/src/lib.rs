@@ -2,6 +2,7 @@
 
 pub mod parity;
 pub mod setup;
+pub mod soak;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -198,6 +199,13 @@ impl Launch {
         }
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the launcher's state")
+            .is_some()
+    }
+
     fn events(&self) -> String {
         fs::read_to_string(self.run_dir.join("events.jsonl")).unwrap_or_default()
     }
@@ -220,8 +228,13 @@ impl Drop for Launch {
 
 /// Sends a signal.
 pub fn kill(pid: i32, signal: i32) {
+    assert!(try_kill(pid, signal), "kill {pid}");
+}
+
+/// Sends a signal; false where the process is gone.
+pub fn try_kill(pid: i32, signal: i32) -> bool {
     // SAFETY: a plain system call on a number.
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "kill {pid}");
+    unsafe { libc::kill(pid, signal) == 0 }
 }
 
 /// The pid of rank `rank` of the run in `run_dir`, if it lives.
@@ -237,13 +250,24 @@ pub fn rank_pid(run_dir: &Path, rank: usize) -> Option<i32> {
 
 /// All living ranks of the run in `run_dir`.
 pub fn ranks(run_dir: &Path) -> Vec<i32> {
+    of_run(run_dir, "spinectl-rank\0job")
+}
+
+/// All living processes of the run in `run_dir`: the launcher and its guardian too.
+pub fn processes(run_dir: &Path) -> Vec<i32> {
+    of_run(run_dir, "spinectl")
+}
+
+/// Processes whose command line holds `name` and the run directory.
+fn of_run(run_dir: &Path, name: &str) -> Vec<i32> {
     let place = run_dir.display().to_string();
     let entries = fs::read_dir("/proc").expect("/proc");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command);
-        command.contains("spinectl-rank\0job") && command.contains(&place)
+        // Each argument to its end: run1 is not run10.
+        command.contains(name) && command.split('\0').any(|part| part.ends_with(&place))
     })
     .collect()
 }
@@ -277,6 +301,22 @@ pub fn outcome(run_dir: &Path) -> BTreeMap<String, Vec<u8>> {
             (name, fs::read(&path).expect("a file of the run"))
         })
         .collect()
+}
+
+/// The run handed on the same files with the same bytes.
+pub fn assert_same(run: &Path, undisturbed: &BTreeMap<String, Vec<u8>>) {
+    let outcome = outcome(run);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&outcome), names(undisturbed));
+    let differing: Vec<_> = outcome
+        .iter()
+        .filter(|(name, bytes)| undisturbed[*name] != **bytes)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "differ from the undisturbed run: {differing:?}"
+    );
 }
 
 /// The loss of every update as the event file holds it, by job and step; of a repeated step, the last.

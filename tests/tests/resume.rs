@@ -1,29 +1,13 @@
 //! Whatever is killed, and when: the next launch ends with the same bytes as a run that nobody disturbed.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use spinectl_tests::{
-    Launch, kill, launch_arguments, loss_curves, outcome, phantom, rank_pid, ranks, spinectl,
+    Launch, assert_same, kill, launch_arguments, loss_curves, outcome, phantom, rank_pid, ranks,
+    spinectl,
 };
 
 const STAGE2: &str = "\"job\":\"stage2-resnest14d-fold0-seed0\"";
-
-/// The same files with the same bytes; the names of those that differ otherwise.
-fn assert_same(run: &Path, undisturbed: &BTreeMap<String, Vec<u8>>) {
-    let outcome = outcome(run);
-    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&outcome), names(undisturbed));
-    let differing: Vec<_> = outcome
-        .iter()
-        .filter(|(name, bytes)| undisturbed[*name] != **bytes)
-        .map(|(name, _)| name)
-        .collect();
-    assert!(
-        differing.is_empty(),
-        "differ from the undisturbed run: {differing:?}"
-    );
-}
 
 #[test]
 fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
