@@ -98,7 +98,7 @@ fn an_infinite_gradient_leaves_the_update_out() {
             ..losses
         })
     };
-    let outcome = stepper.update(0, 0.1, 1, || Ok(1), forward, false).unwrap();
+    let outcome = stepper.update(0, 0.1, 1, || Ok(1.into()), forward, false).unwrap();
     assert!(outcome.skipped && !outcome.gradient_norm.is_finite());
     assert!(
         outcome.loss.is_finite(),
