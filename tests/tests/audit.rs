@@ -29,7 +29,7 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
             "--resume=auto",
             "--stages=1a",
             "--set=stage1a.training.epochs=12",
-            "--set=stage1a.training.micro_batch=4",
+            "--set=stage1a.training.micro_batch=2",
             "--set=replica_check=2",
         ];
         Launch::start(&launch_arguments(&data, &run, ranks, &more), &run)
