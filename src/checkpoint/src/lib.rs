@@ -37,7 +37,7 @@ pub use guess::other_architecture;
 pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
 pub use matching::{Assignment, Fit, Part, fit, is_first_convolution, unwrapped};
-pub use read::{read, read_model};
+pub use read::{read, read_model, read_trainer};
 pub use retain::retain;
 pub use tensor::{Dtype, TensorData};
 pub use weights_file::{

@@ -75,6 +75,7 @@ fn class_in_words(class: FailureClass) -> &'static str {
         FailureClass::Collective => "a peer was lost",
         FailureClass::Killed => "killed",
         FailureClass::Diverged => "training diverged",
+        FailureClass::Replicas => "replicas differ",
         FailureClass::Other => "program",
     }
 }
@@ -96,6 +97,9 @@ fn advice(class: FailureClass) -> &'static str {
         }
         FailureClass::Diverged => {
             "Lower `learning_rate`, or set `clip_norm`: the same steps would come to the same end."
+        }
+        FailureClass::Replicas => {
+            "Leave the GPU or machine of the rank that is named above out; what was trained up to the newest checkpoint is good."
         }
         FailureClass::Collective | FailureClass::Other => {
             "Retries did not help: look at the log above and at those of the other ranks beside it."

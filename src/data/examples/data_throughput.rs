@@ -230,6 +230,11 @@ impl Dataset for Windows {
         WINDOW * SIDE * SIDE
     }
 
+    fn id(&self, index: usize) -> String {
+        let Listed { study, first, .. } = &self.samples[index];
+        format!("{study}/{first}")
+    }
+
     fn load(&self, index: usize, epoch: u64) -> data::Result<Self::Sample> {
         let Listed {
             study,

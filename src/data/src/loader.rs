@@ -21,6 +21,9 @@ pub trait Dataset: Send + Sync + 'static {
     /// About how many bytes sample `index` takes in memory.
     fn bytes(&self, index: usize) -> usize;
 
+    /// What a reader knows sample `index` by, such as `<StudyInstanceUID>/<slice>`. No two samples have the same.
+    fn id(&self, index: usize) -> String;
+
     /// Loads sample `index` as epoch `epoch` sees it: a function of the two (and the data set) alone.
     fn load(&self, index: usize, epoch: u64) -> Result<Self::Sample>;
 }
@@ -54,7 +57,7 @@ struct State<S> {
     issued: usize,
     delivered: usize,
     exhausted: bool,
-    loaded: BTreeMap<usize, Result<S>>,
+    loaded: BTreeMap<usize, (Request, Result<S>)>,
     /// Bytes of the samples between `delivered` and `issued`, in that order, and their sum.
     sizes: VecDeque<usize>,
     held: usize,
@@ -95,15 +98,20 @@ impl<S: Send + 'static> Loader<S> {
 
     /// The next sample, waiting for it; none after the last request.
     pub fn next_sample(&mut self) -> Option<Result<S>> {
+        self.next_answer().map(|(_, sample)| sample)
+    }
+
+    /// As [`Loader::next_sample`], with the request that a worker has loaded it for.
+    pub fn next_answer(&mut self) -> Option<(Request, Result<S>)> {
         let mut state = self.shared.lock();
         loop {
             let number = state.delivered;
-            if let Some(sample) = state.loaded.remove(&number) {
+            if let Some(answer) = state.loaded.remove(&number) {
                 state.delivered += 1;
                 let size = state.sizes.pop_front().unwrap_or(0);
                 state.held -= size;
                 self.shared.changed.notify_all();
-                return Some(sample);
+                return Some(answer);
             }
             if state.exhausted && number >= state.issued {
                 return None;
@@ -143,7 +151,7 @@ impl<S> Shared<S> {
             .unwrap_or(Err(DataError::LoaderPanic {
                 index: request.index,
             }));
-            self.lock().loaded.insert(number, sample);
+            self.lock().loaded.insert(number, (request, sample));
             self.changed.notify_all();
         }
     }
@@ -193,6 +201,10 @@ mod tests {
             10
         }
 
+        fn id(&self, index: usize) -> String {
+            index.to_string()
+        }
+
         fn load(&self, index: usize, epoch: u64) -> Result<(usize, u64)> {
             match index {
                 13 => Err(DataError::InvalidStudyUid { value: "13".into() }),
@@ -210,7 +222,9 @@ mod tests {
     fn samples_come_in_the_order_of_the_requests() {
         let mut loader = Loader::new(&Arc::new(Squares), requests((20..60).rev()), 4, 60);
         for index in (20..60).rev() {
-            assert_eq!(loader.next_sample().unwrap().unwrap(), (index * index, 7));
+            let (request, sample) = loader.next_answer().unwrap();
+            assert_eq!(request, Request { index, epoch: 7 });
+            assert_eq!(sample.unwrap(), (index * index, 7));
         }
         assert!(loader.next_sample().is_none() && loader.next_sample().is_none());
     }
@@ -251,6 +265,10 @@ mod tests {
         /// The last ones are larger than any budget here.
         fn bytes(&self, index: usize) -> usize {
             if index < 90 { 10 } else { 1000 }
+        }
+
+        fn id(&self, index: usize) -> String {
+            index.to_string()
         }
 
         fn load(&self, _: usize, _: u64) -> Result<Held> {

@@ -37,6 +37,8 @@ pub enum FailureClass {
     Killed,
     /// The loss or the gradient is no longer finite: the same steps would come to the same.
     Diverged,
+    /// Ranks that should hold the same weights do not: a machine computes wrong, and would again.
+    Replicas,
     /// Anything else that a rank reported.
     Other,
 }
@@ -58,6 +60,7 @@ impl FailureClass {
             FailureClass::Collective
             | FailureClass::Killed
             | FailureClass::Diverged
+            | FailureClass::Replicas
             | FailureClass::Other => 1,
         }
     }

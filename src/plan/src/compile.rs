@@ -151,6 +151,7 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
         seed: recipe.seed,
         retries: recipe.retries,
         stall_timeout: recipe.stall_timeout,
+        replica_check: recipe.replica_check,
         jobs,
     })
 }

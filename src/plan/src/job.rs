@@ -18,7 +18,15 @@ pub struct Plan {
     pub retries: u64,
     /// Seconds without a sign of life after which a collective or a rank counts as stuck.
     pub stall_timeout: f64,
+    /// Updates between two comparisons of what the ranks of a job hold; 0: none.
+    #[serde(default = "replica_check")]
+    pub replica_check: u64,
     pub jobs: Vec<JobSpec>,
+}
+
+/// Of a plan from before there were comparisons.
+fn replica_check() -> u64 {
+    recipe::REPLICA_CHECK
 }
 
 impl Plan {

@@ -112,6 +112,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             micro_batch: split.micro_batch,
             accumulation: split.accumulation,
             checkpointing: &plan.checkpoint,
+            replica_check: plan.replica_check,
             resume: &job.resume(),
             stop: &STOP,
         },

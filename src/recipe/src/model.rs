@@ -27,6 +27,9 @@ pub struct Recipe {
     pub retries: u64,
     /// Seconds without a sign of life after which a collective or a rank counts as stuck.
     pub stall_timeout: f64,
+    /// Updates between two comparisons of the ranks' weights, to the bit; 0 switches them off. They are compared ahead of
+    /// every checkpoint too.
+    pub replica_check: u64,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,
@@ -34,6 +37,9 @@ pub struct Recipe {
     pub stage2: Option<Stage2>,
     pub stage3: Option<Stage3>,
 }
+
+/// The default of `replica_check`, in updates.
+pub const REPLICA_CHECK: u64 = 100;
 
 /// Where the studies are and how they are split and windowed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

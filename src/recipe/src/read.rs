@@ -69,6 +69,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let gpus = root.optional_integer("gpus", 1..=1024);
     let retries = root.integer("retries", 2, 0..=100);
     let stall_timeout = root.number("stall_timeout", 300.0, 5.0..=86_400.0);
+    let replica_check = root.integer("replica_check", REPLICA_CHECK, 0..=1_000_000_000);
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
@@ -95,6 +96,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         folds,
         retries,
         stall_timeout,
+        replica_check,
         data,
         checkpoint,
         stage1a,

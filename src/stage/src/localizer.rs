@@ -56,6 +56,12 @@ impl Dataset for Slices {
         SLICES_PER_IMAGE * self.stacks.slice_bytes()
     }
 
+    /// The study and the place in its stack, head first.
+    fn id(&self, index: usize) -> String {
+        let (study, place, _) = &self.samples[index];
+        format!("{study}/{place}")
+    }
+
     fn load(&self, index: usize, epoch: u64) -> data::Result<SliceSample> {
         let (study, place, target) = &self.samples[index];
         let stack = self.stacks.get(study)?;

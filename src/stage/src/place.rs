@@ -28,6 +28,11 @@ impl RunPlace {
         self.job(job).join("checkpoints")
     }
 
+    /// `jobs/<job>/ledger.jsonl`: which samples each update was made of.
+    pub fn ledger(&self, job: &str) -> PathBuf {
+        self.job(job).join("ledger.jsonl")
+    }
+
     /// `jobs/<job>/out_of_fold.csv`: what one model says of the studies that it did not see.
     pub fn out_of_fold(&self, job: &str) -> PathBuf {
         self.job(job).join("out_of_fold.csv")

@@ -69,6 +69,8 @@ pub struct Settings<'a> {
     pub micro_batch: usize,
     pub accumulation: usize,
     pub checkpointing: &'a Checkpointing,
+    /// Updates between two comparisons of the replicas; 0: none.
+    pub replica_check: u64,
     pub resume: &'a Resume,
     pub stop: &'a StopFlag,
 }
@@ -159,6 +161,8 @@ fn run<T: Task>(
         workers: context.data.workers as usize,
         prefetch: (context.data.prefetch_mb as usize).saturating_mul(1 << 20),
         checkpoints: &checkpoints,
+        ledger: &context.place.ledger(settings.job),
+        replica_check: settings.replica_check,
         resume: settings.resume,
         report: context.report,
         stop: settings.stop,

@@ -33,7 +33,7 @@ pub struct StudyFeatures {
 
 /// Studies as features: the CNN is frozen and images are not augmented, so it runs once for each study.
 pub struct FeatureSet {
-    studies: Vec<StudyFeatures>,
+    studies: Vec<(StudyUid, StudyFeatures)>,
 }
 
 impl Dataset for FeatureSet {
@@ -44,11 +44,15 @@ impl Dataset for FeatureSet {
     }
 
     fn bytes(&self, index: usize) -> usize {
-        size_of_val(self.studies[index].features.as_slice())
+        size_of_val(self.studies[index].1.features.as_slice())
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.studies[index].0.to_string()
     }
 
     fn load(&self, index: usize, _: u64) -> data::Result<StudyFeatures> {
-        Ok(self.studies[index].clone())
+        Ok(self.studies[index].1.clone())
     }
 }
 
@@ -126,9 +130,7 @@ impl<'a> Stage3<'a> {
             context,
             execution,
             model,
-            data: Arc::new(FeatureSet {
-                studies: seen.into_iter().map(|(_, study)| study).collect(),
-            }),
+            data: Arc::new(FeatureSet { studies: seen }),
             max_images: max_images as usize,
             fold,
             held_out,

@@ -134,6 +134,12 @@ impl Dataset for Windows {
         self.shape.slices() * self.stacks.slice_bytes()
     }
 
+    /// The study and the window's first place in its stack.
+    fn id(&self, index: usize) -> String {
+        let (study, start) = &self.samples[index];
+        format!("{study}/{start}")
+    }
+
     fn load(&self, index: usize, epoch: u64) -> data::Result<WindowSample> {
         let (study, start) = &self.samples[index];
         let stack = self.stacks.get(study)?;

@@ -31,6 +31,17 @@ pub enum TrainError {
     )]
     LossScale { step: u64, scale: f64 },
     #[error(
+        "after update {step} the replicas differ: {who}; the first variable that differs is `{variable}`. The last good \
+         checkpoint is untouched. A rank that computes other bits mostly has a bad GPU or bad memory: look at `nvidia-smi -q \
+         -d ECC` and `dmesg` there, leave that GPU out, and launch again with --resume auto"
+    )]
+    Replicas {
+        step: u64,
+        /// The ranks that differ, in words.
+        who: String,
+        variable: String,
+    },
+    #[error(
         "the training set has {samples} samples, fewer than one batch of {batch}: lower training.batch, or add studies"
     )]
     TooFewSamples { samples: usize, batch: usize },
@@ -98,6 +109,7 @@ impl TrainError {
             TrainError::Checkpoint(_) => FailureClass::Setup,
             TrainError::Write { .. } => FailureClass::Disk,
             TrainError::NotFinite { .. } | TrainError::LossScale { .. } => FailureClass::Diverged,
+            TrainError::Replicas { .. } => FailureClass::Replicas,
             TrainError::TooFewSamples { .. }
             | TrainError::Mismatch { .. }
             | TrainError::PretrainedChanged { .. }

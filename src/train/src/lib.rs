@@ -11,6 +11,8 @@ mod gather;
 mod groups;
 mod host_pixels;
 mod optimizer;
+mod record;
+mod replicas;
 mod report;
 mod restore;
 mod scaler;
@@ -42,7 +44,7 @@ pub use restore::{begins, is_final};
 pub use scaler::LossScaling;
 pub use schedule::learning_rate;
 pub use state::{Parameters, from_host, load_model, model_tensors, to_host};
-pub use step::{Losses, Outcome, Stepper};
+pub use step::{Losses, MicroBatch, Outcome, Stepper};
 pub use stop::StopFlag;
 pub use trainer::{CheckpointPlace, Ended, Resume, Setup, Task, train};
 

@@ -25,6 +25,9 @@ struct TrainerState {
     step: u64,
     total_steps: u64,
     updates_per_epoch: u64,
+    /// Hash of the sample ledger at this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ledger: Option<String>,
     /// fp16's loss scale. A job that goes on in another precision starts with a new one, or has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scaler: Option<ScalerState>,
@@ -43,13 +46,14 @@ pub(crate) fn save(
     stepper: &Stepper,
     world_size: usize,
     step: u64,
-    total_steps: u64,
-    updates_per_epoch: u64,
+    (total_steps, updates_per_epoch): (u64, u64),
+    ledger: Option<String>,
 ) -> Result<u64> {
     let state = TrainerState {
         step,
         total_steps,
         updates_per_epoch,
+        ledger,
         scaler: stepper.scaler.as_ref().map(Scaler::state).transpose()?,
     };
     let written = checkpoint::write(
@@ -112,7 +116,16 @@ fn to_host(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<TensorData>> {
         .collect()
 }
 
-/// Loads what `resume` asks for and returns the updates done: rank 0 chooses, all ranks load the same.
+/// Where a training goes on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Restored {
+    /// Updates done.
+    pub step: u64,
+    /// Hash of the sample ledger at that step.
+    pub ledger: Option<String>,
+}
+
+/// Loads what `resume` asks for and returns where that is: rank 0 chooses, all ranks load the same.
 pub(crate) fn restore(
     place: &CheckpointPlace,
     resume: &Resume,
@@ -121,7 +134,7 @@ pub(crate) fn restore(
     group: &ProcessGroup,
     report: &dyn Report,
     (total_steps, updates_per_epoch): (u64, u64),
-) -> Result<u64> {
+) -> Result<Restored> {
     let mut skipped = Vec::new();
     let chosen = match resume {
         Resume::Never => None,
@@ -141,9 +154,9 @@ pub(crate) fn restore(
         }
     };
     let Some(path) = chosen else {
-        return Ok(0);
+        return Ok(Restored::default());
     };
-    let step = load(
+    let restored = load(
         &path,
         place,
         store,
@@ -152,12 +165,12 @@ pub(crate) fn restore(
     )?;
     if group.rank() == 0 {
         report.report(EventKind::JobResumed {
-            step,
+            step: restored.step,
             checkpoint: folder_name(&path),
             skipped,
         });
     }
-    Ok(step)
+    Ok(restored)
 }
 
 fn folder_name(path: &Path) -> String {
@@ -171,7 +184,7 @@ fn load(
     store: &VarStore,
     stepper: &mut Stepper,
     expected: (u64, u64),
-) -> Result<u64> {
+) -> Result<Restored> {
     let shown = path.display().to_string();
     let found = checkpoint::read(path, Some(&place.hash))?;
     let state: TrainerState =
@@ -208,7 +221,10 @@ fn load(
     if let (Some(scaler), Some(saved)) = (&mut stepper.scaler, &state.scaler) {
         scaler.load(saved)?;
     }
-    Ok(state.step)
+    Ok(Restored {
+        step: state.step,
+        ledger: state.ledger,
+    })
 }
 
 /// Rank 0's step on all ranks.

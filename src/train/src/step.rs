@@ -28,6 +28,23 @@ pub struct Losses {
     pub images: usize,
 }
 
+/// The samples of a micro-batch.
+pub struct MicroBatch<S> {
+    pub samples: S,
+    /// What each is called in its data set; as many on every rank, and none where nobody keeps a ledger.
+    pub numbers: Vec<usize>,
+}
+
+impl<S> From<S> for MicroBatch<S> {
+    /// Samples without numbers.
+    fn from(samples: S) -> Self {
+        MicroBatch {
+            samples,
+            numbers: Vec::new(),
+        }
+    }
+}
+
 /// What one update came to, over all ranks.
 #[derive(Debug)]
 pub struct Outcome {
@@ -46,6 +63,8 @@ pub struct Outcome {
     pub loss_scale: Option<f64>,
     /// A gradient was not finite under that factor: the weights stay as they were, the next update has a smaller one.
     pub skipped: bool,
+    /// Numbers of the samples that each rank loaded, in its order.
+    pub samples: Vec<Vec<usize>>,
 }
 
 /// Updates a model's parameters, over all ranks of a group.
@@ -107,7 +126,7 @@ impl<'a> Stepper<'a> {
         step: u64,
         lr: f64,
         accumulation: usize,
-        mut load: impl FnMut() -> Result<S>,
+        mut load: impl FnMut() -> Result<MicroBatch<S>>,
         mut forward: impl FnMut(S) -> Result<Losses>,
         stop_requested: bool,
     ) -> Result<Outcome> {
@@ -121,7 +140,8 @@ impl<'a> Stepper<'a> {
         }
         let mut tally = Tally::new(device);
         for micro in 0..accumulation {
-            let samples = load()?;
+            let MicroBatch { samples, numbers } = load()?;
+            tally.note(&numbers);
             clock.lap(Phase::DataWait);
             enter(Phase::Forward);
             // Only the last micro-batch communicates; the ones before add to the local gradients.
@@ -205,6 +225,7 @@ impl<'a> Stepper<'a> {
             stop: totals.stop,
             loss_scale,
             skipped: totals.overflow,
+            samples: totals.samples,
         })
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     /// (1 + parts,) f64: the loss, then its parts
     losses: Option<Tensor>,
     images: usize,
+    /// Of this rank's micro-batches, in order: what each sample is called in the data set.
+    samples: Vec<usize>,
 }
 
 /// What all ranks came to together.
@@ -28,6 +30,8 @@ pub(crate) struct Totals {
     pub stop: bool,
     /// Some rank has a gradient that is not finite.
     pub overflow: bool,
+    /// The samples of each rank, in its order.
+    pub samples: Vec<Vec<usize>>,
 }
 
 impl Tally {
@@ -38,7 +42,13 @@ impl Tally {
             names: Vec::new(),
             losses: None,
             images: 0,
+            samples: Vec::new(),
         }
+    }
+
+    /// Notes which samples a micro-batch is of. All ranks note the same number.
+    pub fn note(&mut self, samples: &[usize]) {
+        self.samples.extend(samples);
     }
 
     pub fn add(&mut self, losses: &Losses) -> Result<()> {
@@ -58,7 +68,7 @@ impl Tally {
         Ok(())
     }
 
-    /// One all-reduce for all numbers. `overflow`, (1,): above 0 where this rank has a gradient that is not finite.
+    /// One all-reduce for all numbers; each rank's samples have a place of their own in it, where the others add 0. `overflow`, (1,): above 0 where this rank has a gradient that is not finite.
     pub fn over_ranks(
         self,
         group: &ProcessGroup,
@@ -74,6 +84,15 @@ impl Tally {
             Tensor::f_from_slice(&counts)?.f_to_device(self.device)?,
             overflow,
         ];
+        // Before the losses, which may be none: each place has a meaning by its number.
+        let mine = self.samples.len();
+        let mut samples = vec![0.0; mine * group.world_size()];
+        let places = samples[mine * group.rank()..].iter_mut();
+        for (place, sample) in places.zip(&self.samples) {
+            // Exact: no data set has 2^53 samples.
+            *place = *sample as f64;
+        }
+        all.push(Tensor::f_from_slice(&samples)?.f_to_device(self.device)?);
         all.extend(self.losses);
         let all = Tensor::f_cat(&all, 0)?;
         if group.world_size() > 1 {
@@ -81,11 +100,16 @@ impl Tally {
         }
         let all = Vec::<f64>::try_from(all.f_to_device(Device::Cpu)?)?;
         let count = (self.micro_batches * group.world_size()) as f64;
-        let mut means = all[3..].iter().map(|sum| sum / count);
+        let (samples, sums) = all[3..].split_at(samples.len());
+        let mut means = sums.iter().map(|sum| sum / count);
         Ok(Totals {
             stop: all[0] > 0.0,
             images: all[1] as u64,
             overflow: all[2] > 0.0,
+            samples: samples
+                .chunks_exact(mine.max(1))
+                .map(|of_rank| of_rank.iter().map(|sample| *sample as usize).collect())
+                .collect(),
             loss: means.next().unwrap_or(f64::NAN),
             parts: self.names.into_iter().zip(means).collect(),
         })

@@ -133,7 +133,7 @@ impl Small {
                 let mut batch = 2 * step as i64;
                 let load = || {
                     batch += 1;
-                    Ok(batch)
+                    Ok(batch.into())
                 };
                 let forward = |batch| Ok(self.loss(batch));
                 stepper.update(step, 0.05, 2, load, forward, false).unwrap()

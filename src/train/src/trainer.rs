@@ -1,11 +1,12 @@
 //! The training loop: epochs of updates, checkpoints at step boundaries, evaluation, a stop on request.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use collective::ProcessGroup;
+use data::ledger::Segment;
 use data::loader::{Dataset, Loader, Request};
 use data::sampler::{epoch_order, rank_share, updates_per_epoch};
 use event::{EventKind, Phase, StepRecord};
@@ -14,11 +15,13 @@ use tch::nn::VarStore;
 
 use crate::config::UpdateConfig;
 use crate::execution::Execution;
+use crate::record::Record;
+use crate::replicas::Replicas;
 use crate::report::Report;
 use crate::restore::{restore, save};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
-use crate::step::{Losses, Outcome, Stepper};
+use crate::step::{Losses, MicroBatch, Outcome, Stepper};
 use crate::stop::StopFlag;
 use crate::{Result, TrainError};
 
@@ -80,6 +83,10 @@ pub struct Setup<'a> {
     pub workers: usize,
     pub prefetch: usize,
     pub checkpoints: &'a CheckpointPlace,
+    /// `jobs/<job>/ledger.jsonl`
+    pub ledger: &'a Path,
+    /// Updates between two comparisons of the replicas; 0: none.
+    pub replica_check: u64,
     pub resume: &'a Resume,
     pub report: &'a dyn Report,
     pub stop: &'a StopFlag,
@@ -105,7 +112,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     let parameters = Parameters::of(setup.store);
     let update = UpdateConfig::of(&training.optimization, setup.execution.config());
     let mut stepper = Stepper::new(parameters, &update, group, setup.report)?;
-    let start = restore(
+    let restored = restore(
         checkpoints,
         setup.resume,
         setup.store,
@@ -114,6 +121,21 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         setup.report,
         (total, per_epoch),
     )?;
+
+    let start = restored.step;
+    let mut record = Record::begin(setup.ledger, group, &restored, setup.report, || Segment {
+        job: checkpoints.hash.clone(),
+        seed: setup.seed,
+        world_size: group.world_size(),
+        batch,
+        after: start,
+        updates_per_epoch: per_epoch,
+        total_updates: total,
+        samples: (0..samples).map(|index| task.data().id(index)).collect(),
+    })?;
+    let replicas = Replicas::new(setup.store, group, setup.replica_check);
+    // Whether all have loaded the same.
+    replicas.after(start, true)?;
 
     let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
     let mut loader = Loader::new(task.data(), requests, setup.workers, setup.prefetch);
@@ -126,14 +148,15 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         let began = Instant::now();
         let rate = learning_rate(&training.optimization, step, total);
         let load = || {
-            (0..setup.micro_batch)
-                .map(|_| {
-                    loader
-                        .next_sample()
-                        .unwrap_or(Err(data::DataError::LoaderEnded))
-                })
-                .collect::<data::Result<Vec<_>>>()
-                .map_err(TrainError::from)
+            let loaded = (0..setup.micro_batch).map(|_| {
+                let (request, sample) = loader.next_answer().ok_or(data::DataError::LoaderEnded)?;
+                Ok((sample?, request.index))
+            });
+            let (samples, numbers) = loaded
+                .collect::<data::Result<Vec<_>>>()?
+                .into_iter()
+                .unzip();
+            Ok(MicroBatch { samples, numbers })
         };
         let mut micro = 0;
         let forward = |samples| {
@@ -143,9 +166,10 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
             task.loss(samples)
         };
         let stop = setup.stop.is_requested();
-        let outcome = stepper.update(step, rate, setup.accumulation, load, forward, stop)?;
+        let mut outcome = stepper.update(step, rate, setup.accumulation, load, forward, stop)?;
         let done = step + 1;
         let stop = outcome.stop;
+        record.update(done, std::mem::take(&mut outcome.samples))?;
         if group.rank() == 0 {
             let place = (done, total, step / per_epoch);
             let seconds = began.elapsed().as_secs_f64();
@@ -153,8 +177,10 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
                 .report
                 .report(step_event(outcome, place, rate, batch, seconds));
         }
-        if stop || done.is_multiple_of(checkpoints.every) || done == total {
-            write_checkpoint(setup, &stepper, done, total, per_epoch)?;
+        let checkpoint = stop || done.is_multiple_of(checkpoints.every) || done == total;
+        replicas.after(done, checkpoint)?;
+        if checkpoint {
+            write_checkpoint(setup, &stepper, done, total, per_epoch, record.seal()?)?;
         }
         if stop {
             return Ok((Ended::Stopped, done));
@@ -230,6 +256,7 @@ fn write_checkpoint(
     step: u64,
     total: u64,
     per_epoch: u64,
+    ledger: Option<String>,
 ) -> Result<()> {
     if setup.group.rank() != 0 {
         return Ok(());
@@ -242,8 +269,8 @@ fn write_checkpoint(
         stepper,
         world_size,
         step,
-        total,
-        per_epoch,
+        (total, per_epoch),
+        ledger,
     )?;
     setup.report.report(EventKind::CheckpointWritten {
         step,

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod audit;
 mod checkpoint;
 mod completions;
 mod data;
@@ -19,6 +20,7 @@ pub enum Command {
     Launch(Box<launch::Arguments>),
     Plan(plan::Arguments),
     Status(status::Arguments),
+    Audit(audit::Arguments),
     /// List, verify and export checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
@@ -39,6 +41,7 @@ impl Command {
             Command::Launch(arguments) => launch::run(arguments),
             Command::Plan(arguments) => plan::run(arguments),
             Command::Status(arguments) => status::run(arguments),
+            Command::Audit(arguments) => audit::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),
             Command::Model(command) => model::run(command),

@@ -57,7 +57,7 @@ pub fn run(spec: &ModelSpec, step: &StepSpec) -> Result<ModelReport, RankError> 
             || {
                 let pair = (input.micro_batch(next)?, targets.micro_batch(next)?);
                 next += 1;
-                Ok(pair)
+                Ok(pair.into())
             },
             |(input, targets)| model.loss(&execution, &input, &targets),
             false,

@@ -59,7 +59,16 @@ fn every_rule_goes_on_from_a_checkpoint_to_the_bit() {
         let undisturbed = Small::new();
         let mut stepper = undisturbed.stepper(&config, &group);
         undisturbed.train(&mut stepper, 0..3);
-        save(&place, &undisturbed.store, &stepper, 1, 3, 7, 7).unwrap();
+        save(
+            &place,
+            &undisturbed.store,
+            &stepper,
+            1,
+            3,
+            (7, 7),
+            Some("ab".into()),
+        )
+        .unwrap();
         let losses = undisturbed.train(&mut stepper, 3..7);
         let scale = stepper.scaler.as_ref().unwrap().state().unwrap();
         stepper.finish().unwrap();
@@ -76,7 +85,8 @@ fn every_rule_goes_on_from_a_checkpoint_to_the_bit() {
             &Silent,
             (7, 7),
         );
-        assert_eq!(step.unwrap(), 3);
+        let ledger = Some("ab".to_owned());
+        assert_eq!(step.unwrap(), Restored { step: 3, ledger });
         let again = resumed.train(&mut stepper, 3..7);
         assert_eq!(stepper.scaler.as_ref().unwrap().state().unwrap(), scale);
         stepper.finish().unwrap();
@@ -97,7 +107,7 @@ fn a_checkpoints_model_is_the_average() {
     let small = Small::new();
     let mut stepper = small.stepper(&config(Rule::AdamW), &group);
     small.train(&mut stepper, 0..2);
-    save(&place, &small.store, &stepper, 1, 2, 2, 2).unwrap();
+    save(&place, &small.store, &stepper, 1, 2, (2, 2), None).unwrap();
     let saved = checkpoint::read(&place.root.join("step-00000002"), None).unwrap();
 
     let of = |tensors: &[TensorData], name: &str| {
@@ -135,8 +145,8 @@ fn another_optimizers_state_is_refused_by_name() {
         &small.stepper(&plain, &group),
         1,
         0,
-        2,
-        2,
+        (2, 2),
+        None,
     )
     .unwrap();
     let sgd = UpdateConfig {

@@ -98,7 +98,9 @@ fn an_infinite_gradient_leaves_the_update_out() {
             ..losses
         })
     };
-    let outcome = stepper.update(0, 0.1, 1, || Ok(1), forward, false).unwrap();
+    let outcome = stepper
+        .update(0, 0.1, 1, || Ok(1.into()), forward, false)
+        .unwrap();
     assert!(outcome.skipped && !outcome.gradient_norm.is_finite());
     assert!(
         outcome.loss.is_finite(),
@@ -124,7 +126,7 @@ fn a_loss_that_is_not_finite_ends_a_training_in_f32() {
     let (_store, group) = alone();
     let small = Small::new();
     let mut stepper = small.stepper(&UpdateConfig::default(), &group);
-    let load = || Ok(());
+    let load = || Ok(().into());
     let forward = |()| {
         let losses = small.loss(1);
         Ok(Losses {
