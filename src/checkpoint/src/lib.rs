@@ -37,8 +37,8 @@ pub use guess::other_architecture;
 pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
 pub use matching::{Assignment, Fit, Part, fit, is_first_convolution, unwrapped};
-pub use read::{read, read_model};
-pub use retain::retain;
+pub use read::{read, read_model, read_trainer};
+pub use retain::{Retention, retain};
 pub use tensor::{Dtype, TensorData};
 pub use weights_file::{
     FitOptions, WeightsFile, file_sha256, load_safetensors, read_weights, safetensors_specs,

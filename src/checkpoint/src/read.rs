@@ -44,8 +44,18 @@ pub fn read_model(path: &Path) -> Result<(Manifest, Vec<TensorData>), Error> {
     })
 }
 
-fn read_contents(path: &Path, manifest: Manifest) -> Result<Checkpoint, Fault> {
-    let trainer = read_checked(path, &manifest, TRAINER, |reader, size| {
+/// Reads the trainer's state alone of the checkpoint in the folder `path`, and verifies it.
+pub fn read_trainer(path: &Path) -> Result<serde_json::Value, Error> {
+    survey(path)
+        .and_then(|manifest| trainer(path, &manifest))
+        .map_err(|fault| Error::Damaged {
+            path: path.to_owned(),
+            fault,
+        })
+}
+
+fn trainer(path: &Path, manifest: &Manifest) -> Result<serde_json::Value, Fault> {
+    read_checked(path, manifest, TRAINER, |reader, size| {
         if size > MAX_TRAINER {
             return Err(format!(
                 "it has {size} bytes, more than the {MAX_TRAINER} allowed"
@@ -56,7 +66,11 @@ fn read_contents(path: &Path, manifest: Manifest) -> Result<Checkpoint, Fault> {
             .read_to_end(&mut text)
             .map_err(|error| error.to_string())?;
         serde_json::from_slice(&text).map_err(|error| error.to_string())
-    })?;
+    })
+}
+
+fn read_contents(path: &Path, manifest: Manifest) -> Result<Checkpoint, Fault> {
+    let trainer = trainer(path, &manifest)?;
     Ok(Checkpoint {
         step: manifest.step,
         model: read_checked(path, &manifest, MODEL, read_from)?,

@@ -9,13 +9,15 @@ use collective::ProcessGroup;
 use data::loader::{Dataset, Loader, Request};
 use data::sampler::{epoch_order, rank_share, updates_per_epoch};
 use event::{EventKind, Phase, StepRecord};
-use recipe::Training;
+use recipe::{Checkpointing, Training};
 use tch::nn::VarStore;
 
+use crate::best::Best;
+use crate::checkpoint_writer::CheckpointWriter;
 use crate::config::UpdateConfig;
 use crate::execution::Execution;
 use crate::report::Report;
-use crate::restore::{restore, save};
+use crate::restore::{restore, snapshot};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
 use crate::step::{Losses, Outcome, Stepper};
@@ -43,9 +45,8 @@ pub struct CheckpointPlace {
     pub job: String,
     /// Hash of the plan up to this job: a checkpoint of another is not loaded.
     pub hash: String,
-    /// Updates between two checkpoints.
-    pub every: u64,
-    pub keep_last: usize,
+    /// When they are written and which are kept.
+    pub settings: Checkpointing,
 }
 
 /// From where to go on.
@@ -105,7 +106,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     let parameters = Parameters::of(setup.store);
     let update = UpdateConfig::of(&training.optimization, setup.execution.config());
     let mut stepper = Stepper::new(parameters, &update, group, setup.report)?;
-    let start = restore(
+    let (start, mut best) = restore(
         checkpoints,
         setup.resume,
         setup.store,
@@ -115,13 +116,34 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         (total, per_epoch),
     )?;
 
+    let mut writer = CheckpointWriter::new(checkpoints, setup.report);
+    let mut saved = start;
+    let is_first = group.rank() == 0;
+    let evaluations = per_epoch * training.evaluate_every;
+
+    if is_first && checkpoints.settings.keep_best.is_some() && evaluations >= total {
+        let message = "checkpoint.keep_best has nothing to choose from: this job is not evaluated before its end (evaluate_every)";
+        let message = message.to_owned();
+        setup.report.report(EventKind::Warning { message });
+    }
+
     let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
     let mut loader = Loader::new(task.data(), requests, setup.workers, setup.prefetch);
     for step in start..total {
         // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
         // evaluates when it goes on.
-        if step > 0 && step.is_multiple_of(per_epoch * training.evaluate_every) {
-            stepper.averaged(|| evaluate(task, setup, step))?;
+        if step > 0 && step.is_multiple_of(evaluations) {
+            let metrics = stepper.averaged(|| evaluate(task, setup, step))?;
+            if let Some(by) = checkpoints.settings.keep_best.as_ref().filter(|_| is_first) {
+                let better = Best::of(by, best.as_ref(), step, &metrics)?;
+                if better.is_some() && saved != step {
+                    let at = (step, total, per_epoch);
+                    write_checkpoint(setup, &stepper, &mut writer, at, better.as_ref())?;
+                    saved = step;
+                }
+                best = better.or(best);
+            }
+            writer.wait()?;
         }
         let began = Instant::now();
         let rate = learning_rate(&training.optimization, step, total);
@@ -146,20 +168,25 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         let outcome = stepper.update(step, rate, setup.accumulation, load, forward, stop)?;
         let done = step + 1;
         let stop = outcome.stop;
-        if group.rank() == 0 {
+        if is_first {
             let place = (done, total, step / per_epoch);
             let seconds = began.elapsed().as_secs_f64();
             setup
                 .report
                 .report(step_event(outcome, place, rate, batch, seconds));
         }
-        if stop || done.is_multiple_of(checkpoints.every) || done == total {
-            write_checkpoint(setup, &stepper, done, total, per_epoch)?;
+        writer.poll()?;
+        if stop || done.is_multiple_of(checkpoints.settings.every) || done == total {
+            let at = (done, total, per_epoch);
+            write_checkpoint(setup, &stepper, &mut writer, at, best.as_ref())?;
+            saved = done;
         }
         if stop {
+            writer.wait()?;
             return Ok((Ended::Stopped, done));
         }
     }
+    writer.wait()?;
     stepper.finish()?;
     Ok((Ended::Finished, total))
 }
@@ -207,7 +234,7 @@ fn dropout_seed(numbers: [u64; 4]) -> i64 {
     (mixed >> 1) as i64
 }
 
-fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<()> {
+fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<BTreeMap<String, f64>> {
     let sequence = setup.group.sequence();
     setup.report.report(EventKind::Heartbeat {
         phase: Phase::Evaluate,
@@ -216,41 +243,31 @@ fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<()> {
     });
     let metrics = task.evaluate()?;
     if setup.group.rank() == 0 {
-        let set = "held_out".to_owned();
+        let (set, metrics) = ("held_out".to_owned(), metrics.clone());
         setup
             .report
             .report(EventKind::Evaluated { step, set, metrics });
     }
-    Ok(())
+    Ok(metrics)
 }
 
+/// Begins to write a checkpoint after `at`'s first number of updates; rank 0 only.
 fn write_checkpoint(
     setup: &Setup,
     stepper: &Stepper,
-    step: u64,
-    total: u64,
-    per_epoch: u64,
+    writer: &mut CheckpointWriter,
+    at: (u64, u64, u64),
+    best: Option<&Best>,
 ) -> Result<()> {
-    if setup.group.rank() != 0 {
+    let Setup { group, store, .. } = setup;
+    if group.rank() != 0 {
         return Ok(());
     }
-    let began = Instant::now();
-    let world_size = setup.group.world_size();
-    let bytes = save(
-        setup.checkpoints,
-        setup.store,
-        stepper,
-        world_size,
-        step,
-        total,
-        per_epoch,
-    )?;
-    setup.report.report(EventKind::CheckpointWritten {
-        step,
-        bytes,
-        seconds: began.elapsed().as_secs_f64(),
-    });
-    Ok(())
+    setup.report.at(Phase::Checkpoint, at.0, group.sequence());
+    writer.write(best.map(|best| best.step), |spare| {
+        let ranks = group.world_size();
+        snapshot(setup.checkpoints, store, stepper, ranks, at, best, spare)
+    })
 }
 
 /// The samples of this rank from update `start` on, in order, epoch by epoch.
