@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests build test soak demo bench-step bench-data bench-launch lint fmt deny clean
+.PHONY: help setup setup-tests build test soak demo bench-step bench-data bench-ckpt bench-launch lint fmt deny clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench-data: setup setup-tests ## Samples/s from DICOM and from the cache to augm
 
 bench-launch: setup setup-tests build ## Launch, failure and restart beside torchrun's, by the peer's scripts in PEER=DIR (about 10 minutes; let the machine be quiet)
 	@.venv/bin/python tests/python/bench_launch.py --peer "$(PEER)" --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
+bench-ckpt: setup setup-tests ## How long a training stands still for a checkpoint, beside torch.save's time by the peer in PEER=DIR (about 3 minutes; needs 10 GB of disk at DIR=.)
+	$(CARGO) build --release -p spinectl-train --example checkpoint_stall
+	@"$${CARGO_TARGET_DIR:-target}/release/examples/checkpoint_stall" "$(DIR)"
+	@.venv/bin/python "$(PEER)/bench_ckpt.py" --dir "$(DIR)" --repeats 3
+DIR ?= .
 
 lint: setup ## Check formatting (rustfmt) and lints (clippy); changes nothing
 	$(CARGO) fmt --all --check

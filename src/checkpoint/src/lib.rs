@@ -38,7 +38,7 @@ pub use keys::{KeyReport, Mismatch, TensorSpec, diff};
 pub use manifest::{FileRecord, Manifest, verify};
 pub use matching::{Assignment, Fit, Part, fit, is_first_convolution, unwrapped};
 pub use read::{read, read_model, read_trainer};
-pub use retain::retain;
+pub use retain::{Retention, retain};
 pub use tensor::{Dtype, TensorData};
 pub use weights_file::{
     FitOptions, WeightsFile, file_sha256, load_safetensors, read_weights, safetensors_specs,

@@ -44,13 +44,14 @@ pub fn read_model(path: &Path) -> Result<(Manifest, Vec<TensorData>), Error> {
     })
 }
 
-/// As [`read_model`], of the trainer's state.
+/// Reads the trainer's state alone of the checkpoint in the folder `path`, and verifies it.
 pub fn read_trainer(path: &Path) -> Result<serde_json::Value, Error> {
-    let read = || trainer(path, &survey(path)?);
-    read().map_err(|fault| Error::Damaged {
-        path: path.to_owned(),
-        fault,
-    })
+    survey(path)
+        .and_then(|manifest| trainer(path, &manifest))
+        .map_err(|fault| Error::Damaged {
+            path: path.to_owned(),
+            fault,
+        })
 }
 
 fn trainer(path: &Path, manifest: &Manifest) -> Result<serde_json::Value, Fault> {

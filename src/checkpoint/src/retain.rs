@@ -8,26 +8,40 @@ use crate::find::{State, list};
 use crate::folder::{Temporary, lock};
 use crate::manifest::verify;
 
-/// Of the checkpoints of one plan, keeps the newest `keep_last` (at least one) and that of step
-/// `keep_best`; deletes the older ones, and damaged ones among them, and returns the folders that
-/// went. Those of another plan stay.
+/// Which checkpoints of a plan stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest so many; one at least, whatever is asked.
+    pub keep_last: usize,
+    /// Those whose step is a multiple of it, for good; none where it is 0.
+    pub keep_every: u64,
+    /// That of this step.
+    pub keep_best: Option<u64>,
+}
+
+impl Retention {
+    /// Whether the checkpoint of `step` stays however many newer ones there are.
+    pub fn keeps(&self, step: u64) -> bool {
+        self.keep_best == Some(step)
+            || (self.keep_every > 0 && step.is_multiple_of(self.keep_every))
+    }
+}
+
+/// Of the checkpoints of one plan, keeps those that `retention` says; deletes the other ones, and damaged ones among
+/// them, and returns the folders that went. Those of another plan stay.
 ///
 /// Nothing goes before one that is kept has been verified in full: the last good checkpoint is
 /// never deleted in favour of a newer one that is broken. Damaged checkpoints newer than that stay,
 /// for whoever looks into the matter.
-pub fn retain(
-    root: &Path,
-    plan_hash: &str,
-    keep_last: usize,
-    keep_best: Option<u64>,
-) -> Result<Vec<PathBuf>, Error> {
+pub fn retain(root: &Path, plan_hash: &str, retention: &Retention) -> Result<Vec<PathBuf>, Error> {
+    let keep_last = retention.keep_last.max(1);
     let mut entries = list(root)?;
     entries.retain(|entry| match &entry.state {
         State::Complete(manifest) => manifest.plan_hash == plan_hash,
         State::Damaged(_) => true,
     });
-    let keep_last = keep_last.max(1);
-    if entries.len() <= keep_last {
+    let may_go = entries.iter().filter(|e| !retention.keeps(e.step)).count();
+    if entries.len() <= keep_last || may_go == 0 {
         return Ok(Vec::new());
     }
     let mut kept = 0;
@@ -39,7 +53,7 @@ pub fn retain(
         };
         if sound && kept < keep_last {
             kept += 1;
-        } else if kept > 0 && keep_best != Some(entry.step) {
+        } else if kept > 0 && !retention.keeps(entry.step) {
             unwanted.push(entry);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use plan::{JobId, JobKind, JobSpec, Plan, Split};
+use plan::{Checkpointing, JobId, JobKind, JobSpec, Plan, Split};
 use serde::Serialize;
 
 use crate::table::{self, Column};
@@ -58,11 +58,18 @@ impl<'p> PlanView<'p> {
             .iter()
             .filter_map(|job| job.training.as_ref()?.checkpoint_bytes)
             .sum();
+        // Those that are kept for good come on top.
+        let Checkpointing {
+            keep_last,
+            keep_best,
+            ..
+        } = &plan.checkpoint;
+        let at_a_time = keep_last + u64::from(keep_best.is_some());
         PlanView {
             name: &plan.name,
             hash: &plan.hash,
             ranks,
-            checkpoint_bytes: one_each.saturating_mul(plan.checkpoint.keep_last),
+            checkpoint_bytes: one_each.saturating_mul(at_a_time),
             jobs,
         }
     }

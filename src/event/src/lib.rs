@@ -84,7 +84,15 @@ pub enum EventKind {
     /// Work that has no steps: inference, labels, tables.
     Progress { what: String, done: u64, total: u64 },
     /// A checkpoint is complete and durable.
-    CheckpointWritten { step: u64, bytes: u64, seconds: f64 },
+    CheckpointWritten {
+        step: u64,
+        bytes: u64,
+        /// From the copy of the state until it was durable.
+        seconds: f64,
+        /// How much of this the training stood still.
+        #[serde(default)]
+        stalled_seconds: f64,
+    },
     /// A table that the next stage reads is complete and durable.
     TableWritten { table: String, rows: usize },
     /// A model starts from a file's weights: what was loaded and what was done to it, in words.

@@ -131,13 +131,49 @@ pub enum Device {
     Cpu,
 }
 
-/// When checkpoints are written and which are kept.
+/// When and how checkpoints are written and which are kept. None of it changes what is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Checkpointing {
     /// Updates between two checkpoints; one is always written at the end of a job.
     pub every: u64,
     /// How many of the newest are kept.
     pub keep_last: u64,
+    /// A checkpoint whose count of updates is a multiple of it is kept for good; none where it is 0.
+    pub keep_every: u64,
+    /// The checkpoint of the best evaluation is kept, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_best: Option<KeepBest>,
+    /// They are written beside the training, from a copy of its state in memory.
+    pub asynchronous: bool,
+}
+
+impl Default for Checkpointing {
+    fn default() -> Self {
+        Checkpointing {
+            every: 100,
+            keep_last: 2,
+            keep_every: 0,
+            keep_best: None,
+            asynchronous: true,
+        }
+    }
+}
+
+/// What makes one evaluation better than another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepBest {
+    /// One of the metrics that an evaluation of the job reports.
+    pub metric: String,
+    pub mode: Mode,
+}
+
+/// Which values of a metric are good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    Min,
+    Max,
 }
 
 /// What every trained model has.

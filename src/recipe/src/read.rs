@@ -213,12 +213,47 @@ fn cache(section: Section) -> Cache {
 }
 
 fn checkpointing(section: Section) -> Checkpointing {
+    let default = Checkpointing::default();
     let checkpointing = Checkpointing {
-        every: section.integer("every", 100, 1..=1_000_000_000),
-        keep_last: section.integer("keep_last", 2, 1..=1_000),
+        every: section.integer("every", default.every, 1..=1_000_000_000),
+        keep_last: section.integer("keep_last", default.keep_last, 1..=1_000),
+        keep_every: section.integer("keep_every", default.keep_every, 0..=1_000_000_000),
+        keep_best: keep_best(section.section("keep_best")),
+        asynchronous: section.switch("asynchronous", default.asynchronous),
     };
+    if checkpointing.keep_every > 0 && !checkpointing.keep_every.is_multiple_of(checkpointing.every)
+    {
+        section.refuse(
+            "keep_every",
+            format!(
+                "checkpoints are written every {} updates, and {} is no multiple of that: most that should be kept for \
+                 good would never be written",
+                checkpointing.every, checkpointing.keep_every
+            ),
+            format!("write a multiple of {}", checkpointing.every),
+        );
+    }
     section.finish();
     checkpointing
+}
+
+fn keep_best(section: Section) -> Option<KeepBest> {
+    if !section.is_present() {
+        return None;
+    }
+    let best = KeepBest {
+        metric: section.text("metric", ""),
+        mode: section.choice("mode", Mode::Min, &[("min", Mode::Min), ("max", Mode::Max)]),
+    };
+    if best.metric.is_empty() {
+        section.refuse(
+            "metric",
+            "it is not said which metric the best evaluation is best in".into(),
+            "for example `metric: loss`; a wrong name is answered with the known ones".into(),
+        );
+    }
+    section.finish();
+    Some(best)
 }
 
 #[cfg(test)]
@@ -287,6 +322,21 @@ mod tests {
         let recipe = read(SMALL, &["stage2.training.epochs=9", "checkpoint.every=7"]).unwrap();
         assert_eq!(recipe.stage2.unwrap().training.epochs, 9);
         assert_eq!(recipe.checkpoint.every, 7);
+    }
+
+    #[test]
+    fn which_checkpoints_stay_is_read_and_checked() {
+        let best = "checkpoint.keep_best={metric: loss_held_out, mode: max}";
+        let recipe = read(SMALL, &["checkpoint.keep_every=200", best]).unwrap();
+        let KeepBest { metric, mode } = recipe.checkpoint.keep_best.unwrap();
+        assert_eq!((metric.as_str(), mode), ("loss_held_out", Mode::Max));
+        assert_eq!(recipe.checkpoint.keep_every, 200);
+        assert!(recipe.checkpoint.asynchronous);
+
+        let set = ["checkpoint.keep_every=150", "checkpoint.keep_best={}"];
+        let error = read(SMALL, &set).unwrap_err().to_string();
+        assert!(error.contains("150 is no multiple of that"), "{error}");
+        assert!(error.contains("checkpoint.keep_best.metric"), "{error}");
     }
 
     #[test]

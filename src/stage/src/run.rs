@@ -143,8 +143,7 @@ fn run<T: Task>(
         root: context.place.checkpoints(settings.job),
         job: settings.job.to_owned(),
         hash: settings.hash.to_owned(),
-        every: settings.checkpointing.every,
-        keep_last: settings.checkpointing.keep_last as usize,
+        settings: settings.checkpointing.clone(),
     };
     // The other ranks take rank 0's variables. A checkpoint would replace them.
     if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {

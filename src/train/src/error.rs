@@ -80,6 +80,15 @@ pub enum TrainError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "checkpoint.keep_best asks for the best `{metric}`, and an evaluation of this job has no such metric: write one of {known}"
+    )]
+    UnknownMetric { metric: String, known: String },
+    #[error(
+        "cannot start the thread that writes checkpoints: {0}; raise the limit on processes (`ulimit -u`), or write \
+         checkpoint.asynchronous: false"
+    )]
+    Thread(#[source] io::Error),
     #[error("ranks exchanged what is not a table: {0}")]
     Gather(serde_json::Error),
 }
@@ -114,12 +123,14 @@ impl TrainError {
             | TrainError::Mismatch { .. }
             | TrainError::PretrainedChanged { .. }
             | TrainError::Unfinished { .. }
+            | TrainError::UnknownMetric { .. }
             | TrainError::OneImage { .. }
             | TrainError::Input { .. }
             | TrainError::Network(nn::NnError::UnknownArchitecture { .. }) => FailureClass::Setup,
             TrainError::Torch(_)
             | TrainError::Network(_)
             | TrainError::TrainerState { .. }
+            | TrainError::Thread(_)
             | TrainError::Gather(_) => FailureClass::Other,
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! The trainer knows neither stages nor recipes' YAML: a [`Task`] brings the samples, the loss and the metrics.
 
+mod best;
+mod checkpoint_writer;
 mod config;
 mod ema;
 mod error;
@@ -43,7 +45,7 @@ pub use report::Report;
 pub use restore::{begins, is_final};
 pub use scaler::LossScaling;
 pub use schedule::learning_rate;
-pub use state::{Parameters, from_host, load_model, model_tensors, to_host};
+pub use state::{Parameters, copy_to_host, from_host, load_model, model_tensors, to_host};
 pub use step::{Losses, MicroBatch, Outcome, Stepper};
 pub use stop::StopFlag;
 pub use trainer::{CheckpointPlace, Ended, Resume, Setup, Task, train};

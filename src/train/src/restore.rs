@@ -11,6 +11,7 @@ use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
+use crate::best::Best;
 use crate::report::Report;
 use crate::scaler::{Scaler, ScalerState};
 use crate::state;
@@ -31,6 +32,9 @@ struct TrainerState {
     /// fp16's loss scale. A job that goes on in another precision starts with a new one, or has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scaler: Option<ScalerState>,
+    /// The best evaluation so far, where the best checkpoint is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    best: Option<Best>,
 }
 
 /// Whether a checkpoint was written after the last update of its job.
@@ -39,39 +43,37 @@ pub fn is_final(checkpoint: &Checkpoint) -> bool {
     state.is_ok_and(|state| state.step == state.total_steps)
 }
 
-/// Writes a checkpoint after `step` updates; rank 0 only.
-pub(crate) fn save(
+/// Copies the state after `step` updates to host memory: that of `spare`, an earlier copy, where there is one.
+pub(crate) fn snapshot(
     place: &CheckpointPlace,
     store: &VarStore,
     stepper: &Stepper,
     world_size: usize,
-    step: u64,
-    (total_steps, updates_per_epoch): (u64, u64),
-    ledger: Option<String>,
-) -> Result<u64> {
+    (step, total_steps, updates_per_epoch): (u64, u64, u64),
+    (ledger, best): (Option<String>, Option<&Best>),
+    spare: Option<Checkpoint>,
+) -> Result<Checkpoint> {
+    let (model_memory, optimizer_memory) =
+        spare.map_or_else(Default::default, |spare| (spare.model, spare.optimizer));
     let state = TrainerState {
         step,
         total_steps,
         updates_per_epoch,
         ledger,
         scaler: stepper.scaler.as_ref().map(Scaler::state).transpose()?,
+        best: best.cloned(),
     };
-    let written = checkpoint::write(
-        &place.root,
-        &Checkpoint {
-            step,
-            model: model(store, stepper)?,
-            optimizer: to_host(&beside_the_model(stepper))?,
-            trainer: json!(state),
-            meta: Meta {
-                plan_hash: place.hash.clone(),
-                job: place.job.clone(),
-                world_size,
-            },
+    Ok(Checkpoint {
+        step,
+        model: to_host(&model(store, stepper), model_memory)?,
+        optimizer: to_host(&beside_the_model(stepper), optimizer_memory)?,
+        trainer: json!(state),
+        meta: Meta {
+            plan_hash: place.hash.clone(),
+            job: place.job.clone(),
+            world_size,
         },
-    )?;
-    checkpoint::retain(&place.root, &place.hash, place.keep_last, None)?;
-    Ok(written.bytes)
+    })
 }
 
 /// Whether a training begins at its first update: nothing is asked for, and there is nothing, to go on from.
@@ -90,12 +92,12 @@ pub fn begins(place: &CheckpointPlace, resume: &Resume) -> Result<bool> {
 }
 
 /// The model as predictions use it: with averaged weights, where there are any.
-fn model(store: &VarStore, stepper: &Stepper) -> Result<Vec<TensorData>> {
+fn model(store: &VarStore, stepper: &Stepper) -> BTreeMap<String, Tensor> {
     let mut variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
     if let Some(ema) = &stepper.ema {
         variables.extend(ema.tensors(&stepper.parameters));
     }
-    to_host(&variables)
+    variables
 }
 
 /// The optimizer's state, and with averaged weights in the model the weights themselves as `raw.<parameter>`.
@@ -109,20 +111,24 @@ fn beside_the_model(stepper: &Stepper) -> BTreeMap<String, Tensor> {
     tensors
 }
 
-fn to_host(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<TensorData>> {
+/// The tensors in `memory`, which an earlier copy of the same tensors has left.
+fn to_host(tensors: &BTreeMap<String, Tensor>, memory: Vec<TensorData>) -> Result<Vec<TensorData>> {
+    let mut memory = memory.into_iter().map(|tensor| tensor.bytes);
     tensors
         .iter()
-        .map(|(name, tensor)| state::to_host(name, tensor))
+        .map(|(name, tensor)| state::copy_to_host(name, tensor, memory.next().unwrap_or_default()))
         .collect()
 }
 
 /// Where a training goes on.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Restored {
     /// Updates done.
     pub step: u64,
     /// Hash of the sample ledger at that step.
     pub ledger: Option<String>,
+    /// The best evaluation among them.
+    pub best: Option<Best>,
 }
 
 /// Loads what `resume` asks for and returns where that is: rank 0 chooses, all ranks load the same.
@@ -224,6 +230,7 @@ fn load(
     Ok(Restored {
         step: state.step,
         ledger: state.ledger,
+        best: state.best,
     })
 }
 

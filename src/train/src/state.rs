@@ -116,17 +116,27 @@ pub(crate) fn specs(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<TensorSpec
 
 /// A tensor's bytes, row-major.
 pub fn to_host(name: &str, tensor: &Tensor) -> Result<TensorData> {
-    let host = tensor
-        .f_detach()?
-        .f_to_device(Device::Cpu)?
-        .f_contiguous()?;
-    let dtype = dtype(host.kind())?;
-    let mut bytes = vec![0; host.numel() * dtype.size()];
-    host.f_copy_data_u8(&mut bytes, host.numel())?;
+    copy_to_host(name, tensor, Vec::new())
+}
+
+/// As [`to_host`], in the memory of `bytes`, whatever was in it: pages that were written to before take the copy at the
+/// speed of memory.
+pub fn copy_to_host(name: &str, tensor: &Tensor, mut bytes: Vec<u8>) -> Result<TensorData> {
+    let kind = tensor.kind();
+    let dtype = dtype(kind)?;
+    bytes.resize(tensor.numel() * dtype.size(), 0);
+    if !bytes.is_empty() {
+        // One copy, by all of libtorch's threads, whatever device and layout it comes from.
+        // SAFETY: the bytes are as many as such a tensor has, and outlive it; nothing else holds them.
+        let mut host = unsafe {
+            Tensor::f_from_blob(bytes.as_mut_ptr(), &tensor.size(), &[], kind, Device::Cpu)?
+        };
+        host.f_copy_(&tensor.f_detach()?)?;
+    }
     Ok(TensorData {
         name: name.to_owned(),
         dtype,
-        shape: shape_of(&host),
+        shape: shape_of(tensor),
         bytes,
     })
 }

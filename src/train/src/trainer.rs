@@ -10,15 +10,17 @@ use data::ledger::Segment;
 use data::loader::{Dataset, Loader, Request};
 use data::sampler::{epoch_order, rank_share, updates_per_epoch};
 use event::{EventKind, Phase, StepRecord};
-use recipe::Training;
+use recipe::{Checkpointing, Training};
 use tch::nn::VarStore;
 
+use crate::best::Best;
+use crate::checkpoint_writer::CheckpointWriter;
 use crate::config::UpdateConfig;
 use crate::execution::Execution;
 use crate::record::Record;
 use crate::replicas::Replicas;
 use crate::report::Report;
-use crate::restore::{restore, save};
+use crate::restore::{restore, snapshot};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
 use crate::step::{Losses, MicroBatch, Outcome, Stepper};
@@ -46,9 +48,8 @@ pub struct CheckpointPlace {
     pub job: String,
     /// Hash of the plan up to this job: a checkpoint of another is not loaded.
     pub hash: String,
-    /// Updates between two checkpoints.
-    pub every: u64,
-    pub keep_last: usize,
+    /// When they are written and which are kept.
+    pub settings: Checkpointing,
 }
 
 /// From where to go on.
@@ -136,14 +137,36 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     let replicas = Replicas::new(setup.store, group, setup.replica_check);
     // Whether all have loaded the same.
     replicas.after(start, true)?;
+    let mut best = restored.best;
+    let mut writer = CheckpointWriter::new(checkpoints, setup.report);
+    let mut saved = start;
+    let is_first = group.rank() == 0;
+    let evaluations = per_epoch * training.evaluate_every;
+
+    if is_first && checkpoints.settings.keep_best.is_some() && evaluations >= total {
+        let message = "checkpoint.keep_best has nothing to choose from: this job is not evaluated before its end (evaluate_every)";
+        let message = message.to_owned();
+        setup.report.report(EventKind::Warning { message });
+    }
 
     let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
     let mut loader = Loader::new(task.data(), requests, setup.workers, setup.prefetch);
     for step in start..total {
         // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
         // evaluates when it goes on.
-        if step > 0 && step.is_multiple_of(per_epoch * training.evaluate_every) {
-            stepper.averaged(|| evaluate(task, setup, step))?;
+        if step > 0 && step.is_multiple_of(evaluations) {
+            let metrics = stepper.averaged(|| evaluate(task, setup, step))?;
+            if let Some(by) = checkpoints.settings.keep_best.as_ref().filter(|_| is_first) {
+                let better = Best::of(by, best.as_ref(), step, &metrics)?;
+                if better.is_some() && saved != step {
+                    let at = (step, total, per_epoch);
+                    let kept = (record.seal()?, better.as_ref());
+                    write_checkpoint(setup, &stepper, &mut writer, at, kept)?;
+                    saved = step;
+                }
+                best = better.or(best);
+            }
+            writer.wait()?;
         }
         let began = Instant::now();
         let rate = learning_rate(&training.optimization, step, total);
@@ -170,22 +193,28 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         let done = step + 1;
         let stop = outcome.stop;
         record.update(done, std::mem::take(&mut outcome.samples))?;
-        if group.rank() == 0 {
+        if is_first {
             let place = (done, total, step / per_epoch);
             let seconds = began.elapsed().as_secs_f64();
             setup
                 .report
                 .report(step_event(outcome, place, rate, batch, seconds));
         }
-        let checkpoint = stop || done.is_multiple_of(checkpoints.every) || done == total;
-        replicas.after(done, checkpoint)?;
-        if checkpoint {
-            write_checkpoint(setup, &stepper, done, total, per_epoch, record.seal()?)?;
+        writer.poll()?;
+        let due = stop || done.is_multiple_of(checkpoints.settings.every) || done == total;
+        replicas.after(done, due)?;
+        if due {
+            let at = (done, total, per_epoch);
+            let kept = (record.seal()?, best.as_ref());
+            write_checkpoint(setup, &stepper, &mut writer, at, kept)?;
+            saved = done;
         }
         if stop {
+            writer.wait()?;
             return Ok((Ended::Stopped, done));
         }
     }
+    writer.wait()?;
     stepper.finish()?;
     Ok((Ended::Finished, total))
 }
@@ -233,7 +262,7 @@ fn dropout_seed(numbers: [u64; 4]) -> i64 {
     (mixed >> 1) as i64
 }
 
-fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<()> {
+fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<BTreeMap<String, f64>> {
     let sequence = setup.group.sequence();
     setup.report.report(EventKind::Heartbeat {
         phase: Phase::Evaluate,
@@ -242,42 +271,31 @@ fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<()> {
     });
     let metrics = task.evaluate()?;
     if setup.group.rank() == 0 {
-        let set = "held_out".to_owned();
+        let (set, metrics) = ("held_out".to_owned(), metrics.clone());
         setup
             .report
             .report(EventKind::Evaluated { step, set, metrics });
     }
-    Ok(())
+    Ok(metrics)
 }
 
+/// Begins to write a checkpoint after `at`'s first number of updates; rank 0 only.
 fn write_checkpoint(
     setup: &Setup,
     stepper: &Stepper,
-    step: u64,
-    total: u64,
-    per_epoch: u64,
-    ledger: Option<String>,
+    writer: &mut CheckpointWriter,
+    at: (u64, u64, u64),
+    kept: (Option<String>, Option<&Best>),
 ) -> Result<()> {
-    if setup.group.rank() != 0 {
+    let Setup { group, store, .. } = setup;
+    if group.rank() != 0 {
         return Ok(());
     }
-    let began = Instant::now();
-    let world_size = setup.group.world_size();
-    let bytes = save(
-        setup.checkpoints,
-        setup.store,
-        stepper,
-        world_size,
-        step,
-        (total, per_epoch),
-        ledger,
-    )?;
-    setup.report.report(EventKind::CheckpointWritten {
-        step,
-        bytes,
-        seconds: began.elapsed().as_secs_f64(),
-    });
-    Ok(())
+    setup.report.at(Phase::Checkpoint, at.0, group.sequence());
+    writer.write(kept.1.map(|best| best.step), |spare| {
+        let ranks = group.world_size();
+        snapshot(setup.checkpoints, store, stepper, ranks, at, kept, spare)
+    })
 }
 
 /// The samples of this rank from update `start` on, in order, epoch by epoch.
@@ -321,3 +339,6 @@ fn broadcast_variables(store: &VarStore, group: &ProcessGroup) -> Result<()> {
     let tensors: Vec<_> = variables.into_values().collect();
     Ok(group.broadcast_all(&tensors, 0)?)
 }
+
+#[cfg(test)]
+mod tests;

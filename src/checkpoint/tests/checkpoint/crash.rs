@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use checkpoint::{Error, newest_valid, read, retain, write};
+use checkpoint::{Error, Retention, newest_valid, read, retain, write};
 
 use crate::fixture::{PLAN, checkpoint, names};
 
@@ -26,10 +26,14 @@ fn child() {
     let root = std::env::var_os(ROOT).map_or_else(|| own.path().to_owned(), Into::into);
     match role.as_str() {
         "write on and on" => {
+            let keep_two = Retention {
+                keep_last: 2,
+                ..Retention::default()
+            };
             let first = newest_valid(&root).unwrap().map_or(0, |found| found.step);
             for step in first + 1.. {
                 write(&root, &checkpoint(step, LARGE)).unwrap();
-                retain(&root, PLAN, 2, None).unwrap();
+                retain(&root, PLAN, &keep_two).unwrap();
             }
         }
         "die of a file's size" => {

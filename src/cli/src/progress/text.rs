@@ -105,6 +105,7 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
             step,
             bytes,
             seconds,
+            ..
         } => (
             Routine,
             format!(

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use collective::kernels::ScaleGrowth;
+use recipe::Checkpointing;
 
 use super::*;
 use crate::config::UpdateConfig;
@@ -43,9 +44,15 @@ fn place(root: &Path) -> CheckpointPlace {
         root: root.to_owned(),
         job: "job".into(),
         hash: "hash".into(),
-        every: 1,
-        keep_last: 9,
+        settings: Checkpointing::default(),
     }
+}
+
+/// Writes the state after `at`'s first number of updates.
+fn save(place: &CheckpointPlace, small: &Small, stepper: &Stepper, at: (u64, u64, u64)) {
+    let kept = (Some("ab".to_owned()), None);
+    let copy = snapshot(place, &small.store, stepper, 1, at, kept, None).unwrap();
+    checkpoint::write(&place.root, &copy).unwrap();
 }
 
 #[test]
@@ -59,16 +66,7 @@ fn every_rule_goes_on_from_a_checkpoint_to_the_bit() {
         let undisturbed = Small::new();
         let mut stepper = undisturbed.stepper(&config, &group);
         undisturbed.train(&mut stepper, 0..3);
-        save(
-            &place,
-            &undisturbed.store,
-            &stepper,
-            1,
-            3,
-            (7, 7),
-            Some("ab".into()),
-        )
-        .unwrap();
+        save(&place, &undisturbed, &stepper, (3, 7, 7));
         let losses = undisturbed.train(&mut stepper, 3..7);
         let scale = stepper.scaler.as_ref().unwrap().state().unwrap();
         stepper.finish().unwrap();
@@ -86,7 +84,12 @@ fn every_rule_goes_on_from_a_checkpoint_to_the_bit() {
             (7, 7),
         );
         let ledger = Some("ab".to_owned());
-        assert_eq!(step.unwrap(), Restored { step: 3, ledger });
+        let expected = Restored {
+            step: 3,
+            ledger,
+            best: None,
+        };
+        assert_eq!(step.unwrap(), expected);
         let again = resumed.train(&mut stepper, 3..7);
         assert_eq!(stepper.scaler.as_ref().unwrap().state().unwrap(), scale);
         stepper.finish().unwrap();
@@ -107,7 +110,7 @@ fn a_checkpoints_model_is_the_average() {
     let small = Small::new();
     let mut stepper = small.stepper(&config(Rule::AdamW), &group);
     small.train(&mut stepper, 0..2);
-    save(&place, &small.store, &stepper, 1, 2, (2, 2), None).unwrap();
+    save(&place, &small, &stepper, (2, 2, 2));
     let saved = checkpoint::read(&place.root.join("step-00000002"), None).unwrap();
 
     let of = |tensors: &[TensorData], name: &str| {
@@ -139,16 +142,7 @@ fn another_optimizers_state_is_refused_by_name() {
     let place = place(folder.path());
     let small = Small::new();
     let plain = UpdateConfig::default();
-    save(
-        &place,
-        &small.store,
-        &small.stepper(&plain, &group),
-        1,
-        0,
-        (2, 2),
-        None,
-    )
-    .unwrap();
+    save(&place, &small, &small.stepper(&plain, &group), (0, 2, 2));
     let sgd = UpdateConfig {
         rule: Rule::Sgd { momentum: 0.9 },
         ..UpdateConfig::default()

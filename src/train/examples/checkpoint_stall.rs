@@ -1,0 +1,233 @@
+//! How long a training stands still for its checkpoints when they are written beside it, and when it waits for them.
+//! `make bench-ckpt` runs it, with torch.save's time below where the peer's script can run.
+//!
+//! `checkpoint_stall DIR` trains two real models of the pipeline in f32 with AdamW on this machine's CPUs: the CNN alone
+//! (about 300 MB of state) and stage 2's whole model (about 1.1 GB). The gradients are made up and half a second of every
+//! update is a sleep, as if another device computed: what is measured is the copy, the write, and who waits for whom.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use data::loader::Dataset;
+use event::{EventKind, Phase};
+use nn::{Backbone, BackboneConfig, SliceHeads, SliceModel};
+use recipe::{Checkpointing, Source, Training};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use train::{
+    Backend, CheckpointPlace, Execution, ExecutionConfig, Losses, ProcessGroup, Rendezvous, Report,
+    Resume, Setup, StopFlag, Store, Task,
+};
+
+const EVERY: u64 = 8;
+const CHECKPOINTS: u64 = 6;
+const ELSEWHERE: Duration = Duration::from_millis(500);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let Some(folder) = std::env::args().nth(1) else {
+        return Err(
+            "usage: checkpoint_stall DIR, a folder on the disk that checkpoints go to".into(),
+        );
+    };
+    println!(
+        "state                MB   waits s   beside s   first stall s   later stalls s   share"
+    );
+    for (name, whole) in [("resnest50d", false), ("stage 2's model", true)] {
+        let store = VarStore::new(Device::Cpu);
+        let config = BackboneConfig::of("resnest50d");
+        match whole {
+            false => drop(Backbone::new(&store.root(), &config)?),
+            true => drop(SliceModel::new(
+                &store.root(),
+                &config,
+                None,
+                SliceHeads::Fracture,
+            )?),
+        }
+        let waiting = run(&store, Path::new(&folder), false)?;
+        let beside = run(&store, Path::new(&folder), true)?;
+        // The last one of a training is waited for in both ways.
+        let waits = median(waiting.iter().map(|w| w.stalled).collect());
+        let [first, later @ .., _] = beside.as_slice() else {
+            return Err("too few checkpoints".into());
+        };
+        let stalled: Vec<f64> = later.iter().map(|w| w.stalled).collect();
+        let all: Vec<String> = stalled.iter().map(|s| format!("{s:.3}")).collect();
+        println!(
+            "{name:<16} {:>6.0} {waits:>9.2} {:>10.2} {:>15.3}   {:>14}   {:.1} %",
+            first.bytes as f64 / 1e6,
+            median(later.iter().map(|w| w.seconds).collect()),
+            first.stalled,
+            all.join(" "),
+            100.0 * median(stalled) / waits,
+        );
+    }
+    println!(
+        "waits: a write that the training waits for; beside: from the copy until it is durable, when it does not; stall: how \
+         long the training stands still then (the first copy goes into fresh memory); share: median of the later stalls, of \
+         `waits`"
+    );
+    Ok(())
+}
+
+/// One checkpoint as it was reported: bytes, and seconds.
+struct Write {
+    bytes: u64,
+    seconds: f64,
+    stalled: f64,
+}
+
+fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>, Box<dyn Error>> {
+    let folder = folder.join(format!("checkpoint-stall-{}", std::process::id()));
+    let (_rendezvous, group) = alone()?;
+    let checkpoints = CheckpointPlace {
+        root: folder.clone(),
+        job: "bench".into(),
+        hash: "bench".into(),
+        settings: Checkpointing {
+            every: EVERY,
+            asynchronous,
+            ..Checkpointing::default()
+        },
+    };
+    let writes = Writes::default();
+    let task = MadeUp {
+        parameters: store.trainable_variables(),
+        data: Arc::new(Empty),
+    };
+    let trained = train::train(
+        &task,
+        &Setup {
+            store,
+            group: &group,
+            training: &training()?,
+            execution: &Execution::new(ExecutionConfig::plain(Device::Cpu)),
+            micro_batch: 1,
+            accumulation: 1,
+            seed: 1,
+            workers: 1,
+            prefetch: 1 << 20,
+            checkpoints: &checkpoints,
+            resume: &Resume::Never,
+            report: &writes,
+            stop: &StopFlag::new(),
+        },
+    );
+    std::fs::remove_dir_all(&folder)?;
+    trained?;
+    Ok(writes
+        .0
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner))
+}
+
+fn training() -> Result<Training, Box<dyn Error>> {
+    let epochs = EVERY * CHECKPOINTS;
+    let source = Source {
+        name: "bench".into(),
+        text: format!(
+            "data: {{root: none, folds: 2}}\nstage2: {{training: {{epochs: {epochs}, evaluate_every: {epochs}}}}}"
+        ),
+    };
+    let recipe = recipe::parse(&source, &[])?;
+    Ok(recipe.stage2.ok_or("no stage 2")?.training)
+}
+
+fn alone() -> Result<(Store, ProcessGroup), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let timeout = Duration::from_secs(60);
+    let store = Store::connect(&Rendezvous {
+        rank: 0,
+        world_size: 1,
+        master_addr: "127.0.0.1".into(),
+        master_port: listener.local_addr()?.port(),
+        listen_fd: Some(listener.into_raw_fd()),
+        timeout,
+    })?;
+    let group = ProcessGroup::new(&store, Backend::Gloo, "bench", timeout)?;
+    Ok((store, group))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[derive(Default)]
+struct Writes(Mutex<Vec<Write>>);
+
+impl Report for Writes {
+    fn report(&self, kind: EventKind) {
+        if let EventKind::CheckpointWritten {
+            bytes,
+            seconds,
+            stalled_seconds,
+            ..
+        } = kind
+        {
+            let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            writes.push(Write {
+                bytes,
+                seconds,
+                stalled: stalled_seconds,
+            });
+        }
+    }
+
+    fn at(&self, _: Phase, _: u64, _: u64) {}
+}
+
+/// One sample that takes no loading.
+struct Empty;
+
+impl Dataset for Empty {
+    type Sample = ();
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn bytes(&self, _: usize) -> usize {
+        1
+    }
+
+    fn load(&self, _: usize, _: u64) -> data::Result<()> {
+        Ok(())
+    }
+}
+
+/// A gradient for every parameter.
+struct MadeUp {
+    parameters: Vec<Tensor>,
+    data: Arc<Empty>,
+}
+
+impl Task for MadeUp {
+    type Data = Empty;
+
+    fn data(&self) -> &Arc<Empty> {
+        &self.data
+    }
+
+    fn loss(&self, _: Vec<()>) -> train::Result<Losses> {
+        std::thread::sleep(ELSEWHERE);
+        let mut total = Tensor::f_zeros([1], (Kind::Float, Device::Cpu))?;
+        for parameter in &self.parameters {
+            total = total.f_add(&parameter.f_mean(Kind::Float)?)?;
+        }
+        Ok(Losses {
+            total: total.f_sum(Kind::Float)?,
+            parts: Vec::new(),
+            images: 1,
+        })
+    }
+
+    fn evaluate(&self) -> train::Result<BTreeMap<String, f64>> {
+        Ok(BTreeMap::new())
+    }
+}

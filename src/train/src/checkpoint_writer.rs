@@ -1,0 +1,155 @@
+//! Writes checkpoints beside the training: a thread of its own hashes, syncs and renames a copy of the state, and deletes
+//! what is no longer wanted, while the updates go on.
+//!
+//! At most one checkpoint is in flight, and none once this is dropped. The thread touches host memory and files only,
+//! never libtorch.
+
+use std::mem;
+use std::panic::resume_unwind;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use checkpoint::{Checkpoint, Retention, Written};
+use event::EventKind;
+
+use crate::report::Report;
+use crate::trainer::CheckpointPlace;
+use crate::{Result, TrainError};
+
+/// The checkpoints that one training writes.
+pub(crate) struct CheckpointWriter<'a> {
+    place: &'a CheckpointPlace,
+    report: &'a dyn Report,
+    in_flight: Option<InFlight>,
+    /// The last copy: its memory is used again, which spares the next copy the faults of fresh pages.
+    spare: Option<Checkpoint>,
+}
+
+struct InFlight {
+    step: u64,
+    began: Instant,
+    /// How long the training stood still for this checkpoint.
+    stalled: Duration,
+    thread: JoinHandle<Done>,
+}
+
+struct Done {
+    copy: Checkpoint,
+    written: std::result::Result<Written, checkpoint::Error>,
+    at: Instant,
+}
+
+impl<'a> CheckpointWriter<'a> {
+    pub fn new(place: &'a CheckpointPlace, report: &'a dyn Report) -> Self {
+        CheckpointWriter {
+            place,
+            report,
+            in_flight: None,
+            spare: None,
+        }
+    }
+
+    /// Waits for the checkpoint before this one, lets `copy` fill host memory (that of the earlier copy, where there is
+    /// one), and starts to write it; returns when it is durable where the recipe wants no writing beside the training.
+    /// After it, all but the newest and that of step `best` may go.
+    ///
+    /// # Errors
+    /// Those of the checkpoint before this one, too.
+    pub fn write(
+        &mut self,
+        best: Option<u64>,
+        copy: impl FnOnce(Option<Checkpoint>) -> Result<Checkpoint>,
+    ) -> Result<()> {
+        self.wait()?;
+        let began = Instant::now();
+        let checkpoint = copy(self.spare.take())?;
+        let step = checkpoint.step;
+        let root = self.place.root.clone();
+        let retention = Retention {
+            keep_last: usize::try_from(self.place.settings.keep_last).unwrap_or(usize::MAX),
+            keep_every: self.place.settings.keep_every,
+            keep_best: best,
+        };
+        let work = move || {
+            let written = checkpoint::write(&root, &checkpoint).and_then(|written| {
+                checkpoint::retain(&root, &checkpoint.meta.plan_hash, &retention)?;
+                Ok(written)
+            });
+            Done {
+                copy: checkpoint,
+                written,
+                at: Instant::now(),
+            }
+        };
+        if !self.place.settings.asynchronous {
+            let done = work();
+            return self.done(step, began, began.elapsed(), done);
+        }
+        let thread = thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(work)
+            .map_err(TrainError::Thread)?;
+        self.in_flight = Some(InFlight {
+            step,
+            began,
+            stalled: began.elapsed(),
+            thread,
+        });
+        Ok(())
+    }
+
+    /// Takes note of the checkpoint in flight if it is done by now: reports it, or fails as it failed.
+    pub fn poll(&mut self) -> Result<()> {
+        match &self.in_flight {
+            Some(writing) if writing.thread.is_finished() => self.wait(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the checkpoint in flight, if there is one, is durable, and reports it.
+    ///
+    /// # Errors
+    /// What it failed with; it is in flight no more.
+    pub fn wait(&mut self) -> Result<()> {
+        let Some(writing) = self.in_flight.take() else {
+            return Ok(());
+        };
+        let waiting = Instant::now();
+        let done = match writing.thread.join() {
+            Ok(done) => done,
+            Err(panic) => resume_unwind(panic),
+        };
+        let stalled = writing.stalled + waiting.elapsed();
+        self.done(writing.step, writing.began, stalled, done)
+    }
+
+    fn done(&mut self, step: u64, began: Instant, stalled: Duration, done: Done) -> Result<()> {
+        self.spare = Some(done.copy);
+        let written = done.written?;
+        self.report.report(EventKind::CheckpointWritten {
+            step,
+            bytes: written.bytes,
+            seconds: done.at.duration_since(began).as_secs_f64(),
+            stalled_seconds: stalled.as_secs_f64(),
+        });
+        Ok(())
+    }
+}
+
+impl Drop for CheckpointWriter<'_> {
+    /// A training that ends by an error still ends with no write in flight. Its error is the one to tell; that of the
+    /// checkpoint goes to the log.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Another panic here would abort the process before its failure is reported.
+            if let Some(writing) = self.in_flight.take() {
+                mem::drop(writing.thread.join());
+            }
+        } else if let Err(error) = self.wait() {
+            eprintln!("{error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
