@@ -1,7 +1,8 @@
 //! The processes of one attempt: started together, heard as one stream, ended together.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
 
@@ -34,6 +35,8 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) struct Ranks {
     processes: Vec<Process>,
+    /// The other direction of the sockets by which events come.
+    questions: Vec<UnixStream>,
     listeners: Vec<JoinHandle<()>>,
     messages: Receiver<(usize, Message)>,
 }
@@ -45,6 +48,7 @@ impl Ranks {
         let (to, messages) = channel(WAITING);
         let mut ranks = Ranks {
             processes: Vec::with_capacity(order.logs.len()),
+            questions: Vec::with_capacity(order.logs.len()),
             listeners: Vec::with_capacity(order.logs.len()),
             messages,
         };
@@ -81,6 +85,7 @@ impl Ranks {
         guardian.watch(process.group());
         let pidfd = Pidfd::open(process.id());
         self.processes.push(process);
+        self.questions.push(stream.try_clone()?);
         let (job, attempt) = order.about.clone().unzip();
         let speaker = Speaker { job, attempt, rank };
         let listener = listen(speaker, stream, pidfd?, to.clone());
@@ -102,6 +107,19 @@ impl Ranks {
         let exit = process.reap();
         guardian.forget(process.group());
         Some(exit)
+    }
+
+    /// Asks a rank where its main thread is; it answers by an event if it can.
+    pub fn ask_for_stack(&self, rank: usize) {
+        if let Some(mut socket) = self.questions.get(rank) {
+            // A rank that does not listen is looked at from outside.
+            let _ = socket.write_all(b"stack\n");
+        }
+    }
+
+    /// The process of a rank that has not been reaped.
+    pub fn pid(&self, rank: usize) -> Option<u32> {
+        self.processes.get(rank)?.running()
     }
 
     /// Asks all to save and stop.

@@ -25,7 +25,10 @@ pub struct Recipe {
     pub folds: Vec<u64>,
     /// How often a job that failed is started anew from its newest checkpoint.
     pub retries: u64,
-    /// Seconds without a sign of life after which a collective or a rank counts as stuck.
+    /// Seconds of the first delay between two attempts that came no further; it doubles each time, up to half a minute.
+    pub back_off: f64,
+    /// Seconds without progress after which a rank counts as stuck. All other timeouts follow from it, those of the
+    /// collectives too: there is no second number that could contradict it.
     pub stall_timeout: f64,
     pub data: Data,
     pub checkpoint: Checkpointing,

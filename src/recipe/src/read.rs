@@ -68,6 +68,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let ranks = root.integer("ranks", 1, 1..=1024);
     let gpus = root.optional_integer("gpus", 1..=1024);
     let retries = root.integer("retries", 2, 0..=100);
+    let back_off = root.number("back_off", 1.0, 0.0..=30.0);
     let stall_timeout = root.number("stall_timeout", 300.0, 5.0..=86_400.0);
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
@@ -94,6 +95,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         stages,
         folds,
         retries,
+        back_off,
         stall_timeout,
         data,
         checkpoint,

@@ -11,6 +11,7 @@ mod gather;
 mod groups;
 mod host_pixels;
 mod optimizer;
+pub mod progress;
 mod report;
 mod restore;
 mod scaler;

@@ -14,6 +14,7 @@ use tch::nn::VarStore;
 
 use crate::config::UpdateConfig;
 use crate::execution::Execution;
+use crate::progress;
 use crate::report::Report;
 use crate::restore::{restore, save};
 use crate::schedule::learning_rate;
@@ -101,6 +102,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     }
     let total = per_epoch * training.epochs;
 
+    let waiting = progress::waiting();
     broadcast_variables(setup.store, group)?;
     let parameters = Parameters::of(setup.store);
     let update = UpdateConfig::of(&training.optimization, setup.execution.config());
@@ -114,6 +116,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         setup.report,
         (total, per_epoch),
     )?;
+    drop(waiting);
 
     let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
     let mut loader = Loader::new(task.data(), requests, setup.workers, setup.prefetch);
@@ -234,6 +237,9 @@ fn write_checkpoint(
     if setup.group.rank() != 0 {
         return Ok(());
     }
+    setup
+        .report
+        .at(Phase::Checkpoint, step, setup.group.sequence());
     let began = Instant::now();
     let world_size = setup.group.world_size();
     let bytes = save(

@@ -1,0 +1,130 @@
+//! What becomes of a job whose attempt has failed: tried again, with less memory where that was the cause, or given up.
+
+use std::time::Duration;
+
+use event::{EventKind, FailureClass};
+use plan::{JobKind, JobState, Split};
+
+use super::{Doing, Supervisor};
+use crate::Outcome;
+use crate::action::Action;
+use crate::attempt::Attempt;
+use crate::policy::{self, Failure, Remedy};
+
+impl Supervisor {
+    pub(super) fn failed(
+        &mut self,
+        attempt: &Attempt,
+        class: FailureClass,
+        by_signal: bool,
+        reason: String,
+        now: Duration,
+    ) {
+        let (job, number) = (attempt.job, attempt.number);
+        if class.is_transient() && self.stop.is_some() {
+            let why = format!("failed while it was asked to stop: {reason}");
+            self.record(job, number, JobState::Stopped, why);
+            let step = attempt.checkpoint;
+            self.tell(job, number, EventKind::JobStopped { step });
+            self.finish(self.interrupted(), now);
+            return;
+        }
+        let failure = Failure {
+            class,
+            by_signal,
+            began: attempt.began,
+            reached: attempt.reached,
+            halved: self.halved(job),
+        };
+        let (retries, back_off) = (self.plan.retries, self.plan.back_off);
+        let remedy = match self.histories.get_mut(job) {
+            Some(history) => policy::remedy(history, &failure, retries, back_off),
+            None => Remedy::Stop { why: None },
+        };
+        match remedy {
+            Remedy::Again { delay } => self.retry(job, number, reason, delay, now),
+            Remedy::Smaller { split, delay } => {
+                self.shrink(job, number, split);
+                self.retry(job, number, reason, delay, now);
+            }
+            Remedy::Stop { why } => {
+                let reason = match why {
+                    Some(why) => format!("{reason}; {why}"),
+                    None => reason,
+                };
+                self.give_up(job, number, class, reason);
+                self.next_job(now);
+            }
+        }
+    }
+
+    fn retry(&mut self, job: usize, attempt: u32, reason: String, delay: Duration, now: Duration) {
+        let kind = EventKind::JobRetried {
+            reason: reason.clone(),
+            delay_seconds: delay.as_secs_f64(),
+        };
+        self.tell(job, attempt, kind);
+        if self.stop.is_some() {
+            let why = format!("stopped on request before a retry of: {reason}");
+            self.record(job, attempt, JobState::Stopped, why);
+            self.tell(job, attempt, EventKind::JobStopped { step: None });
+            self.finish(self.interrupted(), now);
+            return;
+        }
+        self.doing = Doing::BackOff {
+            job,
+            attempt,
+            until: now + delay,
+            reason,
+        };
+    }
+
+    fn give_up(&mut self, job: usize, attempt: u32, class: FailureClass, reason: String) {
+        self.record(job, attempt, JobState::Failed, reason.clone());
+        let kind = EventKind::JobFailed {
+            reason: reason.clone(),
+        };
+        self.tell(job, attempt, kind);
+        if let Some(id) = self.id(job) {
+            self.first_failure.get_or_insert(Outcome::Failed {
+                job: id.to_string(),
+                class,
+                reason,
+            });
+        }
+    }
+
+    /// How the job is split over ranks and time, and how it would be with half the micro-batch.
+    fn halved(&self, job: usize) -> Option<Split> {
+        let spec = self.plan.jobs.get(job)?;
+        let JobKind::Train {
+            stage, training, ..
+        } = &spec.kind
+        else {
+            return None;
+        };
+        let known = self.micro_batches.get(&spec.id).copied();
+        let now = plan::accumulation_of(training, self.ranks, known).ok()?;
+        // Batch normalisation needs two images.
+        let least = 2_u64.div_ceil(stage.images_per_sample().max(1));
+        plan::halved(training, self.ranks, now.micro_batch as u64, least)
+    }
+
+    fn shrink(&mut self, job: usize, attempt: u32, split: Split) {
+        let Some(id) = self.id(job) else {
+            return;
+        };
+        let micro_batch = split.micro_batch as u64;
+        let message = format!(
+            "memory was too small: from now on a rank takes {micro_batch} samples at once and adds {} of such micro-batches \
+             up, so that the batch of all ranks stays what it was",
+            split.accumulation
+        );
+        self.micro_batches.insert(id.clone(), micro_batch);
+        self.actions.push(Action::Shrink {
+            job: id,
+            micro_batch,
+        });
+        self.tell(job, attempt, EventKind::Warning { message });
+    }
+}
