@@ -87,6 +87,7 @@ pub fn of_main_thread() -> Option<Vec<String>> {
     let frames: Vec<usize> = FRAMES[..count]
         .iter()
         .map(|frame| frame.load(Ordering::Relaxed))
+        .filter(|address| *address != 0)
         .collect();
     // Before it come the handler's own.
     let interrupted_at = INTERRUPTED_AT.load(Ordering::Relaxed);
