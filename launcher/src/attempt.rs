@@ -58,8 +58,8 @@ pub(crate) enum Verdict {
     Failed {
         class: FailureClass,
         reason: String,
-        /// A process that said nothing was ended from outside.
-        by_signal: bool,
+        /// The kernel took memory back: no allocator failed.
+        by_kernel: bool,
     },
 }
 
@@ -104,6 +104,8 @@ struct Rank {
     waits: bool,
     straggler: Straggler,
     stack: Vec<String>,
+    /// The kernel killed it for want of memory.
+    killed_for_memory: bool,
     report: Option<FailureReport>,
     exit: Option<Exit>,
 }
@@ -135,6 +137,7 @@ impl Attempt {
             waits: false,
             straggler: Straggler::default(),
             stack: Vec::new(),
+            killed_for_memory: false,
             report: None,
             exit: None,
         };
@@ -226,6 +229,7 @@ impl Attempt {
         }
         let killed_for_memory = oom_kill && exit == Exit::Signal(libc::SIGKILL);
         let (message, advice) = words_of_death(exit, last_words, killed_for_memory);
+        rank.killed_for_memory = killed_for_memory;
         let told = match exit {
             _ if killed_for_memory => Some(FailureClass::HostMemory),
             Exit::Code(4 | 3) => None,
@@ -385,7 +389,7 @@ impl Attempt {
             Verdict::Failed {
                 class: FailureClass::Other,
                 reason: format!("the ranks ended differently: {}", exits.join(", ")),
-                by_signal: false,
+                by_kernel: false,
             }
         })
     }
@@ -418,14 +422,11 @@ impl Attempt {
                 }
             }
         }
-        let silent = report
-            .exit
-            .as_deref()
-            .is_some_and(|exit| exit.starts_with("signal"));
+        let by_kernel = self.ranks.get(index)?.killed_for_memory;
         Some(Verdict::Failed {
             class: report.class,
             reason,
-            by_signal: silent,
+            by_kernel,
         })
     }
 }

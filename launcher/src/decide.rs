@@ -108,7 +108,7 @@ impl Supervisor {
                 Verdict::Failed {
                     class,
                     reason: message,
-                    by_signal: false,
+                    by_kernel: false,
                 },
                 now,
             ),
@@ -272,10 +272,10 @@ impl Supervisor {
             Verdict::Failed {
                 class,
                 reason,
-                by_signal,
+                by_kernel,
             } => {
                 self.close(&attempt, "failed", Some(class), &reason);
-                self.failed(&attempt, class, by_signal, reason, now);
+                self.failed(&attempt, class, by_kernel, reason, now);
             }
         }
     }

@@ -24,8 +24,8 @@ const PATIENCE: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Failure {
     pub class: FailureClass,
-    /// The process was ended from outside.
-    pub by_signal: bool,
+    /// The kernel took memory back: no allocator failed.
+    pub by_kernel: bool,
     /// Updates done when it began and when it ended, where any is known.
     pub began: Option<u64>,
     pub reached: Option<u64>,
@@ -78,7 +78,7 @@ pub(crate) fn remedy(
     }
     let allocator_failed = match failure.class {
         FailureClass::DeviceMemory => true,
-        FailureClass::HostMemory => !failure.by_signal,
+        FailureClass::HostMemory => !failure.by_kernel,
         _ => false,
     };
     if !allocator_failed
@@ -133,7 +133,7 @@ mod tests {
     fn failure(class: FailureClass) -> Failure {
         Failure {
             class,
-            by_signal: false,
+            by_kernel: false,
             began: None,
             reached: None,
             halved: Some(HALF),
@@ -171,7 +171,7 @@ mod tests {
             assert!(why.contains("micro-batch"), "{why}");
         }
         let by_kernel = Failure {
-            by_signal: true,
+            by_kernel: true,
             ..failure(HostMemory)
         };
         assert_eq!(first(&by_kernel), Remedy::Again { delay });

@@ -16,7 +16,7 @@ impl Supervisor {
         &mut self,
         attempt: &Attempt,
         class: FailureClass,
-        by_signal: bool,
+        by_kernel: bool,
         reason: String,
         now: Duration,
     ) {
@@ -31,7 +31,7 @@ impl Supervisor {
         }
         let failure = Failure {
             class,
-            by_signal,
+            by_kernel,
             began: attempt.began,
             reached: attempt.reached,
             halved: self.halved(job),
