@@ -63,6 +63,8 @@ pub(crate) enum Action {
         world_size: usize,
         /// Where memory was too small for the recipe's.
         micro_batch: Option<u64>,
+        /// The devices of the ranks, by place among those that are visible; all where none was lost.
+        devices: Option<Vec<usize>>,
     },
     /// Make it durable that a job's memory was too small for a larger micro-batch.
     Shrink {

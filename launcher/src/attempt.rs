@@ -58,6 +58,8 @@ pub(crate) enum Verdict {
     Failed {
         class: FailureClass,
         reason: String,
+        /// The rank whose failure it was.
+        rank: Option<usize>,
         /// The kernel took memory back: no allocator failed.
         by_kernel: bool,
     },
@@ -389,6 +391,7 @@ impl Attempt {
             Verdict::Failed {
                 class: FailureClass::Other,
                 reason: format!("the ranks ended differently: {}", exits.join(", ")),
+                rank: None,
                 by_kernel: false,
             }
         })
@@ -426,6 +429,7 @@ impl Attempt {
         Some(Verdict::Failed {
             class: report.class,
             reason,
+            rank: Some(index),
             by_kernel,
         })
     }

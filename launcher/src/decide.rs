@@ -42,7 +42,9 @@ pub(crate) struct Supervisor {
     histories: Vec<History>,
     /// Of jobs for which memory was too small: what they take instead of the recipe's.
     micro_batches: BTreeMap<JobId, u64>,
-    ranks: usize,
+    /// Devices of ranks, by place among those that are visible, and how many there were.
+    devices: Vec<usize>,
+    devices_at_first: usize,
     doing: Doing,
     /// The newest signal that asked for an end.
     stop: Option<i32>,
@@ -64,7 +66,8 @@ impl Supervisor {
             micro_batches,
             plan,
             progress,
-            ranks,
+            devices: (0..ranks).collect(),
+            devices_at_first: ranks,
             doing: Doing::Nothing,
             stop: None,
             first_failure: None,
@@ -108,6 +111,7 @@ impl Supervisor {
                 Verdict::Failed {
                     class,
                     reason: message,
+                    rank: None,
                     by_kernel: false,
                 },
                 now,
@@ -272,10 +276,14 @@ impl Supervisor {
             Verdict::Failed {
                 class,
                 reason,
+                rank,
                 by_kernel,
             } => {
                 self.close(&attempt, "failed", Some(class), &reason);
-                self.failed(&attempt, class, by_kernel, reason, now);
+                match rank.filter(|_| class == FailureClass::DeviceLost) {
+                    Some(rank) => self.device_lost(&attempt, rank, reason, now),
+                    None => self.failed(&attempt, class, by_kernel, reason, now),
+                }
             }
         }
     }
@@ -318,9 +326,11 @@ impl Supervisor {
         let Some(spec) = self.plan.jobs.get(job) else {
             return;
         };
-        let world_size = match spec.kind.is_training() {
-            true => self.ranks,
-            false => 1,
+        let Some(world_size) = self.world_size(job) else {
+            // Checked at the launch, so that only the loss of a device comes to this.
+            let reason = "too few devices are left for it".to_owned();
+            self.give_up(job, attempt, FailureClass::DeviceLost, reason);
+            return self.next_job(now);
         };
         let id = spec.id.clone();
         // Another number of ranks may not allow it any more; then the recipe's holds again.
@@ -329,14 +339,26 @@ impl Supervisor {
             let training = spec.kind.training();
             training.is_some_and(|of| plan::accumulation_of(of, world_size, Some(*smaller)).is_ok())
         });
+        let is_reduced = self.devices.len() < self.devices_at_first;
+        let devices = is_reduced.then(|| self.devices.iter().copied().take(world_size).collect());
         self.record(job, attempt, JobState::Running, why);
         self.actions.push(Action::Start {
             job: id,
             attempt,
             world_size,
             micro_batch,
+            devices,
         });
         self.doing = Doing::Attempt(Box::new(Attempt::new(job, attempt, world_size, now)));
+    }
+
+    /// Ranks of a job on the devices that are left; none where they are too few.
+    fn world_size(&self, job: usize) -> Option<usize> {
+        let devices = self.devices.len();
+        match self.plan.jobs.get(job)?.kind.training() {
+            Some(training) => plan::ranks_of(training, devices, self.plan.elastic),
+            None => (devices > 0).then_some(1),
+        }
     }
 
     fn interrupted(&self) -> Outcome {

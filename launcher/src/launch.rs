@@ -149,6 +149,10 @@ fn check(options: &LaunchOptions) -> Result<(), LaunchError> {
     }
     for job in &options.plan.jobs {
         if let Some(training) = job.kind.training() {
+            // An elastic recipe may take fewer ranks than are offered.
+            if plan::ranks_of(training, options.ranks, options.plan.elastic).is_some() {
+                continue;
+            }
             plan::accumulation(training, options.ranks).map_err(|source| LaunchError::Batch {
                 job: job.id.to_string(),
                 source,

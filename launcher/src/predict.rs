@@ -40,6 +40,7 @@ pub async fn predict(
     let order = Order {
         arguments: arguments(dir.root(), images, out, device),
         about: None,
+        visible_gpus: None,
         logs: vec![log.clone()],
         program,
     };

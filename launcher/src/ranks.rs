@@ -28,6 +28,8 @@ pub(crate) struct Order {
     pub arguments: Vec<OsString>,
     /// The job and its attempt, where it is a job of the plan.
     pub about: Option<(JobId, u32)>,
+    /// What CUDA_VISIBLE_DEVICES is to be, where a GPU was lost; else ranks see what the launcher sees.
+    pub visible_gpus: Option<String>,
     /// One log for each rank: as many as the world size.
     pub logs: Vec<PathBuf>,
 }
@@ -75,10 +77,15 @@ impl Ranks {
         let Some(log) = order.logs.get(rank) else {
             return Ok(());
         };
+        let visible = order.visible_gpus.clone();
+        let visible = visible.map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus));
         let (process, stream) = Process::start(Launch {
             program: &order.program,
             arguments: &order.arguments,
-            environment: environment(rank, order.logs.len(), rendezvous.port),
+            environment: environment(rank, order.logs.len(), rendezvous.port)
+                .into_iter()
+                .chain(visible)
+                .collect(),
             log,
             store: (rank == 0).then_some(&rendezvous.listener),
         })?;

@@ -26,7 +26,7 @@ use crate::memory::OomKills;
 use crate::ranks::{Order, Ranks, device_argument};
 use crate::run_dir::{RunDir, replace};
 use crate::signals::StopSignals;
-use crate::{LaunchError, Outcome};
+use crate::{LaunchError, Outcome, gpu};
 
 /// What the supervisor's actions are done with. The running ranks come first: they end before what
 /// watches over them.
@@ -175,8 +175,10 @@ impl Executor {
                 attempt,
                 world_size,
                 micro_batch,
+                devices,
             } => {
-                if let Err(error) = self.start(&job, attempt, world_size, micro_batch) {
+                let visible = devices.map(|left| gpu::visible(&left));
+                if let Err(error) = self.start(&job, attempt, world_size, micro_batch, visible) {
                     return Ok(Done::NotStarted(error));
                 }
                 let kind = EventKind::JobStarted { world_size };
@@ -243,6 +245,7 @@ impl Executor {
         attempt: u32,
         world_size: usize,
         micro_batch: Option<u64>,
+        visible_gpus: Option<String>,
     ) -> io::Result<()> {
         fs::create_dir_all(self.dir.attempt(job, attempt))?;
         let mut arguments: Vec<OsString> = vec!["job".into(), "--run-dir".into()];
@@ -262,6 +265,7 @@ impl Executor {
             program: self.options.rank_program.clone(),
             arguments,
             about: Some((job.clone(), attempt)),
+            visible_gpus,
             logs: ranks.map(|rank| self.dir.log(job, attempt, rank)).collect(),
         };
         self.running = Some(Running {

@@ -58,6 +58,45 @@ impl Supervisor {
         }
     }
 
+    /// The device of a rank is gone: what is left may do, on fewer ranks with the same batch.
+    pub(super) fn device_lost(
+        &mut self,
+        attempt: &Attempt,
+        rank: usize,
+        reason: String,
+        now: Duration,
+    ) {
+        let (job, number) = (attempt.job, attempt.number);
+        if rank < self.devices.len() && self.plan.elastic.is_some() {
+            self.devices.remove(rank);
+        }
+        match self.world_size(job).filter(|_| self.plan.elastic.is_some()) {
+            Some(world_size) => {
+                let message = format!(
+                    "the device of rank {rank} is lost: the run goes on without it, this job on {world_size} ranks with the \
+                     same batch"
+                );
+                self.tell(job, number, EventKind::Warning { message });
+                self.retry(job, number, reason, Duration::ZERO, now);
+            }
+            None => {
+                let why = match self.plan.elastic {
+                    Some(_) => "too few devices are left for it",
+                    None => {
+                        "the recipe does not say that fewer ranks will do (`elastic: {min: .., max: ..}`)"
+                    }
+                };
+                self.give_up(
+                    job,
+                    number,
+                    FailureClass::DeviceLost,
+                    format!("{reason}; {why}"),
+                );
+                self.next_job(now);
+            }
+        }
+    }
+
     fn retry(&mut self, job: usize, attempt: u32, reason: String, delay: Duration, now: Duration) {
         let kind = EventKind::JobRetried {
             reason: reason.clone(),
@@ -79,7 +118,13 @@ impl Supervisor {
         };
     }
 
-    fn give_up(&mut self, job: usize, attempt: u32, class: FailureClass, reason: String) {
+    pub(super) fn give_up(
+        &mut self,
+        job: usize,
+        attempt: u32,
+        class: FailureClass,
+        reason: String,
+    ) {
         self.record(job, attempt, JobState::Failed, reason.clone());
         let kind = EventKind::JobFailed {
             reason: reason.clone(),
@@ -104,10 +149,11 @@ impl Supervisor {
             return None;
         };
         let known = self.micro_batches.get(&spec.id).copied();
-        let now = plan::accumulation_of(training, self.ranks, known).ok()?;
+        let ranks = self.world_size(job)?;
+        let now = plan::accumulation_of(training, ranks, known).ok()?;
         // Batch normalisation needs two images.
         let least = 2_u64.div_ceil(stage.images_per_sample().max(1));
-        plan::halved(training, self.ranks, now.micro_batch as u64, least)
+        plan::halved(training, ranks, now.micro_batch as u64, least)
     }
 
     fn shrink(&mut self, job: usize, attempt: u32, split: Split) {

@@ -256,3 +256,33 @@ fn a_slow_rank_is_told_once_and_ends_nothing() {
     );
     assert_eq!(world.alive.len(), 2);
 }
+
+#[test]
+fn a_lost_device_leaves_an_elastic_job_the_others_and_ends_a_rigid_one() {
+    for elastic in [None, Some(plan::Elastic { min: 1, max: 8 })] {
+        let mut plan = sample::chain(2);
+        plan.elastic = elastic;
+        let mut world = World::new(plan);
+        let message = "CUDA error: uncorrectable ECC error encountered";
+        world.reports(0, FailureClass::DeviceLost, 1.0, message);
+        world.ends(0, Exit::Code(3));
+        world.settle();
+        match elastic {
+            Some(_) => {
+                assert_eq!(world.alive, [0]);
+                assert_eq!(
+                    world.devices,
+                    Some(vec![1]),
+                    "rank 0 now has the device of rank 1"
+                );
+                world.all_end(0);
+                assert_eq!(world.alive, [0], "the next job has no more either");
+            }
+            None => {
+                let outcome = world.outcome.unwrap();
+                assert_eq!(outcome.exit_code(), 3);
+                assert!(format!("{outcome:?}").contains("elastic"), "{outcome:?}");
+            }
+        }
+    }
+}

@@ -46,6 +46,7 @@ pub struct World {
     pub asked_for_stack: bool,
     /// Of the newest start, and those that were made durable.
     pub micro_batch: Option<u64>,
+    pub devices: Option<Vec<usize>>,
     pub shrunk: Vec<(String, u64)>,
     killed: bool,
     pub outcome: Option<Outcome>,
@@ -75,6 +76,7 @@ impl World {
             },
             asked_for_stack: false,
             micro_batch: None,
+            devices: None,
             shrunk: Vec::new(),
             killed: false,
             outcome: None,
@@ -101,12 +103,14 @@ impl World {
                     attempt,
                     world_size,
                     micro_batch,
+                    devices,
                 } => {
                     assert!(self.alive.is_empty(), "ranks of two attempts at once");
                     assert_eq!(self.states[job.as_str()], JobState::Running);
                     self.alive = (0..world_size).collect();
                     self.started.push((job.to_string(), attempt));
                     self.micro_batch = micro_batch;
+                    self.devices = devices;
                 }
                 Action::Shrink { job, micro_batch } => {
                     self.shrunk.push((job.to_string(), micro_batch));

@@ -1,5 +1,7 @@
 //! How a global batch is spread over ranks and time.
 
+use recipe::Elastic;
+
 use crate::Training;
 
 /// batch = micro_batch x ranks x accumulation.
@@ -60,6 +62,18 @@ pub fn accumulation_of(
     })
 }
 
+/// The ranks that a job takes of so many devices: all, or where the recipe is elastic the largest number within its bounds
+/// over which the batch can be spread. None where there is none.
+pub fn ranks_of(training: &Training, devices: usize, elastic: Option<Elastic>) -> Option<usize> {
+    let (least, most) = match elastic {
+        Some(Elastic { min, max }) => (min as usize, devices.min(max as usize)),
+        None => (devices, devices),
+    };
+    (least.max(1)..=most)
+        .rev()
+        .find(|ranks| accumulation(training, *ranks).is_ok())
+}
+
 /// The largest micro-batch of at most half this size that makes the same batch; none where it would be less than `least`.
 pub fn halved(training: &Training, ranks: usize, micro_batch: u64, least: u64) -> Option<Split> {
     (least.max(1)..=micro_batch / 2)
@@ -105,6 +119,17 @@ mod tests {
         }
         assert_eq!(seen, [(3, 8), (1, 24)]);
         assert_eq!(halved(&training, 2, 3, 2), None, "one image is too few");
+    }
+
+    #[test]
+    fn an_elastic_job_takes_what_its_batch_allows() {
+        let training = training(16, 4);
+        let elastic = |min, max| Some(Elastic { min, max });
+        assert_eq!(ranks_of(&training, 4, None), Some(4));
+        assert_eq!(ranks_of(&training, 3, None), None);
+        assert_eq!(ranks_of(&training, 3, elastic(1, 8)), Some(2));
+        assert_eq!(ranks_of(&training, 8, elastic(1, 4)), Some(4));
+        assert_eq!(ranks_of(&training, 3, elastic(3, 8)), None);
     }
 
     #[test]

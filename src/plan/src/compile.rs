@@ -152,6 +152,7 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
         retries: recipe.retries,
         back_off: recipe.back_off,
         stall_timeout: recipe.stall_timeout,
+        elastic: recipe.elastic,
         jobs,
     })
 }

@@ -1,6 +1,6 @@
 //! What a job is: the part of the recipe that it needs, and the jobs that it waits for.
 
-use recipe::{BoxLoss, Checkpointing, Data, Sequence, StudyModel, Training};
+use recipe::{BoxLoss, Checkpointing, Data, Elastic, Sequence, StudyModel, Training};
 use serde::{Deserialize, Serialize};
 
 use crate::JobId;
@@ -21,6 +21,9 @@ pub struct Plan {
     pub back_off: f64,
     /// Seconds without progress after which a rank counts as stuck; see [`Timeouts`](crate::Timeouts).
     pub stall_timeout: f64,
+    /// Whether a training may go on on fewer ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<Elastic>,
     pub jobs: Vec<JobSpec>,
 }
 

@@ -17,7 +17,7 @@ pub mod model_request;
 mod state;
 mod timeouts;
 
-pub use batch::{BatchError, Split, accumulation, accumulation_of, halved};
+pub use batch::{BatchError, Split, accumulation, accumulation_of, halved, ranks_of};
 pub use compile::{FileHashes, PlanError, compile, compile_with};
 pub use estimate::{Cost, cost};
 pub use file::{read, write};
@@ -28,6 +28,6 @@ pub use timeouts::Timeouts;
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Position, Sequence, StartFrom, StudyModel, Training,
-    Window,
+    Augment, BoxLoss, Checkpointing, Data, Elastic, Position, Sequence, StartFrom, StudyModel,
+    Training, Window,
 };

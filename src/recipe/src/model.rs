@@ -30,6 +30,9 @@ pub struct Recipe {
     /// Seconds without progress after which a rank counts as stuck. All other timeouts follow from it, those of the
     /// collectives too: there is no second number that could contradict it.
     pub stall_timeout: f64,
+    /// Whether a job may go on on fewer ranks once a device is lost; it fails where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<Elastic>,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,
@@ -126,6 +129,13 @@ pub enum Window {
 pub enum Device {
     Cuda,
     Cpu,
+}
+
+/// On how many ranks a training may run; its global batch is the same on any number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elastic {
+    pub min: u64,
+    pub max: u64,
 }
 
 /// When checkpoints are written and which are kept.
