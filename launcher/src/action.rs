@@ -5,6 +5,7 @@ use plan::{JobId, JobState};
 
 use crate::Outcome;
 use crate::attempt::Exit;
+use crate::facts::Facts;
 
 /// What happened. Times of failures (`at`) are seconds since the Unix epoch, as in reports.
 #[derive(Debug)]
@@ -19,6 +20,14 @@ pub(crate) enum Event<'e> {
         exit: Exit,
         at: f64,
         last_words: String,
+        /// The kernel has killed something for want of memory since the last end.
+        oom_kill: bool,
+    },
+    /// What [`Action::Examine`] found.
+    Examined {
+        rank: usize,
+        facts: Facts,
+        at: f64,
     },
     /// The ranks of the attempt could not be started; none is left.
     NotStarted {
@@ -27,9 +36,7 @@ pub(crate) enum Event<'e> {
     },
     Signal(i32),
     /// The [`Supervisor::deadline`](crate::decide::Supervisor::deadline) is over.
-    Tick {
-        at: f64,
-    },
+    Tick,
 }
 
 /// What to do about it, in this order.
@@ -54,6 +61,20 @@ pub(crate) enum Action {
         job: JobId,
         attempt: u32,
         world_size: usize,
+        /// Where memory was too small for the recipe's.
+        micro_batch: Option<u64>,
+        /// The devices of the ranks, by place among those that are visible; all where none was lost.
+        devices: Option<Vec<usize>>,
+    },
+    /// Make it durable that a job's memory was too small for a larger micro-batch.
+    Shrink {
+        job: JobId,
+        micro_batch: u64,
+    },
+    /// Look at a rank's process from outside, and ask it for its stack.
+    Examine {
+        rank: usize,
+        ask: bool,
     },
     /// Write and tell a failure that the rank itself could not.
     Report {

@@ -5,6 +5,12 @@ use std::fmt;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, FailureReport, Phase};
+use plan::Timeouts;
+
+use crate::facts::Facts;
+use crate::stall::{self, Standing, Suspect};
+use crate::straggler::Straggler;
+use crate::verdict::{self, Evidence};
 
 /// A rank stopped on request, with a checkpoint (DESIGN.md's exit codes).
 pub(crate) const STOPPED: i32 = 75;
@@ -52,6 +58,10 @@ pub(crate) enum Verdict {
     Failed {
         class: FailureClass,
         reason: String,
+        /// The rank whose failure it was.
+        rank: Option<usize>,
+        /// The kernel took memory back: no allocator failed.
+        by_kernel: bool,
     },
 }
 
@@ -70,14 +80,34 @@ pub(crate) struct Attempt {
     pub checkpoint: Option<u64>,
     /// Of the newest evaluation.
     pub metrics: BTreeMap<String, f64>,
+    /// Updates done when it went on from a checkpoint, and the newest.
+    pub began: Option<u64>,
+    pub reached: Option<u64>,
+    /// The rank that is looked at before it is ended.
+    pub examination: Option<Examination>,
     ranks: Vec<Rank>,
+}
+
+/// A rank is suspected, and looked at twice.
+#[derive(Debug)]
+pub(crate) struct Examination {
+    pub suspect: Suspect,
+    first: Option<Facts>,
+    /// When the second look is due.
+    pub until: Duration,
 }
 
 #[derive(Debug)]
 struct Rank {
     /// When it last gave a sign of life, and where it was.
     heard: Duration,
+    progressed: Duration,
     place: Option<Place>,
+    waits: bool,
+    straggler: Straggler,
+    stack: Vec<String>,
+    /// The kernel killed it for want of memory.
+    killed_for_memory: bool,
     report: Option<FailureReport>,
     exit: Option<Exit>,
 }
@@ -104,7 +134,12 @@ impl Attempt {
     pub fn new(job: usize, number: u32, world_size: usize, now: Duration) -> Self {
         let rank = || Rank {
             heard: now,
+            progressed: now,
             place: None,
+            waits: false,
+            straggler: Straggler::default(),
+            stack: Vec::new(),
+            killed_for_memory: false,
             report: None,
             exit: None,
         };
@@ -117,6 +152,9 @@ impl Attempt {
             killed: false,
             checkpoint: None,
             metrics: BTreeMap::new(),
+            began: None,
+            reached: None,
+            examination: None,
             ranks: (0..world_size).map(|_| rank()).collect(),
         }
     }
@@ -127,21 +165,40 @@ impl Attempt {
             return false;
         };
         rank.heard = now;
+        if !matches!(kind, EventKind::Pulse(_) | EventKind::Stack { .. }) {
+            rank.progressed = now;
+        }
         match kind {
             &EventKind::Heartbeat {
                 phase,
                 step,
                 sequence,
             } => {
+                rank.waits = phase.waits_for_others();
                 rank.place = Some(Place {
                     phase,
                     step,
                     sequence,
                 });
             }
-            EventKind::JobResumed { step, .. } | EventKind::CheckpointWritten { step, .. } => {
-                self.checkpoint = Some(*step);
+            EventKind::Pulse(pulse) => {
+                let idle = Duration::try_from_secs_f64(pulse.idle_seconds).unwrap_or_default();
+                rank.progressed = rank.progressed.max(now.saturating_sub(idle));
+                rank.waits = pulse.waits;
+                rank.straggler.take(pulse);
+                rank.place = Some(Place {
+                    phase: pulse.phase,
+                    step: pulse.step,
+                    sequence: pulse.sequence,
+                });
             }
+            EventKind::Stack { frames } => rank.stack.clone_from(frames),
+            EventKind::Step(step) => self.reached = self.reached.max(Some(step.step)),
+            EventKind::JobResumed { step, .. } => {
+                (self.began, self.checkpoint) = (Some(*step), Some(*step));
+                self.reached = self.reached.max(Some(*step));
+            }
+            EventKind::CheckpointWritten { step, .. } => self.checkpoint = Some(*step),
             EventKind::Evaluated { metrics, .. } => self.metrics.clone_from(metrics),
             EventKind::RankFailed(report) if rank.report.is_none() => {
                 rank.report = Some(report.clone());
@@ -159,6 +216,7 @@ impl Attempt {
         exit: Exit,
         at: f64,
         last_words: &str,
+        oom_kill: bool,
     ) -> Option<FailureReport> {
         let killed = self.killed;
         let by_request = self.asked && exit == Exit::Signal(libc::SIGTERM);
@@ -171,18 +229,22 @@ impl Attempt {
         if exit.is_regular() || killed || by_request {
             return None;
         }
-        let message = match (exit, last_words) {
-            (Exit::Signal(signal), "") => format!("killed by signal {signal} without a word"),
-            (Exit::Code(code), "") => format!("ended with exit code {code} without a word"),
-            (exit, words) => format!("ended ({exit}) without a report; its log ends: {words}"),
+        let killed_for_memory = oom_kill && exit == Exit::Signal(libc::SIGKILL);
+        let (message, advice) = words_of_death(exit, last_words, killed_for_memory);
+        rank.killed_for_memory = killed_for_memory;
+        let told = match exit {
+            _ if killed_for_memory => Some(FailureClass::HostMemory),
+            Exit::Code(4 | 3) => None,
+            _ => FailureClass::of_message(last_words),
         };
         let report = FailureReport {
-            failed_at: at,
-            class: exit.class(),
-            message,
             phase: rank.place.map(|place| place.phase),
             step: rank.place.map(|place| place.step),
+            sequence: rank.place.map(|place| place.sequence),
             exit: Some(exit.to_string()),
+            done: Some("all ranks of the job were ended".to_owned()),
+            advice: advice.map(str::to_owned),
+            ..FailureReport::new(at, told.unwrap_or(exit.class()), message)
         };
         rank.report = Some(report.clone());
         Some(report)
@@ -195,38 +257,117 @@ impl Attempt {
         self.ranks.iter().any(broken)
     }
 
-    /// When the next rank counts as silent for too long; none where all have ended.
-    pub fn silent_at(&self, patience: Duration) -> Option<Duration> {
-        let running = self.ranks.iter().filter(|rank| rank.exit.is_none());
-        running.map(|rank| rank.heard + patience).min()
+    /// Whether the end of a rank has told the cause: others need no time to report theirs.
+    pub fn is_clear(&self) -> bool {
+        let is_cause = |rank: &Rank| {
+            rank.exit.is_some()
+                && rank
+                    .report
+                    .as_ref()
+                    .is_some_and(|report| report.class != FailureClass::Collective)
+        };
+        self.ranks.iter().any(is_cause)
     }
 
-    /// The first rank that has been silent for too long, with its report.
-    pub fn silence(
+    /// When a rank will be suspected if none says anything before.
+    pub fn suspect_at(&self, timeouts: &Timeouts) -> Option<Duration> {
+        stall::due(&self.standings(), timeouts)
+    }
+
+    /// The rank that keeps the others from going on, once it is due.
+    pub fn suspect(&self, timeouts: &Timeouts, now: Duration) -> Option<Suspect> {
+        stall::suspect(&self.standings(), timeouts, now)
+    }
+
+    fn standings(&self) -> Vec<Standing> {
+        let running = self.ranks.iter().enumerate();
+        running
+            .filter(|(_, rank)| rank.exit.is_none() && rank.report.is_none())
+            .map(|(index, rank)| Standing {
+                rank: index,
+                heard: rank.heard,
+                progressed: rank.progressed,
+                unheard: rank.place.is_none(),
+                starting: rank.place.is_none_or(|place| place.phase == Phase::StartUp),
+                // A rank alone waits for nobody.
+                waits: rank.waits && self.ranks.len() > 1,
+                sequence: rank.place.map_or(0, |place| place.sequence),
+            })
+            .collect()
+    }
+
+    /// Begins to look at a suspect; the second look is due after `patience`.
+    pub fn examine(&mut self, suspect: Suspect, until: Duration) {
+        self.examination = Some(Examination {
+            suspect,
+            first: None,
+            until,
+        });
+    }
+
+    /// Takes a look at the suspect: the second one makes its report, where it has come no further meanwhile.
+    pub fn examined(
         &mut self,
-        patience: Duration,
+        facts: Facts,
+        timeouts: &Timeouts,
         now: Duration,
         at: f64,
     ) -> Option<(usize, FailureReport)> {
-        let silent = |rank: &Rank| {
-            rank.exit.is_none() && rank.report.is_none() && rank.heard + patience <= now
+        let examination = self.examination.as_mut()?;
+        let Some(first) = examination.first.take() else {
+            examination.first = Some(facts);
+            return None;
         };
-        let index = self.ranks.iter().position(silent)?;
+        let suspected = examination.suspect;
+        self.examination = None;
+        let still = self.suspect(timeouts, now)?;
+        if still.rank != suspected.rank {
+            return None;
+        }
+        let index = suspected.rank;
+        let others = self.others(index);
         let rank = self.ranks.get_mut(index)?;
-        let seconds = now.saturating_sub(rank.heard).as_secs();
-        let place = rank
-            .place
-            .map_or_else(|| "start-up".to_owned(), |place| place.to_string());
+        let place = rank.place;
+        let report = verdict::report(&Evidence {
+            suspect: suspected,
+            at,
+            seconds: now.saturating_sub(suspected.since).as_secs_f64(),
+            place: place.map_or_else(|| "start-up".to_owned(), |place| place.to_string()),
+            others,
+            looks: [&first, &facts],
+            stack: &rank.stack,
+        });
         let report = FailureReport {
-            failed_at: at,
-            class: FailureClass::Killed,
-            message: format!("no sign of life for {seconds} s (last in {place}): ended as stuck"),
-            phase: rank.place.map(|place| place.phase),
-            step: rank.place.map(|place| place.step),
-            exit: None,
+            phase: place.map(|place| place.phase),
+            step: place.map(|place| place.step),
+            sequence: place.map(|place| place.sequence),
+            ..report
         };
         rank.report = Some(report.clone());
         Some((index, report))
+    }
+
+    /// Where the other ranks are, in words.
+    fn others(&self, than: usize) -> String {
+        let others = self.ranks.iter().enumerate();
+        let words = others
+            .filter(|(index, rank)| *index != than && rank.exit.is_none())
+            .filter_map(|(index, rank)| {
+                let doing = if rank.waits { "waits" } else { "is" };
+                Some(format!("rank {index} {doing} in {}", rank.place?))
+            });
+        words.collect::<Vec<_>>().join("; ")
+    }
+
+    /// How much slower than the others a rank is by itself, once it has been for long enough to be worth a word.
+    pub fn straggles(&mut self, index: usize) -> Option<String> {
+        let others = self.ranks.iter().enumerate();
+        let others: Vec<f64> = others
+            .filter(|(other, _)| *other != index)
+            .filter_map(|(_, rank)| rank.straggler.local_seconds)
+            .collect();
+        let score = self.ranks.get_mut(index)?.straggler.score(&others)?;
+        Some(format!("rank {index} {score}"))
     }
 
     /// What the attempt comes to; none while a rank is running.
@@ -237,8 +378,8 @@ impl Attempt {
             .map(|rank| rank.exit)
             .collect::<Option<_>>()?;
         let all = |code| exits.iter().all(|exit| *exit == Exit::Code(code));
-        Some(if let Some((class, reason)) = self.cause() {
-            Verdict::Failed { class, reason }
+        Some(if let Some(failed) = self.cause() {
+            failed
         } else if all(0) {
             Verdict::Succeeded
         } else if all(STOPPED) {
@@ -250,13 +391,15 @@ impl Attempt {
             Verdict::Failed {
                 class: FailureClass::Other,
                 reason: format!("the ranks ended differently: {}", exits.join(", ")),
+                rank: None,
+                by_kernel: false,
             }
         })
     }
 
     /// The earliest failure, and one that is not the loss of a peer before one that is: the others
     /// are its consequences.
-    fn cause(&self) -> Option<(FailureClass, String)> {
+    fn cause(&self) -> Option<Verdict> {
         let (index, report) = self
             .ranks
             .iter()
@@ -282,6 +425,43 @@ impl Attempt {
                 }
             }
         }
-        Some((report.class, reason))
+        let by_kernel = self.ranks.get(index)?.killed_for_memory;
+        Some(Verdict::Failed {
+            class: report.class,
+            reason,
+            rank: Some(index),
+            by_kernel,
+        })
+    }
+}
+
+/// What is said of a process that ended without a report, and what to do, where that is known.
+fn words_of_death(
+    exit: Exit,
+    last_words: &str,
+    killed_for_memory: bool,
+) -> (String, Option<&'static str>) {
+    let (what, advice) = match exit {
+        _ if killed_for_memory => (
+            "killed by the kernel, which had no memory left for its control group (signal 9)"
+                .into(),
+            Some(
+                "lower micro_batch, data.memory_mb or data.workers in the recipe, or give the job more memory",
+            ),
+        ),
+        Exit::Signal(signal @ libc::SIGKILL) => (
+            format!("killed from outside by signal {signal} without a word"),
+            Some("somebody or a job manager killed it; its control group was not out of memory"),
+        ),
+        Exit::Signal(signal) => (format!("killed by signal {signal} without a word"), None),
+        Exit::Code(code) => (format!("ended with exit code {code} without a word"), None),
+    };
+    match last_words {
+        "" => (what, advice),
+        words if killed_for_memory => (format!("{what}; its log ends: {words}"), advice),
+        words => {
+            let message = format!("ended ({exit}) without a report; its log ends: {words}");
+            (message, advice)
+        }
     }
 }

@@ -22,6 +22,12 @@ CREATE TABLE transitions (
 ) STRICT;
 CREATE INDEX transitions_of_job ON transitions (job);
 ";
+/// Made where it is not there: records of earlier versions lack it.
+const MICRO_BATCHES: &str = "
+CREATE TABLE IF NOT EXISTS micro_batches (
+    job TEXT PRIMARY KEY, hash TEXT NOT NULL, micro_batch INTEGER NOT NULL
+) STRICT;
+";
 const SCHEMA_VERSION: i64 = 1;
 
 /// A job's row, with what its attempts and transitions come to.
@@ -56,7 +62,40 @@ impl Database {
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
             })?;
         }
-        database.check()
+        let mut database = database.check()?;
+        database.write("make the table of micro-batches", |transaction| {
+            transaction.execute_batch(MICRO_BATCHES)
+        })?;
+        Ok(database)
+    }
+
+    /// Makes it durable that a job's memory was too small for a larger micro-batch.
+    pub fn set_micro_batch(&mut self, job: &JobId, micro_batch: u64) -> Result<(), LaunchError> {
+        let micro_batch = i64::try_from(micro_batch).unwrap_or(i64::MAX);
+        self.write("record a smaller micro-batch", |transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO micro_batches SELECT id, hash, ?2 FROM jobs WHERE id = ?1",
+                params![job.as_str(), micro_batch],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// What earlier attempts at the plan's jobs, as it describes them now, had to take for a micro-batch.
+    pub fn micro_batches(&self, plan: &Plan) -> Result<BTreeMap<JobId, u64>, LaunchError> {
+        let known = self.read("read the micro-batches", |connection| {
+            let mut statement =
+                connection.prepare("SELECT job, hash, micro_batch FROM micro_batches")?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<(String, String, i64)>>>()
+        })?;
+        let of_plan = known.into_iter().filter_map(|(job, hash, micro_batch)| {
+            let spec = plan.job(&job).filter(|spec| spec.hash == hash)?;
+            Some((spec.id.clone(), u64::try_from(micro_batch).ok()?))
+        });
+        Ok(of_plan.collect())
     }
 
     /// Opens the database to read, also while a launcher writes it.

@@ -8,27 +8,22 @@
 //!    +------------- succeeded, failed ---------+--> stopped, cut: finish
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass};
-use plan::{JobId, JobState, Plan, Progress};
+use plan::{JobId, JobState, Plan, Progress, Timeouts};
 
 use crate::Outcome;
 use crate::action::{Action, Event};
 use crate::attempt::{Attempt, Exit, Verdict};
-
-/// How long ranks have after the first failure to report their own: the first that is heard of need
-/// not be the cause.
-pub(crate) const GRACE: Duration = Duration::from_millis(500);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
-/// A collective times out after `stall_timeout`; only when ranks do not even notice that, the
-/// launcher steps in.
-const PATIENCE: f64 = 2.0;
+use crate::facts::Facts;
+use crate::policy::History;
 
 #[derive(Debug)]
 enum Doing {
     Nothing,
-    Attempt(Attempt),
+    Attempt(Box<Attempt>),
     BackOff {
         job: usize,
         attempt: u32,
@@ -40,11 +35,16 @@ enum Doing {
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     plan: Plan,
-    /// In the plan's order, as `retried`.
+    timeouts: Timeouts,
+    /// In the plan's order, as `histories`.
     progress: Vec<Progress>,
-    /// Retries of this launch.
-    retried: Vec<u64>,
-    ranks: usize,
+    /// Failures of this launch.
+    histories: Vec<History>,
+    /// Of jobs for which memory was too small: what they take instead of the recipe's.
+    micro_batches: BTreeMap<JobId, u64>,
+    /// Devices of ranks, by place among those that are visible, and how many there were.
+    devices: Vec<usize>,
+    devices_at_first: usize,
     doing: Doing,
     /// The newest signal that asked for an end.
     stop: Option<i32>,
@@ -54,12 +54,20 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     /// `progress` is the plan's jobs in the plan's order, each pending or succeeded.
-    pub fn new(plan: Plan, progress: Vec<Progress>, ranks: usize) -> Self {
+    pub fn new(
+        plan: Plan,
+        progress: Vec<Progress>,
+        ranks: usize,
+        micro_batches: BTreeMap<JobId, u64>,
+    ) -> Self {
         Supervisor {
-            retried: vec![0; progress.len()],
+            timeouts: plan.timeouts(),
+            histories: vec![History::default(); progress.len()],
+            micro_batches,
             plan,
             progress,
-            ranks,
+            devices: (0..ranks).collect(),
+            devices_at_first: ranks,
             doing: Doing::Nothing,
             stop: None,
             first_failure: None,
@@ -76,7 +84,10 @@ impl Supervisor {
             Doing::Attempt(attempt) => attempt
                 .kill_at
                 .into_iter()
-                .chain(attempt.silent_at(self.patience()))
+                .chain(match &attempt.examination {
+                    Some(examination) => Some(examination.until),
+                    None => attempt.suspect_at(&self.timeouts),
+                })
                 .min(),
         }
     }
@@ -86,48 +97,88 @@ impl Supervisor {
         match event {
             Event::Launched => self.next_job(now),
             Event::Said { rank, kind } => {
-                if let Doing::Attempt(attempt) = &mut self.doing
-                    && attempt.said(rank, kind, now)
-                {
-                    attempt.kill_at.get_or_insert(now + GRACE);
-                }
+                self.said(rank, kind, now);
             }
             Event::Ended {
                 rank,
                 exit,
                 at,
                 last_words,
-            } => self.ended(rank, exit, at, &last_words, now),
+                oom_kill,
+            } => self.ended(rank, exit, at, &last_words, oom_kill, now),
+            Event::Examined { rank, facts, at } => self.examined(rank, facts, at, now),
             Event::NotStarted { class, message } => self.conclude(
                 Verdict::Failed {
                     class,
                     reason: message,
+                    rank: None,
+                    by_kernel: false,
                 },
                 now,
             ),
             Event::Signal(signal) => self.signal(signal, now),
-            Event::Tick { at } => self.tick(now, at),
+            Event::Tick => self.tick(now),
         }
         std::mem::take(&mut self.actions)
     }
 
-    fn patience(&self) -> Duration {
-        Duration::try_from_secs_f64(PATIENCE * self.plan.stall_timeout).unwrap_or(Duration::MAX / 4)
-    }
-
-    fn ended(&mut self, rank: usize, exit: Exit, at: f64, last_words: &str, now: Duration) {
+    fn said(&mut self, rank: usize, kind: &EventKind, now: Duration) {
         let Doing::Attempt(attempt) = &mut self.doing else {
             return;
         };
-        if let Some(report) = attempt.ended(rank, exit, at, last_words) {
+        if attempt.said(rank, kind, now) {
+            attempt.kill_at.get_or_insert(now + self.timeouts.grace);
+        }
+        if matches!(kind, EventKind::Pulse(_))
+            && let Some(message) = attempt.straggles(rank)
+        {
+            let (job, number) = (attempt.job, attempt.number);
+            self.tell(job, number, EventKind::Warning { message });
+        }
+    }
+
+    fn ended(
+        &mut self,
+        rank: usize,
+        exit: Exit,
+        at: f64,
+        last_words: &str,
+        oom_kill: bool,
+        now: Duration,
+    ) {
+        let Doing::Attempt(attempt) = &mut self.doing else {
+            return;
+        };
+        if let Some(report) = attempt.ended(rank, exit, at, last_words, oom_kill) {
             self.actions.push(Action::Report { rank, report });
         }
         match attempt.verdict() {
             Some(verdict) => self.conclude(verdict, now),
+            None if attempt.killed => {}
+            // The cause is known: what the others would say is its consequence.
+            None if attempt.is_clear() => {
+                attempt.killed = true;
+                self.actions.push(Action::Kill);
+            }
             None if attempt.is_broken() => {
-                attempt.kill_at.get_or_insert(now + GRACE);
+                attempt.kill_at.get_or_insert(now + self.timeouts.grace);
             }
             None => {}
+        }
+    }
+
+    fn examined(&mut self, rank: usize, facts: Facts, at: f64, now: Duration) {
+        let Doing::Attempt(attempt) = &mut self.doing else {
+            return;
+        };
+        let is_suspect = |of: &crate::attempt::Examination| of.suspect.rank == rank;
+        if attempt.killed || !attempt.examination.as_ref().is_some_and(is_suspect) {
+            return;
+        }
+        if let Some((rank, report)) = attempt.examined(facts, &self.timeouts, now, at) {
+            attempt.killed = true;
+            self.actions.push(Action::Report { rank, report });
+            self.actions.push(Action::Kill);
         }
     }
 
@@ -158,8 +209,7 @@ impl Supervisor {
         }
     }
 
-    fn tick(&mut self, now: Duration, at: f64) {
-        let patience = self.patience();
+    fn tick(&mut self, now: Duration) {
         match &mut self.doing {
             Doing::Nothing => {}
             Doing::BackOff {
@@ -176,13 +226,18 @@ impl Supervisor {
             }
             Doing::Attempt(attempt) if attempt.killed => {}
             Doing::Attempt(attempt) => {
-                let due = attempt.kill_at.is_some_and(|kill_at| kill_at <= now);
-                let silent = attempt.silence(patience, now, at);
-                if due || silent.is_some() {
+                if attempt.kill_at.is_some_and(|kill_at| kill_at <= now) {
                     attempt.killed = true;
-                    let report = silent.map(|(rank, report)| Action::Report { rank, report });
-                    self.actions.extend(report);
                     self.actions.push(Action::Kill);
+                } else if let Some(examination) = &attempt.examination {
+                    if examination.until <= now {
+                        let rank = examination.suspect.rank;
+                        self.actions.push(Action::Examine { rank, ask: false });
+                    }
+                } else if let Some(suspect) = attempt.suspect(&self.timeouts, now) {
+                    attempt.examine(suspect, now + self.timeouts.examination);
+                    let rank = suspect.rank;
+                    self.actions.push(Action::Examine { rank, ask: true });
                 }
             }
         }
@@ -218,52 +273,18 @@ impl Supervisor {
                 self.stopped(&attempt, "ended before it could save".into());
                 self.finish(self.interrupted(), now);
             }
-            Verdict::Failed { class, reason } => {
-                self.close(&attempt, "failed", Some(class), &reason);
-                self.failed(&attempt, class, reason, now);
-            }
-        }
-    }
-
-    fn failed(&mut self, attempt: &Attempt, class: FailureClass, reason: String, now: Duration) {
-        let (job, number) = (attempt.job, attempt.number);
-        let retried = self.retried.get(job).copied().unwrap_or_default();
-        if class.is_transient() && self.stop.is_some() {
-            let why = format!("failed while it was asked to stop: {reason}");
-            self.record(job, number, JobState::Stopped, why);
-            let step = attempt.checkpoint;
-            self.tell(job, number, EventKind::JobStopped { step });
-            self.finish(self.interrupted(), now);
-        } else if class.is_transient() && retried < self.plan.retries {
-            let delay = back_off(retried);
-            if let Some(count) = self.retried.get_mut(job) {
-                *count += 1;
-            }
-            let kind = EventKind::JobRetried {
-                reason: reason.clone(),
-                delay_seconds: delay.as_secs_f64(),
-            };
-            self.tell(job, number, kind);
-            self.doing = Doing::BackOff {
-                job,
-                attempt: number,
-                until: now + delay,
+            Verdict::Failed {
+                class,
                 reason,
-            };
-        } else {
-            self.record(job, number, JobState::Failed, reason.clone());
-            let kind = EventKind::JobFailed {
-                reason: reason.clone(),
-            };
-            self.tell(job, number, kind);
-            if let Some(id) = self.id(job) {
-                self.first_failure.get_or_insert(Outcome::Failed {
-                    job: id.to_string(),
-                    class,
-                    reason,
-                });
+                rank,
+                by_kernel,
+            } => {
+                self.close(&attempt, "failed", Some(class), &reason);
+                match rank.filter(|_| class == FailureClass::DeviceLost) {
+                    Some(rank) => self.device_lost(&attempt, rank, reason, now),
+                    None => self.failed(&attempt, class, by_kernel, reason, now),
+                }
             }
-            self.next_job(now);
         }
     }
 
@@ -305,18 +326,39 @@ impl Supervisor {
         let Some(spec) = self.plan.jobs.get(job) else {
             return;
         };
-        let world_size = match spec.kind.is_training() {
-            true => self.ranks,
-            false => 1,
+        let Some(world_size) = self.world_size(job) else {
+            // Checked at the launch, so that only the loss of a device comes to this.
+            let reason = "too few devices are left for it".to_owned();
+            self.give_up(job, attempt, FailureClass::DeviceLost, reason);
+            return self.next_job(now);
         };
         let id = spec.id.clone();
+        // Another number of ranks may not allow it any more; then the recipe's holds again.
+        let known = self.micro_batches.get(&id).copied();
+        let micro_batch = known.filter(|smaller| {
+            let training = spec.kind.training();
+            training.is_some_and(|of| plan::accumulation_of(of, world_size, Some(*smaller)).is_ok())
+        });
+        let is_reduced = self.devices.len() < self.devices_at_first;
+        let devices = is_reduced.then(|| self.devices.iter().copied().take(world_size).collect());
         self.record(job, attempt, JobState::Running, why);
         self.actions.push(Action::Start {
             job: id,
             attempt,
             world_size,
+            micro_batch,
+            devices,
         });
-        self.doing = Doing::Attempt(Attempt::new(job, attempt, world_size, now));
+        self.doing = Doing::Attempt(Box::new(Attempt::new(job, attempt, world_size, now)));
+    }
+
+    /// Ranks of a job on the devices that are left; none where they are too few.
+    fn world_size(&self, job: usize) -> Option<usize> {
+        let devices = self.devices.len();
+        match self.plan.jobs.get(job)?.kind.training() {
+            Some(training) => plan::ranks_of(training, devices, self.plan.elastic),
+            None => (devices > 0).then_some(1),
+        }
     }
 
     fn interrupted(&self) -> Outcome {
@@ -383,13 +425,10 @@ impl Supervisor {
     }
 }
 
-/// 1 s, 2 s, 4 s and so on up to half a minute.
-fn back_off(retried: u64) -> Duration {
-    let doublings = u32::try_from(retried.min(16)).unwrap_or(16);
-    Duration::from_secs(1 << doublings).min(LONGEST_BACK_OFF)
-}
-
+mod failed;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdicts;
 #[cfg(test)]
 mod world;

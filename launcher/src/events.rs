@@ -25,7 +25,7 @@ pub(crate) struct Speaker {
 #[derive(Debug)]
 pub(crate) enum Message {
     /// An event of the rank.
-    Event(RunEvent),
+    Event(Box<RunEvent>),
     /// A line that is not an event, and why.
     Nonsense(String),
     /// The process has ended and can be reaped; nothing follows.
@@ -134,12 +134,12 @@ fn message(speaker: &Speaker, line: &[u8]) -> Option<Message> {
         return None;
     }
     Some(match event::parse_line(&line) {
-        Ok(event) => Message::Event(RunEvent {
+        Ok(event) => Message::Event(Box::new(RunEvent {
             job: speaker.job.as_ref().map(JobId::to_string),
             attempt: speaker.attempt,
             rank: Some(speaker.rank),
             ..event
-        }),
+        })),
         Err(error) => Message::Nonsense(error.to_string()),
     })
 }

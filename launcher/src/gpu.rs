@@ -26,6 +26,21 @@ pub fn find() -> Gpus {
     find_in(Path::new("/"), visible.as_deref())
 }
 
+/// The CUDA_VISIBLE_DEVICES that shows only these of the GPUs that are visible now, by their place among them.
+pub(crate) fn visible(places: &[usize]) -> String {
+    let now = env::var("CUDA_VISIBLE_DEVICES").ok();
+    of_visible(places, now.as_deref())
+}
+
+fn of_visible(places: &[usize], now: Option<&str>) -> String {
+    let named: Option<Vec<&str>> = now.map(|list| list.split(',').map(str::trim).collect());
+    let names = places.iter().filter_map(|place| match &named {
+        Some(named) => named.get(*place).map(|name| (*name).to_owned()),
+        None => Some(place.to_string()),
+    });
+    names.collect::<Vec<_>>().join(",")
+}
+
 /// The GPUs, where there are at least `n`.
 pub fn require(n: usize) -> Result<Gpus, LaunchError> {
     enough(find(), n)
@@ -119,6 +134,12 @@ fn visible_among(list: &str, present: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_the_visible_list_keeps_its_names() {
+        assert_eq!(of_visible(&[0, 2], None), "0,2");
+        assert_eq!(of_visible(&[1], Some("GPU-a, GPU-b")), "GPU-b");
+    }
 
     fn machine(listed: usize, files: usize) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();

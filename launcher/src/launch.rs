@@ -14,6 +14,7 @@ use crate::decide::Supervisor;
 use crate::guardian::Guardian;
 use crate::journal::Journal;
 use crate::lock::Lock;
+use crate::memory::OomKills;
 use crate::ranks::device_argument;
 use crate::run_dir::{Provenance, RunDir};
 use crate::signals::StopSignals;
@@ -124,7 +125,8 @@ pub async fn launch(
         }));
     }
 
-    let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks);
+    let micro_batches = database.micro_batches(&options.plan)?;
+    let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks, micro_batches);
     let executor = Executor {
         running: None,
         guardian,
@@ -134,6 +136,7 @@ pub async fn launch(
         options,
         chosen,
         signals,
+        oom_kills: OomKills::watch(),
         began,
         one_thread: PhantomData,
     };
@@ -146,6 +149,10 @@ fn check(options: &LaunchOptions) -> Result<(), LaunchError> {
     }
     for job in &options.plan.jobs {
         if let Some(training) = job.kind.training() {
+            // An elastic recipe may take fewer ranks than are offered.
+            if plan::ranks_of(training, options.ranks, options.plan.elastic).is_some() {
+                continue;
+            }
             plan::accumulation(training, options.ranks).map_err(|source| LaunchError::Batch {
                 job: job.id.to_string(),
                 source,

@@ -40,6 +40,7 @@ pub async fn predict(
     let order = Order {
         arguments: arguments(dir.root(), images, out, device),
         about: None,
+        visible_gpus: None,
         logs: vec![log.clone()],
         near_gpus: device == Device::Cuda,
         program,
@@ -65,12 +66,12 @@ pub async fn predict(
                 Message::Event(event) => {
                     attempt.said(rank, &event.kind, began.elapsed());
                     // Nobody need listen.
-                    let _ = events.send(event);
+                    let _ = events.send(*event);
                 }
                 Message::Nonsense(_) => {}
                 Message::Ended => {
                     if let Some(exit) = ranks.reap(rank, &mut guardian) {
-                        attempt.ended(rank, exit, event::now(), &logs::last_words(&log));
+                        attempt.ended(rank, exit, event::now(), &logs::last_words(&log), false);
                     }
                 }
             },
@@ -98,7 +99,7 @@ fn outcome(verdict: Verdict, stop: Option<i32>) -> Outcome {
         Verdict::Stopped | Verdict::Cut => Outcome::Interrupted {
             signal: stop.unwrap_or(libc::SIGTERM),
         },
-        Verdict::Failed { class, reason } => Outcome::Failed {
+        Verdict::Failed { class, reason, .. } => Outcome::Failed {
             job: "predict".to_owned(),
             class,
             reason,

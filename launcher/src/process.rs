@@ -77,6 +77,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Its id, while that cannot be another's.
+    pub fn running(&self) -> Option<u32> {
+        self.exit.is_none().then(|| self.child.id())
+    }
+
     /// The process group that it leads.
     pub fn group(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap_or(i32::MAX)

@@ -1,7 +1,8 @@
 //! The processes of one attempt: started together, heard as one stream, ended together.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
 
@@ -28,6 +29,8 @@ pub(crate) struct Order {
     pub arguments: Vec<OsString>,
     /// The job and its attempt, where it is a job of the plan.
     pub about: Option<(JobId, u32)>,
+    /// What CUDA_VISIBLE_DEVICES is to be, where a GPU was lost; else ranks see what the launcher sees.
+    pub visible_gpus: Option<String>,
     /// One log for each rank: as many as the world size.
     pub logs: Vec<PathBuf>,
     /// Each rank has a GPU, and runs on the cores beside it.
@@ -37,6 +40,8 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) struct Ranks {
     processes: Vec<Process>,
+    /// The other direction of the sockets by which events come.
+    questions: Vec<UnixStream>,
     listeners: Vec<JoinHandle<()>>,
     messages: Receiver<(usize, Message)>,
 }
@@ -48,6 +53,7 @@ impl Ranks {
         let (to, messages) = channel(WAITING);
         let mut ranks = Ranks {
             processes: Vec::with_capacity(order.logs.len()),
+            questions: Vec::with_capacity(order.logs.len()),
             listeners: Vec::with_capacity(order.logs.len()),
             messages,
         };
@@ -74,10 +80,15 @@ impl Ranks {
         let Some(log) = order.logs.get(rank) else {
             return Ok(());
         };
+        let visible = order.visible_gpus.clone();
+        let visible = visible.map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus));
         let (process, stream) = Process::start(Launch {
             program: &order.program,
             arguments: &order.arguments,
-            environment: environment(rank, order.logs.len(), rendezvous.port),
+            environment: environment(rank, order.logs.len(), rendezvous.port)
+                .into_iter()
+                .chain(visible)
+                .collect(),
             log,
             cores: order.near_gpus.then(|| near_gpu(rank)).flatten(),
             store: (rank == 0).then_some(&rendezvous.listener),
@@ -85,6 +96,7 @@ impl Ranks {
         guardian.watch(process.group());
         let pidfd = Pidfd::open(process.id());
         self.processes.push(process);
+        self.questions.push(stream.try_clone()?);
         let (job, attempt) = order.about.clone().unzip();
         let speaker = Speaker { job, attempt, rank };
         let listener = listen(speaker, stream, pidfd?, to.clone());
@@ -106,6 +118,19 @@ impl Ranks {
         let exit = process.reap();
         guardian.forget(process.group());
         Some(exit)
+    }
+
+    /// Asks a rank where its main thread is; it answers by an event if it can.
+    pub fn ask_for_stack(&self, rank: usize) {
+        if let Some(mut socket) = self.questions.get(rank) {
+            // A rank that does not listen is looked at from outside.
+            let _ = socket.write_all(b"stack\n");
+        }
+    }
+
+    /// The process of a rank that has not been reaped.
+    pub fn pid(&self, rank: usize) -> Option<u32> {
+        self.processes.get(rank)?.running()
     }
 
     /// Asks all to save and stop.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use event::{EventKind, FailureClass, RunEvent};
 use plan::JobId;
+use recipe::Device;
 use tokio::time::sleep_until;
 
 use crate::action::{Action, Event};
@@ -16,14 +17,16 @@ use crate::attempt::{Exit, STOPPED};
 use crate::database::Database;
 use crate::decide::Supervisor;
 use crate::events::Message;
+use crate::facts::Facts;
 use crate::guardian::Guardian;
 use crate::journal::Journal;
 use crate::launch::{LaunchOptions, Resume};
 use crate::logs;
+use crate::memory::OomKills;
 use crate::ranks::{Order, Ranks, device_argument};
 use crate::run_dir::{RunDir, replace};
 use crate::signals::StopSignals;
-use crate::{LaunchError, Outcome};
+use crate::{LaunchError, Outcome, gpu};
 
 /// What the supervisor's actions are done with. The running ranks come first: they end before what
 /// watches over them.
@@ -37,6 +40,7 @@ pub(crate) struct Executor {
     /// The job that goes on from a checkpoint of the user's choice, until it has.
     pub chosen: Option<(JobId, OsString)>,
     pub signals: StopSignals,
+    pub oom_kills: OomKills,
     pub began: Instant,
     /// Ranks die with the thread that started them, so this never leaves its thread.
     pub one_thread: PhantomData<*const ()>,
@@ -55,6 +59,7 @@ pub(crate) struct Running {
 enum Done {
     GoOn,
     NotStarted(io::Error),
+    Examined(usize, Facts),
     Finished(Outcome),
 }
 
@@ -74,6 +79,11 @@ impl Executor {
                 match self.carry_out(action)? {
                     Done::GoOn => {}
                     Done::Finished(outcome) => return Ok(outcome),
+                    Done::Examined(rank, facts) => {
+                        let at = event::now();
+                        let event = Event::Examined { rank, facts, at };
+                        queue.extend(supervisor.step(event, self.now()));
+                    }
                     Done::NotStarted(error) => {
                         let event = not_started(&self.options, error);
                         queue.extend(supervisor.step(event, self.now()));
@@ -84,10 +94,10 @@ impl Executor {
             let now = self.now();
             queue.extend(match next {
                 Next::Signal(signal) => supervisor.step(Event::Signal(signal), now),
-                Next::Deadline => supervisor.step(Event::Tick { at: event::now() }, now),
+                Next::Deadline => supervisor.step(Event::Tick, now),
                 Next::Message(rank, Message::Event(event)) => {
                     let kind = event.kind.clone();
-                    self.journal.tell(event);
+                    self.journal.tell(*event);
                     supervisor.step(Event::Said { rank, kind: &kind }, now)
                 }
                 Next::Message(rank, Message::Nonsense(fault)) => {
@@ -97,11 +107,13 @@ impl Executor {
                 Next::Message(rank, Message::Ended) => match self.reap(rank) {
                     Some((exit, last_words)) => {
                         let at = event::now();
+                        let oom_kill = self.oom_kills.happened();
                         let event = Event::Ended {
                             rank,
                             exit,
                             at,
                             last_words,
+                            oom_kill,
                         };
                         supervisor.step(event, now)
                     }
@@ -162,15 +174,35 @@ impl Executor {
                 job,
                 attempt,
                 world_size,
+                micro_batch,
+                devices,
             } => {
-                if let Err(error) = self.start(&job, attempt, world_size) {
+                let visible = devices.map(|left| gpu::visible(&left));
+                if let Err(error) = self.start(&job, attempt, world_size, micro_batch, visible) {
                     return Ok(Done::NotStarted(error));
                 }
                 let kind = EventKind::JobStarted { world_size };
                 self.journal
                     .tell(RunEvent::job(job.as_str(), attempt, kind));
             }
-            Action::Report { rank, report } => {
+            Action::Shrink { job, micro_batch } => {
+                self.database.set_micro_batch(&job, micro_batch)?;
+            }
+            Action::Examine { rank, ask } => {
+                let process = self.running.as_ref().and_then(|running| {
+                    if ask {
+                        running.ranks.ask_for_stack(rank);
+                    }
+                    running.ranks.pid(rank)
+                });
+                let facts = process.map(Facts::of).unwrap_or_default();
+                return Ok(Done::Examined(rank, facts));
+            }
+            Action::Report { rank, mut report } => {
+                report.device = Some(match self.options.device {
+                    Device::Cpu => "cpu".to_owned(),
+                    Device::Cuda => format!("cuda:{rank}"),
+                });
                 let Some(Running { job, attempt, .. }) = &self.running else {
                     return Ok(Done::GoOn);
                 };
@@ -207,7 +239,14 @@ impl Executor {
         Ok(Done::GoOn)
     }
 
-    fn start(&mut self, job: &JobId, attempt: u32, world_size: usize) -> io::Result<()> {
+    fn start(
+        &mut self,
+        job: &JobId,
+        attempt: u32,
+        world_size: usize,
+        micro_batch: Option<u64>,
+        visible_gpus: Option<String>,
+    ) -> io::Result<()> {
         fs::create_dir_all(self.dir.attempt(job, attempt))?;
         let mut arguments: Vec<OsString> = vec!["job".into(), "--run-dir".into()];
         arguments.push(self.dir.root().into());
@@ -218,11 +257,15 @@ impl Executor {
             device_argument(self.options.device).into(),
         ]);
         arguments.extend(["--resume".into(), self.resume(job, attempt)]);
+        if let Some(micro_batch) = micro_batch {
+            arguments.extend(["--micro-batch".into(), micro_batch.to_string().into()]);
+        }
         let ranks = 0..world_size;
         let order = Order {
             program: self.options.rank_program.clone(),
             arguments,
             about: Some((job.clone(), attempt)),
+            visible_gpus,
             logs: ranks.map(|rank| self.dir.log(job, attempt, rank)).collect(),
             near_gpus: self.options.device == recipe::Device::Cuda,
         };

@@ -129,6 +129,11 @@ pub struct Launch {
 
 impl Launch {
     pub fn start(arguments: &[String], run_dir: &Path) -> Self {
+        Self::start_with(arguments, run_dir, &[])
+    }
+
+    /// With these environment variables besides.
+    pub fn start_with(arguments: &[String], run_dir: &Path, environment: &[(&str, &str)]) -> Self {
         let log = run_dir.with_extension("log");
         let file = fs::File::options()
             .create(true)
@@ -137,6 +142,7 @@ impl Launch {
             .expect("a log file");
         let child = Command::new(program("spinectl"))
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

@@ -10,6 +10,7 @@ use super::Supervisor;
 use crate::Outcome;
 use crate::action::{Action, Event};
 use crate::attempt::{Exit, STOPPED};
+use crate::facts::Facts;
 
 /// Ranks of a training job.
 pub const RANKS: usize = 2;
@@ -40,6 +41,13 @@ pub struct World {
     pub told: Vec<EventKind>,
     pub reports: Vec<(usize, FailureReport)>,
     pub asked: usize,
+    /// What a look at any rank shows; the processor time only from the second look on.
+    pub facts: Facts,
+    pub asked_for_stack: bool,
+    /// Of the newest start, and those that were made durable.
+    pub micro_batch: Option<u64>,
+    pub devices: Option<Vec<usize>>,
+    pub shrunk: Vec<(String, u64)>,
     killed: bool,
     pub outcome: Option<Outcome>,
 }
@@ -53,7 +61,7 @@ impl World {
         });
         let progress = progress.collect();
         let mut world = World {
-            supervisor: Supervisor::new(plan, progress, RANKS),
+            supervisor: Supervisor::new(plan, progress, RANKS, BTreeMap::new()),
             now: Duration::ZERO,
             alive: Vec::new(),
             started: Vec::new(),
@@ -61,6 +69,15 @@ impl World {
             told: Vec::new(),
             reports: Vec::new(),
             asked: 0,
+            facts: Facts {
+                state: Some('S'),
+                ticks: Some(0),
+                ..Facts::default()
+            },
+            asked_for_stack: false,
+            micro_batch: None,
+            devices: None,
+            shrunk: Vec::new(),
             killed: false,
             outcome: None,
         };
@@ -69,6 +86,7 @@ impl World {
     }
 
     pub fn happens(&mut self, event: Event<'_>) {
+        let mut examine = None;
         for action in self.supervisor.step(event, self.now) {
             assert_eq!(
                 self.outcome, None,
@@ -84,12 +102,20 @@ impl World {
                     job,
                     attempt,
                     world_size,
+                    micro_batch,
+                    devices,
                 } => {
                     assert!(self.alive.is_empty(), "ranks of two attempts at once");
                     assert_eq!(self.states[job.as_str()], JobState::Running);
                     self.alive = (0..world_size).collect();
                     self.started.push((job.to_string(), attempt));
+                    self.micro_batch = micro_batch;
+                    self.devices = devices;
                 }
+                Action::Shrink { job, micro_batch } => {
+                    self.shrunk.push((job.to_string(), micro_batch));
+                }
+                Action::Examine { rank, ask } => examine = Some((rank, ask)),
                 Action::Report { rank, report } => self.reports.push((rank, report)),
                 Action::Tell { kind, .. } => self.told.push(kind),
                 Action::Terminate => self.asked += 1,
@@ -97,6 +123,16 @@ impl World {
                 Action::Finish(outcome) => self.outcome = Some(outcome),
                 Action::Close { .. } => {}
             }
+        }
+        if let Some((rank, ask)) = examine {
+            self.asked_for_stack |= ask;
+            let mut facts = self.facts.clone();
+            facts.ticks = facts.ticks.map(|ticks| if ask { 0 } else { ticks });
+            self.happens(Event::Examined {
+                rank,
+                facts,
+                at: 9.0,
+            });
         }
         if std::mem::take(&mut self.killed) {
             for rank in self.alive.clone() {
@@ -114,6 +150,7 @@ impl World {
                 exit,
                 at,
                 last_words: String::new(),
+                oom_kill: false,
             });
         }
     }
@@ -125,14 +162,7 @@ impl World {
     }
 
     pub fn reports(&mut self, rank: usize, class: FailureClass, failed_at: f64, message: &str) {
-        let kind = EventKind::RankFailed(FailureReport {
-            failed_at,
-            class,
-            message: message.into(),
-            phase: None,
-            step: None,
-            exit: None,
-        });
+        let kind = EventKind::RankFailed(FailureReport::new(failed_at, class, message));
         self.happens(Event::Said { rank, kind: &kind });
     }
 
@@ -164,7 +194,7 @@ impl World {
                 break;
             };
             self.now = deadline;
-            self.happens(Event::Tick { at: 0.0 });
+            self.happens(Event::Tick);
         }
     }
 

@@ -1,13 +1,14 @@
 #!/bin/bash
 # A rank that speaks the contract and does what RUN_DIR/does-<job>-<attempt> (else RUN_DIR/does-<job>) says.
 set -u
-job=predict attempt=1 resume=never
+job=predict attempt=1 resume=never micro_batch=none
 while [ $# -gt 0 ]; do
     case $1 in
     --run-dir) run_dir=$2 ;;
     --job) job=$2 ;;
     --attempt) attempt=$2 ;;
     --resume) resume=$2 ;;
+    --micro-batch) micro_batch=$2 ;;
     esac
     shift
 done

@@ -221,3 +221,67 @@ fn all_that_a_rank_said_before_its_death_is_kept_in_order() {
     let expected: Vec<u64> = (1..=2000).chain([0]).collect();
     assert_eq!(said.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_smaller_micro_batch_is_kept_by_the_next_launch() {
+    let mut plan = plan(1);
+    if let plan::JobKind::Train { training, .. } = &mut plan.jobs[0].kind {
+        (training.batch, training.micro_batch) = (16, 8);
+    }
+    let run = Run::new(&plan);
+    let note = r#"echo "$micro_batch" >"$run_dir/micro-$attempt-$RANK""#;
+    run.does("first", note);
+    run.does(
+        "first-1",
+        &format!(r#"{note}; [ "$RANK" = 1 ] || train; fail device_memory "CUDA out of memory" 1"#),
+    );
+    run.does("first-2", &format!("{note}; train"));
+    let launcher = run.spawn("auto");
+    wait_until("both ranks train with less", || {
+        [0, 1].iter().all(|rank| {
+            run.dir().join(format!("micro-2-{rank}")).exists()
+                && run.dir().join(format!("pid-{rank}")).exists()
+        })
+    });
+    wait_until("they train in their second attempt", || {
+        let second = |event: &event::RunEvent| {
+            event.attempt == Some(2) && matches!(event.kind, EventKind::Heartbeat { .. })
+        };
+        run.events().iter().filter(|event| second(event)).count() == 2
+    });
+    launcher.signal(libc::SIGTERM);
+    assert_eq!(launcher.end().code(), Some(75), "{}", run.stderr());
+    assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
+    let taken = |attempt: u32| {
+        let file = run.dir().join(format!("micro-{attempt}-1"));
+        fs::read_to_string(file).unwrap().trim().to_owned()
+    };
+    assert_eq!([1, 2, 3].map(taken), ["none", "4", "4"]);
+}
+
+#[test]
+fn a_frozen_rank_is_told_from_outside_where_it_cannot_answer() {
+    let mut plan = plan(1);
+    plan.stall_timeout = 5.0;
+    let run = Run::new(&plan);
+    // Rank 0 shows that it lives; rank 1 is stopped.
+    run.does(
+        "first-1",
+        r#"[ "$RANK" = 0 ] && { sleep 1000 & echo $! >"$run_dir/child-0"; while :; do
+            say pulse ',"phase":"all_reduce","step":5,"sequence":10,"waits":true,"progress":1,"idle_seconds":1.0'
+            read -t 0.2 <> <(:) || :; done; }
+        say heartbeat ',"phase":"forward","step":5,"sequence":9'; kill -STOP $$"#,
+    );
+    assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
+    let report = run.dir().join("jobs/first/attempt-1/failure-rank1.json");
+    let report: event::FailureReport = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert_eq!(report.class, event::FailureClass::Stalled);
+    assert!(report.message.contains("is stopped"), "{}", report.message);
+    assert!(
+        report.message.contains("rank 0 waits in all-reduce"),
+        "{}",
+        report.message
+    );
+    assert!(report.state.unwrap().starts_with("T (stopped"));
+    assert_gone([number(&run.dir().join("child-0"))]);
+}

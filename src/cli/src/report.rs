@@ -74,6 +74,10 @@ fn class_in_words(class: FailureClass) -> &'static str {
         FailureClass::Disk => "disk",
         FailureClass::Collective => "a peer was lost",
         FailureClass::Killed => "killed",
+        FailureClass::Stalled => "stuck",
+        FailureClass::DeviceMemory => "out of device memory",
+        FailureClass::HostMemory => "out of host memory",
+        FailureClass::DeviceLost => "device lost",
         FailureClass::Diverged => "training diverged",
         FailureClass::Replicas => "replicas differ",
         FailureClass::Other => "program",
@@ -94,6 +98,20 @@ fn advice(class: FailureClass) -> &'static str {
         FailureClass::Killed => {
             "Signal 9 without a word is mostly the kernel out of memory (`dmesg | tail`): lower `micro_batch` or \
              `data.workers` in the recipe, or give the job more memory."
+        }
+        FailureClass::Stalled => {
+            "The report beside the log says where it stood; a network disk, a GPU driver or a deadlock does that. Work that \
+             is only slow wants a larger `stall_timeout` in the recipe."
+        }
+        FailureClass::DeviceMemory => {
+            "Lower `micro_batch` or `image_size` in the recipe, or free the device (`nvidia-smi` lists who uses it)."
+        }
+        FailureClass::HostMemory => {
+            "Lower `micro_batch`, `data.memory_mb` or `data.workers` in the recipe, or give the job more memory."
+        }
+        FailureClass::DeviceLost => {
+            "See `nvidia-smi` and the kernel's log (`dmesg | grep -i xid`); launch again without that device: \
+             CUDA_VISIBLE_DEVICES."
         }
         FailureClass::Diverged => {
             "Lower `learning_rate`, or set `clip_norm`: the same steps would come to the same end."
@@ -158,6 +176,7 @@ mod tests {
             phase: Some(Phase::DataWait),
             step: Some(7),
             exit: Some("exit 4".into()),
+            ..FailureReport::default()
         };
         let mut seen = Seen::default();
         seen.failures.take(&RunEvent {

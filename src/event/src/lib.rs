@@ -73,6 +73,10 @@ pub enum EventKind {
         step: u64,
         sequence: u64,
     },
+    /// A rank's sign of life, every few seconds, from a thread that a stuck main thread does not stop.
+    Pulse(Pulse),
+    /// Where a rank's main thread is: the launcher asked. Function names, innermost first.
+    Stack { frames: Vec<String> },
     /// One update of the weights (of `accumulation` micro-batches on every rank).
     Step(StepRecord),
     /// Metrics over the held-out studies (or any set that `set` names).
@@ -105,6 +109,23 @@ pub enum EventKind {
     Warning { message: String },
     /// A rank failed; the earliest of an attempt is the cause, the others followed.
     RankFailed(FailureReport),
+}
+
+/// Where a rank is, and whether it comes further.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pulse {
+    pub phase: Phase,
+    pub step: u64,
+    /// Collectives that it had issued when it came here.
+    pub sequence: u64,
+    /// It waits for other ranks, as far as it knows.
+    pub waits: bool,
+    /// How often it has come further, and for how many seconds it has not.
+    pub progress: u64,
+    pub idle_seconds: f64,
+    /// Mean seconds of its recent updates that it spent by itself (data wait and forward); none before the first update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_seconds: Option<f64>,
 }
 
 /// One update of the weights as rank 0 saw it.
@@ -154,6 +175,11 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether a rank in this phase may be waiting for the others.
+    pub fn waits_for_others(self) -> bool {
+        matches!(self, Phase::Rendezvous | Phase::Backward | Phase::AllReduce)
+    }
+
     /// The phase in words.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -46,6 +46,15 @@ mod tests {
                 step: 3,
                 sequence: 17,
             },
+            EventKind::Pulse(crate::Pulse {
+                phase: Phase::Backward,
+                step: 3,
+                sequence: 17,
+                waits: true,
+                progress: 90,
+                idle_seconds: 0.25,
+                local_seconds: None,
+            }),
             EventKind::Step(StepRecord {
                 step: 7,
                 total_steps: 90,
@@ -60,6 +69,7 @@ mod tests {
                 phase: Some(Phase::DataWait),
                 step: None,
                 exit: Some("exit 4".into()),
+                ..FailureReport::default()
             }),
         ];
         for kind in kinds {

@@ -1,5 +1,7 @@
 //! How a global batch is spread over ranks and time.
 
+use recipe::Elastic;
+
 use crate::Training;
 
 /// batch = micro_batch x ranks x accumulation.
@@ -27,10 +29,20 @@ pub struct BatchError {
 ///
 /// A micro-batch larger than a rank's share is cut to the share: fewer, not other, samples.
 pub fn accumulation(training: &Training, ranks: usize) -> Result<Split, BatchError> {
+    accumulation_of(training, ranks, None)
+}
+
+/// As [`accumulation`], with another micro-batch than the recipe's: memory was too small for that.
+pub fn accumulation_of(
+    training: &Training,
+    ranks: usize,
+    micro_batch: Option<u64>,
+) -> Result<Split, BatchError> {
+    let micro_batch = micro_batch.unwrap_or(training.micro_batch).max(1);
     let (batch, ranks_wide) = (training.batch, ranks.max(1) as u64);
     let error = |suggestion: String| BatchError {
         batch,
-        micro_batch: training.micro_batch,
+        micro_batch,
         ranks,
         suggestion,
     };
@@ -40,7 +52,7 @@ pub fn accumulation(training: &Training, ranks: usize) -> Result<Split, BatchErr
         )));
     }
     let share = batch / ranks_wide;
-    let micro_batch = training.micro_batch.min(share);
+    let micro_batch = micro_batch.min(share);
     if !share.is_multiple_of(micro_batch) {
         return Err(error(format!("a micro_batch that divides {share}")));
     }
@@ -48,6 +60,25 @@ pub fn accumulation(training: &Training, ranks: usize) -> Result<Split, BatchErr
         micro_batch: micro_batch as usize,
         accumulation: (share / micro_batch) as usize,
     })
+}
+
+/// The ranks that a job takes of so many devices: all, or where the recipe is elastic the largest number within its bounds
+/// over which the batch can be spread. None where there is none.
+pub fn ranks_of(training: &Training, devices: usize, elastic: Option<Elastic>) -> Option<usize> {
+    let (least, most) = match elastic {
+        Some(Elastic { min, max }) => (min as usize, devices.min(max as usize)),
+        None => (devices, devices),
+    };
+    (least.max(1)..=most)
+        .rev()
+        .find(|ranks| accumulation(training, *ranks).is_ok())
+}
+
+/// The largest micro-batch of at most half this size that makes the same batch; none where it would be less than `least`.
+pub fn halved(training: &Training, ranks: usize, micro_batch: u64, least: u64) -> Option<Split> {
+    (least.max(1)..=micro_batch / 2)
+        .rev()
+        .find_map(|smaller| accumulation_of(training, ranks, Some(smaller)).ok())
 }
 
 #[cfg(test)]
@@ -75,6 +106,30 @@ mod tests {
                 batch as usize
             );
         }
+    }
+
+    #[test]
+    fn half_a_micro_batch_makes_the_same_batch() {
+        let training = training(48, 6);
+        let mut split = accumulation(&training, 2).unwrap();
+        let mut seen = Vec::new();
+        while let Some(smaller) = halved(&training, 2, split.micro_batch as u64, 1) {
+            split = smaller;
+            seen.push((split.micro_batch, split.accumulation));
+        }
+        assert_eq!(seen, [(3, 8), (1, 24)]);
+        assert_eq!(halved(&training, 2, 3, 2), None, "one image is too few");
+    }
+
+    #[test]
+    fn an_elastic_job_takes_what_its_batch_allows() {
+        let training = training(16, 4);
+        let elastic = |min, max| Some(Elastic { min, max });
+        assert_eq!(ranks_of(&training, 4, None), Some(4));
+        assert_eq!(ranks_of(&training, 3, None), None);
+        assert_eq!(ranks_of(&training, 3, elastic(1, 8)), Some(2));
+        assert_eq!(ranks_of(&training, 8, elastic(1, 4)), Some(4));
+        assert_eq!(ranks_of(&training, 3, elastic(3, 8)), None);
     }
 
     #[test]

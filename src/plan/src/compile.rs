@@ -150,8 +150,10 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
         checkpoint: recipe.checkpoint.clone(),
         seed: recipe.seed,
         retries: recipe.retries,
+        back_off: recipe.back_off,
         stall_timeout: recipe.stall_timeout,
         replica_check: recipe.replica_check,
+        elastic: recipe.elastic,
         jobs,
     })
 }

@@ -1,6 +1,6 @@
 //! What a job is: the part of the recipe that it needs, and the jobs that it waits for.
 
-use recipe::{BoxLoss, Checkpointing, Data, Sequence, StudyModel, Training};
+use recipe::{BoxLoss, Checkpointing, Data, Elastic, Sequence, StudyModel, Training};
 use serde::{Deserialize, Serialize};
 
 use crate::JobId;
@@ -16,11 +16,17 @@ pub struct Plan {
     pub checkpoint: Checkpointing,
     pub seed: u64,
     pub retries: u64,
-    /// Seconds without a sign of life after which a collective or a rank counts as stuck.
+    /// Seconds of the first delay between two attempts that came no further; it doubles each time.
+    #[serde(default = "one_second")]
+    pub back_off: f64,
+    /// Seconds without progress after which a rank counts as stuck; see [`Timeouts`](crate::Timeouts).
     pub stall_timeout: f64,
     /// Updates between two comparisons of what the ranks of a job hold; 0: none.
     #[serde(default = "replica_check")]
     pub replica_check: u64,
+    /// Whether a training may go on on fewer ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<Elastic>,
     pub jobs: Vec<JobSpec>,
 }
 
@@ -29,7 +35,17 @@ fn replica_check() -> u64 {
     recipe::REPLICA_CHECK
 }
 
+/// What plans of earlier versions waited.
+fn one_second() -> f64 {
+    1.0
+}
+
 impl Plan {
+    /// How long whom is waited for.
+    pub fn timeouts(&self) -> crate::Timeouts {
+        crate::Timeouts::of(self.stall_timeout)
+    }
+
     pub fn job(&self, id: &str) -> Option<&JobSpec> {
         self.jobs.iter().find(|job| job.id.as_str() == id)
     }
@@ -106,6 +122,19 @@ impl TrainStage {
             TrainStage::Stage1b { .. } => "stage1b",
             TrainStage::Stage2 { .. } => "stage2",
             TrainStage::Stage3 { .. } => "stage3",
+        }
+    }
+}
+
+impl TrainStage {
+    /// Images of one sample that batch normalisation sees at once; the CNN of stage 3 is frozen.
+    pub fn images_per_sample(&self) -> u64 {
+        match self {
+            TrainStage::Stage1a { .. } => 1,
+            TrainStage::Stage1b { sequence, .. } | TrainStage::Stage2 { sequence } => {
+                sequence.images
+            }
+            TrainStage::Stage3 { study, .. } => study.max_images,
         }
     }
 }

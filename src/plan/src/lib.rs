@@ -15,17 +15,19 @@ mod id;
 mod job;
 pub mod model_request;
 mod state;
+mod timeouts;
 
-pub use batch::{BatchError, Split, accumulation};
+pub use batch::{BatchError, Split, accumulation, accumulation_of, halved, ranks_of};
 pub use compile::{FileHashes, PlanError, compile, compile_with};
 pub use estimate::{Cost, cost};
 pub use file::{read, write};
 pub use id::JobId;
 pub use job::{Fold, JobKind, JobSpec, Plan, TrainStage};
 pub use state::{JobState, Progress, ready};
+pub use timeouts::Timeouts;
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Position, Sequence, StartFrom, StudyModel, Training,
-    Window,
+    Augment, BoxLoss, Checkpointing, Data, Elastic, Position, Sequence, StartFrom, StudyModel,
+    Training, Window,
 };

@@ -45,6 +45,10 @@ pub struct Job {
     /// `auto`: from the newest valid checkpoint; `never`; or a checkpoint folder.
     #[arg(long, default_value = "auto")]
     pub resume: String,
+    /// Samples that a rank takes through the model at once, where memory was too small for the recipe's; the global batch
+    /// stays.
+    #[arg(long)]
+    pub micro_batch: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +73,14 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
+    /// The device of the rank with this number on its machine, as libtorch writes it.
+    pub fn name(self, local_rank: usize) -> String {
+        match self {
+            DeviceKind::Cpu => "cpu".to_owned(),
+            DeviceKind::Cuda => format!("cuda:{local_rank}"),
+        }
+    }
+
     /// The device of the rank with this number on its machine. Where it is a GPU, loads libtorch's GPU half and makes the
     /// device this thread's current one.
     pub fn open(self, local_rank: usize) -> Result<Device, CollectiveError> {

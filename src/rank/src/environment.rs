@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
-/// torchrun's variables, and spinectl's own two.
+use crate::fault::Fault;
+
+/// torchrun's variables, and spinectl's own: two descriptors, and a fault for tests.
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub rank: usize,
@@ -18,6 +20,8 @@ pub struct Environment {
     pub store_fd: Option<RawFd>,
     /// Where events go, a line each; standard output without it.
     pub event_fd: Option<RawFd>,
+    /// For tests: see [`Fault`].
+    pub fault: Option<Fault>,
 }
 
 impl Environment {
@@ -42,6 +46,10 @@ impl Environment {
             master_port: number("MASTER_PORT")?.unwrap_or(0),
             store_fd: number("SPINECTL_STORE_FD")?,
             event_fd: number("SPINECTL_EVENT_FD")?,
+            fault: match env::var("SPINECTL_FAULT") {
+                Ok(text) => Some(text.parse().map_err(anyhow::Error::msg)?),
+                Err(_) => None,
+            },
         })
     }
 }

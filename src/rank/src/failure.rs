@@ -30,7 +30,7 @@ impl RankError {
 static PANIC_PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Runs the rank; an error or a panic (tch's operators panic where they cannot return) comes back as a report.
-pub fn guarded<T>(run: impl FnOnce() -> Result<T, RankError>) -> Result<T, FailureReport> {
+pub fn guarded<T>(run: impl FnOnce() -> Result<T, RankError>) -> Result<T, Box<FailureReport>> {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let place = info
@@ -39,13 +39,17 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T, RankError>) -> Result<T, Failu
         *PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
         print(info);
     }));
-    let report = |class, message| FailureReport {
-        failed_at: event::now(),
-        class,
-        message,
-        phase: None,
-        step: None,
-        exit: None,
+    let report = |class, message: String| {
+        // libtorch and CUDA have one kind of error for all that ails a device; their words tell more.
+        let told = match class {
+            FailureClass::Other | FailureClass::Collective => FailureClass::of_message(&message),
+            _ => None,
+        };
+        Box::new(FailureReport::new(
+            event::now(),
+            told.unwrap_or(class),
+            message,
+        ))
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),

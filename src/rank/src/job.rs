@@ -1,7 +1,6 @@
 //! A job of the plan: its parts are built from the JobSpec and handed to the stage.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use event::{EventKind, Phase};
 use plan::{JobId, JobKind, JobSpec, Plan, TrainStage};
@@ -49,22 +48,25 @@ pub fn run(
         .open(environment.local_rank)
         .map_err(TrainError::from)?;
     heartbeat(Phase::Rendezvous);
-    let timeout = Duration::from_secs_f64(plan.stall_timeout);
+    let timeouts = plan.timeouts();
+    reporter.beat_every(timeouts.heartbeat);
     let store = Store::connect(&Rendezvous {
         rank: environment.rank,
         world_size: environment.world_size,
         master_addr: environment.master_addr.clone(),
         master_port: environment.master_port,
         listen_fd: environment.store_fd,
-        timeout,
+        timeout: timeouts.rendezvous,
     })
     .map_err(TrainError::from)?;
     let backend = match job.device {
         DeviceKind::Cpu => Backend::Gloo,
         DeviceKind::Cuda => Backend::Nccl,
     };
-    let group = ProcessGroup::new(&store, backend, spec.id.as_str(), timeout);
+    let group = ProcessGroup::new(&store, backend, spec.id.as_str(), timeouts.collective);
     let group = Rc::new(group.map_err(TrainError::from)?);
+
+    reporter.at(Phase::StartUp, 0, group.sequence());
 
     let place = RunPlace::new(&job.run_dir);
     let context = Context {
@@ -96,7 +98,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
     else {
         return Err(RankError::Setup(format!("job {} trains nothing", spec.id)));
     };
-    let split = plan::accumulation(training, context.group.world_size())
+    let split = plan::accumulation_of(training, context.group.world_size(), job.micro_batch)
         .map_err(|error| RankError::Setup(error.to_string()))?;
     let ended = stage::run_stage(
         context,

@@ -3,12 +3,14 @@
 mod arguments;
 mod environment;
 mod failure;
+mod fault;
 mod job;
 mod memory;
 mod model;
 mod predict;
 mod reporter;
 mod signals;
+mod stack;
 
 use std::process::ExitCode;
 
@@ -52,19 +54,22 @@ fn as_rank(
     if job.is_some() {
         signals::listen();
     }
+    stack::prepare();
     let reporter = Reporter::new(&environment, job.map(|job| (job.job.as_str(), job.attempt)));
     match failure::guarded(|| run(&environment, &reporter)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
         Err(mut report) => {
-            let (phase, step) = reporter.place();
+            let (phase, step, sequence) = reporter.place();
             (report.phase, report.step) = (Some(phase), Some(step));
+            report.sequence = Some(sequence);
+            report.device = job.map(|job| job.device.name(environment.local_rank));
             eprintln!("spinectl-rank: {}", report.message);
             let code = report.class.exit_code();
             if let Some(job) = job {
                 failure::write(job, environment.rank, &report);
             }
-            reporter.send(event::EventKind::RankFailed(report));
+            reporter.send(event::EventKind::RankFailed(*report));
             ExitCode::from(code as u8)
         }
     }

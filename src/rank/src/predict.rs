@@ -17,6 +17,7 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
     let began = Instant::now();
     let plan = plan::read(&request.run_dir.join("plan.json"))
         .map_err(|error| RankError::Setup(error.to_string()))?;
+    reporter.beat_every(plan.timeouts().heartbeat);
     let device = request.device.open(0).map_err(train::TrainError::from)?;
     let place = RunPlace::new(&request.run_dir);
     let mut models = Models::new(&plan.data, device);

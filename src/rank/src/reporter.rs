@@ -1,19 +1,26 @@
 //! Sends a rank's events to the launcher, one JSON object a line, and a sign of life where there are none.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::FromRawFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use event::{EventKind, Phase, RunEvent};
-use train::Report;
+use event::{EventKind, Phase, Pulse, RunEvent};
+use train::{Report, progress};
 
 use crate::environment::Environment;
+use crate::fault::Fault;
+use crate::stack;
 
-/// How often a rank says where it is. The launcher takes a rank that is silent for twice `stall_timeout` (5 s at least)
-/// for frozen.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+/// How often a rank says where it is, until it has read from the plan how often it should.
+const FIRST_HEARTBEATS: Duration = Duration::from_millis(500);
+/// The launcher asks for a stack by this word.
+const STACK: &[u8] = b"stack\n";
+/// Updates over which local seconds are averaged.
+const RECENT: usize = 10;
 
 /// A rank's voice.
 pub struct Reporter {
@@ -24,6 +31,9 @@ struct Shared {
     job: Option<String>,
     attempt: Option<u32>,
     rank: usize,
+    fault: Option<Fault>,
+    /// Between heartbeats, in milliseconds.
+    interval: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -33,45 +43,55 @@ struct State {
     phase: Phase,
     step: u64,
     sequence: u64,
+    /// Seconds of the last updates that this rank spent by itself.
+    local_seconds: VecDeque<f64>,
 }
 
 impl Reporter {
     /// `job`: its name and the attempt; none in a prediction.
     pub fn new(environment: &Environment, job: Option<(&str, u32)>) -> Self {
-        let sink: Box<dyn Write + Send> = match environment.event_fd {
-            // SAFETY: the launcher opened this descriptor for this process, and nothing else here uses it.
-            Some(fd) => Box::new(unsafe { File::from_raw_fd(fd) }),
+        // SAFETY: the launcher opened this descriptor for this process, and nothing else here uses it.
+        let socket = environment
+            .event_fd
+            .map(|fd| unsafe { File::from_raw_fd(fd) });
+        let questions = socket.as_ref().and_then(|socket| socket.try_clone().ok());
+        let sink: Box<dyn Write + Send> = match socket {
+            Some(socket) => Box::new(socket),
             None => Box::new(io::stdout()),
         };
         let shared = Arc::new(Shared {
             job: job.map(|(name, _)| name.to_owned()),
             attempt: job.map(|(_, attempt)| attempt),
             rank: environment.rank,
+            fault: environment.fault.clone(),
+            interval: AtomicU64::new(FIRST_HEARTBEATS.as_millis() as u64),
             state: Mutex::new(State {
                 sink,
                 phase: Phase::StartUp,
                 step: 0,
                 sequence: 0,
+                local_seconds: VecDeque::with_capacity(RECENT),
             }),
         });
         let beating = Arc::clone(&shared);
         // A thread of its own: it speaks while a long decode or a collective holds the main one.
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(HEARTBEAT);
-                beating.beat();
-            }
-        });
+        std::thread::spawn(move || beating.live(questions));
         Reporter { shared }
     }
 
-    /// The last place that this rank told: what it was doing, in which update.
-    pub fn place(&self) -> (Phase, u64) {
+    pub fn beat_every(&self, interval: Duration) {
+        let interval = interval.as_millis() as u64;
+        self.shared.interval.store(interval, Ordering::Relaxed);
+    }
+
+    /// The last place that this rank told: what it was doing, in which update, after how many collectives.
+    pub fn place(&self) -> (Phase, u64, u64) {
         let state = self.shared.lock();
-        (state.phase, state.step)
+        (state.phase, state.step, state.sequence)
     }
 
     pub fn send(&self, kind: EventKind) {
+        progress::went_on();
         self.shared.send(&mut self.shared.lock(), kind);
     }
 }
@@ -82,8 +102,28 @@ impl Report for Reporter {
     }
 
     fn at(&self, phase: Phase, step: u64, sequence: u64) {
-        let mut state = self.shared.lock();
-        (state.phase, state.step, state.sequence) = (phase, step, sequence);
+        progress::went_on();
+        {
+            let mut state = self.shared.lock();
+            (state.phase, state.step, state.sequence) = (phase, step, sequence);
+        }
+        if let (Some(fault), Phase::DataWait) = (&self.shared.fault, phase) {
+            let job = self.shared.job.as_deref().unwrap_or_default();
+            fault.strike(
+                job,
+                self.shared.attempt.unwrap_or(1),
+                self.shared.rank,
+                step,
+            );
+        }
+    }
+
+    fn took(&self, local_seconds: f64) {
+        let recent = &mut self.shared.lock().local_seconds;
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(local_seconds);
     }
 }
 
@@ -92,22 +132,52 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says where this rank is, at intervals, and answers the launcher's questions, for ever.
+    fn live(&self, mut questions: Option<File>) {
+        let mut last = Instant::now();
+        loop {
+            let interval = Duration::from_millis(self.interval.load(Ordering::Relaxed));
+            let left = interval.saturating_sub(last.elapsed());
+            match &mut questions {
+                Some(socket) if is_asked(socket, left) => {
+                    let mut word = [0; STACK.len()];
+                    match socket.read_exact(&mut word) {
+                        Ok(()) if word == STACK => self.tell_stack(),
+                        // The launcher is gone, or this is no socket: there will be no question.
+                        _ => questions = None,
+                    }
+                }
+                Some(_) => {}
+                None => std::thread::sleep(left),
+            }
+            if last.elapsed() >= interval {
+                last = Instant::now();
+                self.beat();
+            }
+        }
+    }
+
+    fn tell_stack(&self) {
+        if let Some(frames) = stack::of_main_thread() {
+            self.send(&mut self.lock(), EventKind::Stack { frames });
+        }
+    }
+
     fn beat(&self) {
         let mut state = self.lock();
-        let State {
-            phase,
-            step,
-            sequence,
-            ..
-        } = *state;
-        self.send(
-            &mut state,
-            EventKind::Heartbeat {
-                phase,
-                step,
-                sequence,
-            },
-        );
+        let so_far = progress::so_far();
+        let recent = &state.local_seconds;
+        let mean = recent.iter().sum::<f64>() / recent.len().max(1) as f64;
+        let pulse = Pulse {
+            phase: state.phase,
+            step: state.step,
+            sequence: state.sequence,
+            waits: so_far.waits || state.phase.waits_for_others(),
+            progress: so_far.count,
+            idle_seconds: so_far.idle.as_secs_f64(),
+            local_seconds: (!recent.is_empty()).then_some(mean),
+        };
+        self.send(&mut state, EventKind::Pulse(pulse));
     }
 
     fn send(&self, state: &mut State, kind: EventKind) {
@@ -134,4 +204,16 @@ impl Shared {
             eprintln!("spinectl-rank: an event could not be sent ({error}): {event:?}");
         }
     }
+}
+
+/// Waits until there is something to read, or nobody left who could ask.
+fn is_asked(socket: &File, patience: Duration) -> bool {
+    let mut wait = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: one descriptor, that lives across the call.
+    unsafe { libc::poll(&raw mut wait, 1, patience) > 0 }
 }

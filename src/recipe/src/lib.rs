@@ -14,7 +14,7 @@ mod update;
 
 pub use fault::{Fault, RecipeError};
 pub use model::{
-    Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, KeepBest, Mode,
+    Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, Elastic, KeepBest, Mode,
     Position, REPLICA_CHECK, Recipe, Sequence, Stage1a, Stage1b, Stage2, Stage3, StartFrom,
     StudyModel, Training, Window,
 };

@@ -25,11 +25,17 @@ pub struct Recipe {
     pub folds: Vec<u64>,
     /// How often a job that failed is started anew from its newest checkpoint.
     pub retries: u64,
-    /// Seconds without a sign of life after which a collective or a rank counts as stuck.
+    /// Seconds of the first delay between two attempts that came no further; it doubles each time, up to half a minute.
+    pub back_off: f64,
+    /// Seconds without progress after which a rank counts as stuck. All other timeouts follow from it, those of the
+    /// collectives too: there is no second number that could contradict it.
     pub stall_timeout: f64,
     /// Updates between two comparisons of the ranks' weights, to the bit; 0 switches them off. They are compared ahead of
     /// every checkpoint too.
     pub replica_check: u64,
+    /// Whether a job may go on on fewer ranks once a device is lost; it fails where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<Elastic>,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,
@@ -129,6 +135,13 @@ pub enum Window {
 pub enum Device {
     Cuda,
     Cpu,
+}
+
+/// On how many ranks a training may run; its global batch is the same on any number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elastic {
+    pub min: u64,
+    pub max: u64,
 }
 
 /// When and how checkpoints are written and which are kept. None of it changes what is trained.

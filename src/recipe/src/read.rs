@@ -68,8 +68,10 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let ranks = root.integer("ranks", 1, 1..=1024);
     let gpus = root.optional_integer("gpus", 1..=1024);
     let retries = root.integer("retries", 2, 0..=100);
+    let back_off = root.number("back_off", 1.0, 0.0..=30.0);
     let stall_timeout = root.number("stall_timeout", 300.0, 5.0..=86_400.0);
     let replica_check = root.integer("replica_check", REPLICA_CHECK, 0..=1_000_000_000);
+    let elastic = elastic(root.section("elastic"));
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
@@ -95,8 +97,10 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         stages,
         folds,
         retries,
+        back_off,
         stall_timeout,
         replica_check,
+        elastic,
         data,
         checkpoint,
         stage1a,
@@ -210,6 +214,25 @@ fn cache(section: Section) -> Cache {
     };
     section.finish();
     cache
+}
+
+fn elastic(section: Section) -> Option<Elastic> {
+    if !section.is_present() {
+        return None;
+    }
+    let elastic = Elastic {
+        min: section.integer("min", 1, 1..=1024),
+        max: section.integer("max", 1024, 1..=1024),
+    };
+    if elastic.min > elastic.max {
+        section.refuse(
+            "min",
+            format!("{} ranks are more than max, {}", elastic.min, elastic.max),
+            "min is the fewest ranks on which a job may go on, max the most that it takes".into(),
+        );
+    }
+    section.finish();
+    Some(elastic)
 }
 
 fn checkpointing(section: Section) -> Checkpointing {

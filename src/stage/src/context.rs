@@ -189,6 +189,7 @@ impl Context<'_> {
     }
 
     pub fn progress(&self, what: &str, done: usize, total: usize) {
+        train::progress::went_on();
         if self.group.rank() == 0 {
             let (done, total) = (done as u64, total as u64);
             self.report.report(EventKind::Progress {

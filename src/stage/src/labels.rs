@@ -112,6 +112,7 @@ fn read_studies(
         context.progress("studies", studies.len(), labels.len());
         let read = part.par_iter().map(|row| {
             let targets = read_study(&data_set, &row.study, context.data.check);
+            train::progress::went_on();
             (row.study.clone(), targets)
         });
         studies.extend(read.collect::<Vec<_>>());

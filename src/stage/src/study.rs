@@ -279,7 +279,9 @@ fn shared_features(
                 Tensor::f_zeros([max_images], options)?,
             ),
         };
+        let waiting = train::progress::waiting();
         context.group.broadcast_all(&[&features, &mask], owner)?;
+        drop(waiting);
         // On the host, without the padding: a study's share of memory is its length.
         let images = host(&mask)?.iter().filter(|there| **there > 0.0).count();
         let mut features = host(&features)?;

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::feed::Feed;
 use crate::host_pixels::HostBytes;
+use crate::progress;
 
 /// The recipe's wishes as they come true on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -206,7 +207,9 @@ impl Execution {
     /// A forward pass in evaluation, under autocast and without gradient.
     pub fn evaluate<T>(&self, pass: impl FnOnce(&Pass) -> Result<T>) -> Result<T> {
         let _no_grad = tch::no_grad_guard();
-        autocast::run(self.config.device, self.config.half, || pass(&Pass::eval()))
+        let result = autocast::run(self.config.device, self.config.half, || pass(&Pass::eval()));
+        progress::went_on();
+        result
     }
 }
 
@@ -217,6 +220,7 @@ struct SyncBatchNorm {
 
 impl nn::SyncNorm for SyncBatchNorm {
     fn batch_norm(&self, x: &Tensor, norm: &nn::Norm) -> std::result::Result<Tensor, NnError> {
+        let _waiting = progress::waiting();
         autograd::sync_batch_norm(
             &self.group,
             x,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, progress};
 
 /// This rank's stride of the items.
 pub fn share<'a, T>(items: &'a [T], group: &ProcessGroup) -> impl Iterator<Item = &'a T> {
@@ -21,6 +21,7 @@ pub fn gather_rows<T: Serialize + DeserializeOwned>(
     if group.world_size() == 1 {
         return Ok(rows);
     }
+    let _waiting = progress::waiting();
     let mut bytes = serde_json::to_vec(&rows).map_err(TrainError::Gather)?;
     let length = Tensor::f_from_slice(&[bytes.len() as i64])?.f_to_device(device)?;
     let lengths = group

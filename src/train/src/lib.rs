@@ -13,6 +13,7 @@ mod gather;
 mod groups;
 mod host_pixels;
 mod optimizer;
+pub mod progress;
 mod record;
 mod replicas;
 mod report;

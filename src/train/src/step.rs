@@ -212,6 +212,8 @@ impl<'a> Stepper<'a> {
             }
         }
         clock.lap(Phase::Optimizer);
+        let of = |phase| clock.phases.get(&phase).copied().unwrap_or_default();
+        self.report.took(of(Phase::DataWait) + of(Phase::Forward));
         Ok(Outcome {
             loss: totals.loss,
             parts: totals

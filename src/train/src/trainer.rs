@@ -17,6 +17,7 @@ use crate::best::Best;
 use crate::checkpoint_writer::CheckpointWriter;
 use crate::config::UpdateConfig;
 use crate::execution::Execution;
+use crate::progress;
 use crate::record::Record;
 use crate::replicas::Replicas;
 use crate::report::Report;
@@ -109,6 +110,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     }
     let total = per_epoch * training.epochs;
 
+    let waiting = progress::waiting();
     broadcast_variables(setup.store, group)?;
     let parameters = Parameters::of(setup.store);
     let update = UpdateConfig::of(&training.optimization, setup.execution.config());
@@ -122,6 +124,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         setup.report,
         (total, per_epoch),
     )?;
+    drop(waiting);
 
     let start = restored.step;
     let mut record = Record::begin(setup.ledger, group, &restored, setup.report, || Segment {

@@ -81,6 +81,7 @@ mod tests {
             phase: None,
             step: None,
             exit: None,
+            ..FailureReport::default()
         };
         RunEvent {
             rank: Some(rank),

@@ -122,6 +122,8 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
         EventKind::Warning { message } => (Trouble, format!("warning: {message}")),
         EventKind::RankFailed(report) => (Trouble, failure_line(event.rank, report)),
         EventKind::Heartbeat { .. }
+        | EventKind::Pulse(_)
+        | EventKind::Stack { .. }
         | EventKind::Step(_)
         | EventKind::Evaluated { .. }
         | EventKind::Progress { .. } => return None,
