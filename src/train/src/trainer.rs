@@ -321,3 +321,6 @@ fn broadcast_variables(store: &VarStore, group: &ProcessGroup) -> Result<()> {
     let tensors: Vec<_> = variables.into_values().collect();
     Ok(group.broadcast_all(&tensors, 0)?)
 }
+
+#[cfg(test)]
+mod tests;
