@@ -28,7 +28,7 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
         let more = [
             "--resume=auto",
             "--stages=1a",
-            "--set=stage1a.training.epochs=12",
+            "--set=stage1a.training.epochs=8",
             "--set=stage1a.training.micro_batch=2",
             "--set=replica_check=2",
         ];
@@ -70,8 +70,8 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let number = lines
         .iter()
-        .rposition(|line| line.contains("\"step\":20,"))
-        .unwrap();
+        .rposition(|line| line.contains("\"step\":24,"))
+        .expect("the last update");
     let loaded = lines[number].find("[[").unwrap() + 2;
     let end = loaded + lines[number][loaded..].find(',').unwrap();
     let other = match &lines[number][loaded..end] {
@@ -85,7 +85,7 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
     let line = format!("line {} is not what was written", number + 1);
     for part in [
         line.as_str(),
-        "update 20 (epoch",
+        "update 24 (epoch",
         "rank 0 of 3",
         "NOT proved",
         JOB,

@@ -92,3 +92,6 @@ fn doubt(path: &Path, chain: &Chain, restored: &Restored) -> Option<String> {
         path.display()
     ))
 }
+
+#[cfg(test)]
+mod tests;

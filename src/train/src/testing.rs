@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,42 @@ pub(crate) fn alone() -> (Store, ProcessGroup) {
     .unwrap();
     let group = ProcessGroup::new(&store, Backend::Gloo, "test", timeout).unwrap();
     (store, group)
+}
+
+/// Runs `body` on so many ranks, each in a thread; what each came to.
+pub(crate) fn on_ranks<T: Send>(
+    world_size: usize,
+    body: impl Fn(&Rc<ProcessGroup>) -> T + Sync,
+) -> Vec<T> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let master_port = listener.local_addr().unwrap().port();
+    let timeout = Duration::from_secs(60);
+    let mut listen_fd = Some(listener.into_raw_fd());
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..world_size)
+            .map(|rank| {
+                let (listen_fd, body) = (listen_fd.take(), &body);
+                scope.spawn(move || {
+                    let store = Store::connect(&Rendezvous {
+                        rank,
+                        world_size,
+                        master_addr: "127.0.0.1".into(),
+                        master_port,
+                        listen_fd,
+                        timeout,
+                    })
+                    .unwrap();
+                    let group = ProcessGroup::new(&store, Backend::Gloo, "test", timeout);
+                    let group = Rc::new(group.unwrap());
+                    let result = body(&group);
+                    // Nobody leaves while another still listens to it.
+                    group.barrier().unwrap();
+                    result
+                })
+            })
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
 }
 
 /// libtorch has one generator for all threads, and tests run on several.
@@ -86,6 +123,15 @@ impl Small {
 
     pub fn variable(&self, name: &str) -> Tensor {
         self.store.variables()[name].shallow_clone()
+    }
+
+    /// Flips the last bit of value `index` of a variable.
+    pub fn flip_bit(&self, name: &str, index: i64) {
+        let _no_grad = tch::no_grad_guard();
+        let bits = self.variable(name).view_dtype(Kind::Int).view([-1]);
+        let mut value = bits.narrow(0, index, 1);
+        let flipped = value.bitwise_xor(1);
+        value.copy_(&flipped);
     }
 
     pub fn stepper<'a>(&self, config: &UpdateConfig, group: &'a ProcessGroup) -> Stepper<'a> {

@@ -20,8 +20,9 @@ const SHOWN: usize = 12;
 /// Prove from a run's ledgers which samples went into every update
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Holds each training job's ledger.jsonl against its chain of hashes, the order of samples that the seed gives, and the
-checkpoints: whatever was killed and resumed, on however many ranks, every sample was trained on once an epoch.
+Holds each training job's ledger.jsonl against its chain of hashes, the order of samples that the \
+seed gives, and the checkpoints: whatever was killed and resumed, on however many ranks, every \
+sample was trained on once an epoch, save those of a last batch that is not full.
 
 Exit codes: 0 all that was trained is proved; 1 something is wrong, and is named.
 
@@ -29,6 +30,7 @@ Examples:
   spinectl audit runs/rsna2022
   spinectl audit runs/rsna2022 stage2-resnest50d-fold0-seed0 --json")]
 pub struct Arguments {
+    /// The --run-dir of a launch
     run_dir: PathBuf,
 
     /// Only this training job
@@ -149,6 +151,8 @@ fn marks(checkpoints: &Path, plan_hash: &str) -> (Vec<Mark>, Vec<String>) {
                     step: entry.step,
                     ledger: trainer["ledger"].as_str().map(str::to_owned),
                 }),
+                // A run that is at work may have taken it away since.
+                Err(_) if !entry.path.exists() => {}
                 Err(error) => unreadable.push(error.to_string()),
             },
             State::Damaged(fault) => {

@@ -1,52 +1,5 @@
-use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
-use std::time::Duration;
-
-use collective::{Backend, Rendezvous, Store};
-
 use super::*;
-use crate::testing::Small;
-
-/// Runs `body` on so many ranks, each in a thread; what each came to.
-fn on_ranks<T: Send>(world_size: usize, body: impl Fn(&ProcessGroup) -> T + Sync) -> Vec<T> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let master_port = listener.local_addr().unwrap().port();
-    let timeout = Duration::from_secs(60);
-    let mut listen_fd = Some(listener.into_raw_fd());
-    std::thread::scope(|scope| {
-        let ranks: Vec<_> = (0..world_size)
-            .map(|rank| {
-                let (listen_fd, body) = (listen_fd.take(), &body);
-                scope.spawn(move || {
-                    let store = Store::connect(&Rendezvous {
-                        rank,
-                        world_size,
-                        master_addr: "127.0.0.1".into(),
-                        master_port,
-                        listen_fd,
-                        timeout,
-                    })
-                    .unwrap();
-                    let group = ProcessGroup::new(&store, Backend::Gloo, "test", timeout).unwrap();
-                    let result = body(&group);
-                    // Nobody leaves while another still listens to it.
-                    group.barrier().unwrap();
-                    result
-                })
-            })
-            .collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
-
-/// Flips the last bit of value `index` of a variable.
-fn flip(small: &Small, name: &str, index: i64) {
-    let _no_grad = tch::no_grad_guard();
-    let bits = small.variable(name).view_dtype(Kind::Int).view([-1]);
-    let mut value = bits.narrow(0, index, 1);
-    let flipped = value.bitwise_xor(1);
-    value.copy_(&flipped);
-}
+use crate::testing::{Small, on_ranks};
 
 #[test]
 fn a_flipped_bit_of_one_of_two_ranks_stops_both_and_names_the_parameter() {
@@ -55,7 +8,7 @@ fn a_flipped_bit_of_one_of_two_ranks_stops_both_and_names_the_parameter() {
         let replicas = Replicas::new(&small.store, group, 10);
         replicas.after(0, true).unwrap();
         if group.rank() == 1 {
-            flip(&small, "head.weight", 7);
+            small.flip_bit("head.weight", 7);
         }
         // Not yet time to look.
         replicas.after(9, false).unwrap();
@@ -88,8 +41,8 @@ fn of_three_ranks_the_one_that_differs_is_named() {
         let small = Small::new();
         if group.rank() == 1 {
             // Of a buffer, too: the order is that of names.
-            flip(&small, "backbone.bn.running_var", 3);
-            flip(&small, "head.bias", 0);
+            small.flip_bit("backbone.bn.running_var", 3);
+            small.flip_bit("head.bias", 0);
         }
         let replicas = Replicas::new(&small.store, group, 1);
         replicas.after(4, false).unwrap_err().to_string()
