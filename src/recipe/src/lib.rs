@@ -14,9 +14,8 @@ mod update;
 
 pub use fault::{Fault, RecipeError};
 pub use model::{
-    Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, KeepBest, Mode,
-    Position, Recipe, Sequence, Stage1a, Stage1b, Stage2, Stage3, StartFrom, StudyModel, Training,
-    Window,
+    Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, Mode, Position, Recipe,
+    Sequence, Stage1a, Stage1b, Stage2, Stage3, StartFrom, StudyModel, Training, Window,
 };
 pub use read::{Source, load, parse, to_yaml};
 pub use update::{Numerics, Optimization, Optimizer, Precision, Schedule};

@@ -50,7 +50,7 @@ fn place(root: &Path) -> CheckpointPlace {
 
 /// Writes the state after `at`'s first number of updates.
 fn save(place: &CheckpointPlace, small: &Small, stepper: &Stepper, at: (u64, u64, u64)) {
-    let copy = snapshot(place, &small.store, stepper, 1, at, None, None).unwrap();
+    let copy = snapshot(place, &small.store, stepper, 1, at, None, Memory::default()).unwrap();
     checkpoint::write(&place.root, &copy).unwrap();
 }
 
