@@ -64,7 +64,7 @@ impl<'p> PlanView<'p> {
             keep_best,
             ..
         } = &plan.checkpoint;
-        let at_a_time = keep_last + u64::from(keep_best.is_some());
+        let at_a_time = keep_last + u64::from(!keep_best.is_empty());
         PlanView {
             name: &plan.name,
             hash: &plan.hash,

@@ -18,22 +18,55 @@ fn spinectl(folder: &Path, words: &[&str]) -> Ran {
 
 /// A run's directory with two checkpoints of one job; the folder of each.
 fn two_checkpoints(run: &Path) -> [PathBuf; 2] {
+    [1, 2].map(|step| write(run, step, serde_json::json!({"step": step})))
+}
+
+/// Writes a checkpoint of the run's one job; its folder.
+fn write(run: &Path, step: u64, trainer: Value) -> PathBuf {
     let root = run.join("jobs/labels/checkpoints");
     fs::create_dir_all(&root).unwrap();
-    [1, 2].map(|step| {
-        let checkpoint = Checkpoint {
-            step,
-            model: Vec::new(),
-            optimizer: Vec::new(),
-            trainer: serde_json::json!({"step": step}),
-            meta: Meta {
-                plan_hash: "p".into(),
-                job: "labels".into(),
-                world_size: 1,
-            },
+    let checkpoint = Checkpoint {
+        step,
+        model: Vec::new(),
+        optimizer: Vec::new(),
+        trainer,
+        meta: Meta {
+            plan_hash: "p".into(),
+            job: "labels".into(),
+            world_size: 1,
+        },
+    };
+    checkpoint::write(&root, &checkpoint).unwrap().path
+}
+
+#[test]
+fn what_is_kept_though_there_are_newer_ones_is_marked() {
+    let run = TempDir::new().unwrap();
+    for step in [30, 40, 50, 60] {
+        write(run.path(), step, serde_json::json!({"best": {"step": 50}}));
+    }
+    let path = run.path().to_str().unwrap();
+    let marks = || {
+        let ran = spinectl(Path::new("."), &["ls", path, "--json"]);
+        let rows: Vec<Value> = serde_json::from_str(&ran.out).unwrap();
+        let mark = |row: &Value| {
+            row.get("kept")
+                .map(|kept| kept.as_str().unwrap().to_owned())
         };
-        checkpoint::write(&root, &checkpoint).unwrap().path
-    })
+        rows.iter().map(mark).collect::<Vec<_>>()
+    };
+    let best = || Some("best".to_owned());
+    assert_eq!(marks(), [None, None, best(), None]);
+
+    let recipe = recipe::Source {
+        name: "recipe".into(),
+        text: "data: {root: d, folds: 2}\ncheckpoint: {every: 10, keep_every: 20}\nstage2: {}"
+            .into(),
+    };
+    let plan = plan::compile(&recipe::parse(&recipe, &[]).unwrap()).unwrap();
+    plan::write(&run.path().join("plan.json"), &plan).unwrap();
+    let for_good = || Some("for good".to_owned());
+    assert_eq!(marks(), [None, for_good(), best(), for_good()]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The recipe as types. Defaults are the published pipeline's numbers (see `stages.rs`).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -154,9 +155,10 @@ pub struct Checkpointing {
     pub keep_last: u64,
     /// A checkpoint whose count of updates is a multiple of it is kept for good; none where it is 0.
     pub keep_every: u64,
-    /// The checkpoint of the best evaluation is kept, too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_best: Option<KeepBest>,
+    /// The checkpoint of the best evaluation is kept, too: by which metric, and which of its values are good. Jobs of
+    /// different stages have different metrics; each takes the first, by name, that its evaluations have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub keep_best: BTreeMap<String, Mode>,
     /// They are written beside the training, from a copy of its state in memory.
     pub asynchronous: bool,
 }
@@ -167,18 +169,10 @@ impl Default for Checkpointing {
             every: 100,
             keep_last: 2,
             keep_every: 0,
-            keep_best: None,
+            keep_best: BTreeMap::new(),
             asynchronous: true,
         }
     }
-}
-
-/// What makes one evaluation better than another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeepBest {
-    /// One of the metrics that an evaluation of the job reports.
-    pub metric: String,
-    pub mode: Mode,
 }
 
 /// Which values of a metric are good.

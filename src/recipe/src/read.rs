@@ -241,7 +241,9 @@ fn checkpointing(section: Section) -> Checkpointing {
         every: section.integer("every", default.every, 1..=1_000_000_000),
         keep_last: section.integer("keep_last", default.keep_last, 1..=1_000),
         keep_every: section.integer("keep_every", default.keep_every, 0..=1_000_000_000),
-        keep_best: keep_best(section.section("keep_best")),
+        keep_best: section
+            .section("keep_best")
+            .words(&[("min", Mode::Min), ("max", Mode::Max)]),
         asynchronous: section.switch("asynchronous", default.asynchronous),
     };
     if checkpointing.keep_every > 0 && !checkpointing.keep_every.is_multiple_of(checkpointing.every)
@@ -258,25 +260,6 @@ fn checkpointing(section: Section) -> Checkpointing {
     }
     section.finish();
     checkpointing
-}
-
-fn keep_best(section: Section) -> Option<KeepBest> {
-    if !section.is_present() {
-        return None;
-    }
-    let best = KeepBest {
-        metric: section.text("metric", ""),
-        mode: section.choice("mode", Mode::Min, &[("min", Mode::Min), ("max", Mode::Max)]),
-    };
-    if best.metric.is_empty() {
-        section.refuse(
-            "metric",
-            "it is not said which metric the best evaluation is best in".into(),
-            "for example `metric: loss`; a wrong name is answered with the known ones".into(),
-        );
-    }
-    section.finish();
-    Some(best)
 }
 
 #[cfg(test)]
@@ -349,17 +332,27 @@ mod tests {
 
     #[test]
     fn which_checkpoints_stay_is_read_and_checked() {
-        let best = "checkpoint.keep_best={metric: loss_held_out, mode: max}";
+        let best = "checkpoint.keep_best={ratio_mae: min, study_box_iou: max}";
         let recipe = read(SMALL, &["checkpoint.keep_every=200", best]).unwrap();
-        let KeepBest { metric, mode } = recipe.checkpoint.keep_best.unwrap();
-        assert_eq!((metric.as_str(), mode), ("loss_held_out", Mode::Max));
+        let keep_best: Vec<_> = recipe.checkpoint.keep_best.into_iter().collect();
+        let [min, max] = [("ratio_mae", Mode::Min), ("study_box_iou", Mode::Max)];
+        assert_eq!(
+            keep_best,
+            [min, max].map(|(name, mode)| (name.to_owned(), mode))
+        );
         assert_eq!(recipe.checkpoint.keep_every, 200);
         assert!(recipe.checkpoint.asynchronous);
 
-        let set = ["checkpoint.keep_every=150", "checkpoint.keep_best={}"];
+        let set = [
+            "checkpoint.keep_every=150",
+            "checkpoint.keep_best={loss: low}",
+        ];
         let error = read(SMALL, &set).unwrap_err().to_string();
         assert!(error.contains("150 is no multiple of that"), "{error}");
-        assert!(error.contains("checkpoint.keep_best.metric"), "{error}");
+        assert!(
+            error.contains("checkpoint.keep_best.loss") && error.contains("min, max"),
+            "{error}"
+        );
     }
 
     #[test]

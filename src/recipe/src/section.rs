@@ -2,6 +2,7 @@
 //! stopping at the first, and at the end names the keys that nobody asked for.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::fault::Fault;
@@ -258,6 +259,28 @@ impl<'r, 'a> Section<'r, 'a> {
             _ => self.wrong_type(node, key, "a word", all.first().unwrap_or(&"")),
         }
         default
+    }
+
+    /// A section whose keys are the user's, each with one of a few words. Ends its reading.
+    pub fn words<T: Copy>(self, words: &[(&str, T)]) -> BTreeMap<String, T> {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let mut chosen = BTreeMap::new();
+        for (key, node) in self.entries() {
+            let word = match &node.value {
+                Value::Text(text) => words.iter().find(|(word, _)| word == text),
+                _ => None,
+            };
+            match word {
+                Some((_, value)) => drop(chosen.insert(key.name.clone(), *value)),
+                None => self.reader.fault(
+                    &node.place,
+                    &self.key_path(&key.name),
+                    format!("expected a word, found {}", node.value.describe()),
+                    format!("write one of: {}", known.join(", ")),
+                ),
+            }
+        }
+        chosen
     }
 
     /// A list of whole numbers without repetition.

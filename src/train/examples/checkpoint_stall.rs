@@ -25,7 +25,7 @@ use train::{
 };
 
 const EVERY: u64 = 8;
-const CHECKPOINTS: u64 = 6;
+const CHECKPOINTS: u64 = 8;
 const ELSEWHERE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!(
         "waits: a write that the training waits for; beside: from the copy until it is durable, when it does not; stall: how \
-         long the training stands still then (the first copy goes into fresh memory); share: median of the later stalls, of \
+         long the training stands still then (the first copy goes into memory that was made ready beside the first updates); share: median of the later stalls, of \
          `waits`"
     );
     Ok(())
@@ -155,7 +155,12 @@ fn alone() -> Result<(Store, ProcessGroup), Box<dyn Error>> {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = values.len() / 2;
+    match (values.get(middle.wrapping_sub(1)), values.get(middle)) {
+        (Some(below), Some(above)) if values.len().is_multiple_of(2) => (below + above) / 2.0,
+        (_, Some(middle)) => *middle,
+        _ => f64::NAN,
+    }
 }
 
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use recipe::{KeepBest, Mode};
+use recipe::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, TrainError};
@@ -11,40 +11,52 @@ use crate::{Result, TrainError};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Best {
     /// What it is best in: a recipe that asks for something else begins anew.
-    #[serde(flatten)]
-    pub by: KeepBest,
+    pub metric: String,
+    pub mode: Mode,
     /// Updates done when it was evaluated.
     pub step: u64,
     pub value: f64,
 }
 
 impl Best {
-    /// The evaluation after `step` updates, if it is better than `best`; of equal ones the first counts. A value that is
-    /// not finite is never the best.
+    /// The evaluation after `step` updates, if it is better than `best` in the first of the metrics `by` that it has; of
+    /// equal ones the first counts. A value that is not finite is never the best.
     ///
     /// # Errors
     /// The evaluation has no such metric.
     pub fn of(
-        by: &KeepBest,
+        by: &BTreeMap<String, Mode>,
         best: Option<&Best>,
         step: u64,
         metrics: &BTreeMap<String, f64>,
     ) -> Result<Option<Best>> {
-        let Some(&value) = metrics.get(&by.metric) else {
+        let chosen = by
+            .iter()
+            .find_map(|(metric, mode)| Some((metric, *mode, *metrics.get(metric)?)));
+        let Some((metric, mode, value)) = chosen else {
+            let list = |names: Vec<&String>| {
+                let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+                names.join(", ")
+            };
             return Err(TrainError::UnknownMetric {
-                metric: by.metric.clone(),
-                known: metrics.keys().cloned().collect::<Vec<_>>().join(", "),
+                asked: list(by.keys().collect()),
+                known: list(metrics.keys().collect()),
             });
         };
-        let beaten = match best.filter(|best| best.by == *by) {
+        let comparable = best.filter(|best| (&best.metric, best.mode) == (metric, mode));
+        let beaten = match comparable {
             None => true,
-            Some(best) => match by.mode {
+            Some(best) => match mode {
                 Mode::Min => value < best.value,
                 Mode::Max => value > best.value,
             },
         };
-        let by = by.clone();
-        Ok((value.is_finite() && beaten).then_some(Best { by, step, value }))
+        Ok((value.is_finite() && beaten).then(|| Best {
+            metric: metric.clone(),
+            mode,
+            step,
+            value,
+        }))
     }
 }
 
@@ -52,9 +64,8 @@ impl Best {
 mod tests {
     use super::*;
 
-    fn by(mode: Mode) -> KeepBest {
-        let metric = "loss".to_owned();
-        KeepBest { metric, mode }
+    fn by(mode: Mode) -> BTreeMap<String, Mode> {
+        BTreeMap::from([("loss".to_owned(), mode), ("other".to_owned(), mode)])
     }
 
     /// The step of the best after evaluations with these values at steps 1, 2, ...
@@ -91,16 +102,19 @@ mod tests {
         assert_eq!(error.class(), event::FailureClass::Setup);
         let text = error.to_string();
         assert!(
-            text.contains("`loss`") && text.contains("auc, score"),
+            text.contains("loss, other") && text.contains("auc, score"),
             "{text}"
         );
     }
 
     #[test]
     fn it_survives_json_to_the_bit() {
-        let value = 0.1 + 0.2;
-        let by = by(Mode::Max);
-        let best = Best { by, step: 7, value };
+        let best = Best {
+            metric: "loss".into(),
+            mode: Mode::Max,
+            step: 7,
+            value: 0.1 + 0.2,
+        };
         let json = serde_json::to_value(&best).unwrap();
         assert_eq!(json["metric"], "loss");
         assert_eq!(serde_json::from_value::<Best>(json).unwrap(), best);

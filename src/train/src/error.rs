@@ -81,9 +81,10 @@ pub enum TrainError {
         source: io::Error,
     },
     #[error(
-        "checkpoint.keep_best asks for the best `{metric}`, and an evaluation of this job has no such metric: write one of {known}"
+        "checkpoint.keep_best names {asked}, and the evaluations of this job have no such metric: add one of {known}, with min \
+         or max"
     )]
-    UnknownMetric { metric: String, known: String },
+    UnknownMetric { asked: String, known: String },
     #[error(
         "cannot start the thread that writes checkpoints: {0}; raise the limit on processes (`ulimit -u`), or write \
          checkpoint.asynchronous: false"

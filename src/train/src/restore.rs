@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, Meta, TensorData};
+use checkpoint::{Checkpoint, Meta, TensorData, TensorSpec};
 use collective::ProcessGroup;
 use event::EventKind;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::best::Best;
+use crate::checkpoint_writer::Memory;
 use crate::report::Report;
 use crate::scaler::{Scaler, ScalerState};
 use crate::state;
@@ -43,7 +44,7 @@ pub fn is_final(checkpoint: &Checkpoint) -> bool {
     state.is_ok_and(|state| state.step == state.total_steps)
 }
 
-/// Copies the state after `step` updates to host memory: that of `spare`, an earlier copy, where there is one.
+/// Copies the state after `step` updates to host memory: to `memory`, as far as it goes.
 pub(crate) fn snapshot(
     place: &CheckpointPlace,
     store: &VarStore,
@@ -51,10 +52,8 @@ pub(crate) fn snapshot(
     world_size: usize,
     (step, total_steps, updates_per_epoch): (u64, u64, u64),
     (ledger, best): (Option<String>, Option<&Best>),
-    spare: Option<Checkpoint>,
+    memory: Memory,
 ) -> Result<Checkpoint> {
-    let (model_memory, optimizer_memory) =
-        spare.map_or_else(Default::default, |spare| (spare.model, spare.optimizer));
     let state = TrainerState {
         step,
         total_steps,
@@ -65,8 +64,8 @@ pub(crate) fn snapshot(
     };
     Ok(Checkpoint {
         step,
-        model: to_host(&model(store, stepper), model_memory)?,
-        optimizer: to_host(&beside_the_model(stepper), optimizer_memory)?,
+        model: to_host(&model(store, stepper), memory.model)?,
+        optimizer: to_host(&beside_the_model(stepper), memory.optimizer)?,
         trainer: json!(state),
         meta: Meta {
             plan_hash: place.hash.clone(),
@@ -74,6 +73,19 @@ pub(crate) fn snapshot(
             world_size,
         },
     })
+}
+
+/// Bytes of each tensor of a [`snapshot`]: the model's, and those beside it.
+pub(crate) fn sizes(store: &VarStore, stepper: &Stepper) -> Result<[Vec<usize>; 2]> {
+    let sizes = |tensors: &BTreeMap<String, Tensor>| -> Result<Vec<usize>> {
+        let specs = state::specs(tensors)?;
+        let bytes = |spec: &TensorSpec| spec.shape.iter().product::<usize>() * spec.dtype.size();
+        Ok(specs.iter().map(bytes).collect())
+    };
+    Ok([
+        sizes(&model(store, stepper))?,
+        sizes(&beside_the_model(stepper))?,
+    ])
 }
 
 /// Whether a training begins at its first update: nothing is asked for, and there is nothing, to go on from.
@@ -112,8 +124,8 @@ fn beside_the_model(stepper: &Stepper) -> BTreeMap<String, Tensor> {
 }
 
 /// The tensors in `memory`, which an earlier copy of the same tensors has left.
-fn to_host(tensors: &BTreeMap<String, Tensor>, memory: Vec<TensorData>) -> Result<Vec<TensorData>> {
-    let mut memory = memory.into_iter().map(|tensor| tensor.bytes);
+fn to_host(tensors: &BTreeMap<String, Tensor>, memory: Vec<Vec<u8>>) -> Result<Vec<TensorData>> {
+    let mut memory = memory.into_iter();
     tensors
         .iter()
         .map(|(name, tensor)| state::copy_to_host(name, tensor, memory.next().unwrap_or_default()))

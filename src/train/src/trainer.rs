@@ -21,7 +21,7 @@ use crate::progress;
 use crate::record::Record;
 use crate::replicas::Replicas;
 use crate::report::Report;
-use crate::restore::{restore, snapshot};
+use crate::restore::{restore, sizes, snapshot};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
 use crate::step::{Losses, MicroBatch, Outcome, Stepper};
@@ -144,9 +144,12 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     let mut writer = CheckpointWriter::new(checkpoints, setup.report);
     let mut saved = start;
     let is_first = group.rank() == 0;
+    if is_first {
+        writer.warm(sizes(setup.store, &stepper)?);
+    }
     let evaluations = per_epoch * training.evaluate_every;
 
-    if is_first && checkpoints.settings.keep_best.is_some() && evaluations >= total {
+    if is_first && !checkpoints.settings.keep_best.is_empty() && evaluations >= total {
         let message = "checkpoint.keep_best has nothing to choose from: this job is not evaluated before its end (evaluate_every)";
         let message = message.to_owned();
         setup.report.report(EventKind::Warning { message });
@@ -159,7 +162,8 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         // evaluates when it goes on.
         if step > 0 && step.is_multiple_of(evaluations) {
             let metrics = stepper.averaged(|| evaluate(task, setup, step))?;
-            if let Some(by) = checkpoints.settings.keep_best.as_ref().filter(|_| is_first) {
+            let by = &checkpoints.settings.keep_best;
+            if is_first && !by.is_empty() {
                 let better = Best::of(by, best.as_ref(), step, &metrics)?;
                 if better.is_some() && saved != step {
                     let at = (step, total, per_epoch);
@@ -295,9 +299,9 @@ fn write_checkpoint(
         return Ok(());
     }
     setup.report.at(Phase::Checkpoint, at.0, group.sequence());
-    writer.write(kept.1.map(|best| best.step), |spare| {
+    writer.write(kept.1.map(|best| best.step), |memory| {
         let ranks = group.world_size();
-        snapshot(setup.checkpoints, store, stepper, ranks, at, kept, spare)
+        snapshot(setup.checkpoints, store, stepper, ranks, at, kept, memory)
     })
 }
 

@@ -68,10 +68,10 @@ fn write_and_die(root: &Path, after: Duration) -> Option<u64> {
     let said = String::from_utf8(said).unwrap();
     // What is not ended by a line's end was not said in full.
     let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let durable = whole
+    let mut durable = whole
         .lines()
         .filter_map(|line| line.strip_prefix("durable "));
-    durable.last().map(|step| step.parse().unwrap())
+    durable.next_back().map(|step| step.parse().unwrap())
 }
 
 #[test]

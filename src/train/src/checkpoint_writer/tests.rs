@@ -6,7 +6,7 @@ use recipe::Checkpointing;
 
 use super::*;
 use crate::config::UpdateConfig;
-use crate::restore::snapshot;
+use crate::restore::{sizes, snapshot};
 use crate::step::Stepper;
 use crate::testing::{Small, alone};
 
@@ -38,8 +38,8 @@ fn place(root: &Path, asynchronous: bool) -> CheckpointPlace {
 
 fn write(writer: &mut CheckpointWriter, small: &Small, stepper: &Stepper, step: u64) -> Result<()> {
     let place = writer.place;
-    writer.write(None, |spare| {
-        snapshot(place, &small.store, stepper, 1, (step, 9, 9), None, spare)
+    writer.write(None, |memory| {
+        snapshot(place, &small.store, stepper, 1, (step, 9, 9), None, memory)
     })
 }
 
@@ -58,11 +58,20 @@ fn a_checkpoint_is_of_its_step_though_updates_go_on_meanwhile() {
         let mut writer = CheckpointWriter::new(&place, &reported);
         let small = Small::new();
         let mut stepper = small.stepper(&UpdateConfig::default(), &group);
+        writer.warm(sizes(&small.store, &stepper).unwrap());
         let mut expected = Vec::new();
         for step in 1..=4 {
             small.train(&mut stepper, step - 1..step);
             let at = (step, 9, 9);
-            let copy = snapshot(&place, &small.store, &stepper, 1, at, None, None);
+            let copy = snapshot(
+                &place,
+                &small.store,
+                &stepper,
+                1,
+                at,
+                None,
+                Memory::default(),
+            );
             expected.push(copy.unwrap());
             write(&mut writer, &small, &stepper, step).unwrap();
         }

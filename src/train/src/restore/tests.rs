@@ -51,7 +51,8 @@ fn place(root: &Path) -> CheckpointPlace {
 /// Writes the state after `at`'s first number of updates.
 fn save(place: &CheckpointPlace, small: &Small, stepper: &Stepper, at: (u64, u64, u64)) {
     let kept = (Some("ab".to_owned()), None);
-    let copy = snapshot(place, &small.store, stepper, 1, at, kept, None).unwrap();
+    let memory = Memory::default();
+    let copy = snapshot(place, &small.store, stepper, 1, at, kept, memory).unwrap();
     checkpoint::write(&place.root, &copy).unwrap();
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Entry, State};
+use checkpoint::{Entry, Retention, State};
 use clap::Args;
 use serde::Serialize;
 
@@ -28,6 +28,9 @@ struct Row {
     step: u64,
     bytes: u64,
     path: PathBuf,
+    /// Why it stays though there are newer ones; absent where nothing says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'static str>,
     /// The file that is wrong and how; absent where nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
@@ -89,6 +92,7 @@ fn show(arguments: &Arguments, rows: &[Row], good: &str) -> anyhow::Result<()> {
         Column::Number("step"),
         Column::Number("size"),
         Column::Text("state"),
+        Column::Text("kept"),
         Column::Text("folder"),
     ]);
     for row in rows {
@@ -97,6 +101,7 @@ fn show(arguments: &Arguments, rows: &[Row], good: &str) -> anyhow::Result<()> {
             row.step.to_string(),
             units::bytes(row.bytes),
             row.fault.as_ref().map_or(good, |_| "broken").to_owned(),
+            table::or_dash(row.kept),
             row.path.display().to_string(),
         ]);
     }
@@ -124,13 +129,13 @@ fn find(path: &Path) -> anyhow::Result<Vec<Row>> {
         let rows = checkpoint::list(beside)?
             .into_iter()
             .filter(|entry| entry.path == absolute)
-            .map(|entry| row(None, entry))
+            .map(|entry| row(None, entry, None))
             .collect();
         return Ok(rows);
     }
     let rows: Vec<Row> = checkpoint::list(path)?
         .into_iter()
-        .map(|entry| row(None, entry))
+        .map(|entry| row(None, entry, None))
         .collect();
     match rows.is_empty() {
         false => Ok(rows),
@@ -164,15 +169,39 @@ fn of_job(folder: &Path) -> anyhow::Result<Vec<Row>> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let entries = checkpoint::list(&folder.join("checkpoints"))?;
+    let retention = retention(folder, &entries);
     Ok(entries
         .into_iter()
-        .map(|entry| row(name.clone(), entry))
+        .map(|entry| {
+            let kept = match retention.keep_best == Some(entry.step) {
+                true => Some("best"),
+                false => retention.keeps(entry.step).then_some("for good"),
+            };
+            row(name.clone(), entry, kept)
+        })
         .collect())
 }
 
-fn row(job: Option<String>, entry: Entry) -> Row {
+/// What of a job's checkpoints stays: for good by the run's plan, and as the best by the newest checkpoint's word. Nothing,
+/// where they do not say.
+fn retention(job: &Path, entries: &[Entry]) -> Retention {
+    let run = job.parent().and_then(Path::parent);
+    let plan = run.and_then(|run| plan::read(&run.join("plan.json")).ok());
+    let newest = entries
+        .iter()
+        .rev()
+        .find_map(|entry| checkpoint::read_trainer(&entry.path).ok());
+    Retention {
+        keep_every: plan.map_or(0, |plan| plan.checkpoint.keep_every),
+        keep_best: newest.and_then(|trainer| trainer.pointer("/best/step")?.as_u64()),
+        ..Retention::default()
+    }
+}
+
+fn row(job: Option<String>, entry: Entry, kept: Option<&'static str>) -> Row {
     Row {
         job,
+        kept,
         step: entry.step,
         bytes: entry.bytes,
         path: entry.path,

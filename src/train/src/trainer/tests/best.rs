@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use event::FailureClass;
-use recipe::{KeepBest, Mode, Source};
+use recipe::{Mode, Source};
 use tch::Device;
 
 use super::super::*;
@@ -102,7 +102,7 @@ fn run(root: &Path, metric: &str, mode: Mode, stop_at: Option<u64>) -> Result<Co
         settings: Checkpointing {
             every: 5,
             keep_last: 1,
-            keep_best: Some(KeepBest { metric, mode }),
+            keep_best: BTreeMap::from([(metric, mode)]),
             ..Checkpointing::default()
         },
     };
@@ -195,7 +195,7 @@ fn a_metric_that_no_evaluation_has_is_refused_by_name() {
     assert_eq!(error.class(), FailureClass::Setup);
     let text = error.to_string();
     assert!(
-        text.contains("`wieght`") && text.ends_with("write one of weight"),
+        text.contains("names wieght") && text.contains("add one of weight"),
         "{text}"
     );
 }
