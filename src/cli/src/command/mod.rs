@@ -4,10 +4,12 @@ mod checkpoint;
 mod completions;
 mod data;
 mod launch;
+mod logs;
 mod model;
 mod plan;
 mod predict;
 mod status;
+mod stop;
 
 use std::future::Future;
 
@@ -19,6 +21,8 @@ pub enum Command {
     Launch(Box<launch::Arguments>),
     Plan(plan::Arguments),
     Status(status::Arguments),
+    Logs(logs::Arguments),
+    Stop(stop::Arguments),
     /// List, verify and export checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
@@ -39,6 +43,8 @@ impl Command {
             Command::Launch(arguments) => launch::run(arguments),
             Command::Plan(arguments) => plan::run(arguments),
             Command::Status(arguments) => status::run(arguments),
+            Command::Logs(arguments) => logs::run(arguments),
+            Command::Stop(arguments) => stop::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),
             Command::Model(command) => model::run(command),
