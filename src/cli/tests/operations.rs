@@ -328,3 +328,77 @@ fn a_status_watched_through_a_pipe_is_printed_until_the_run_ends() {
     assert_eq!(last["jobs"][4]["state"], "succeeded");
     assert_eq!(watching.0.wait().unwrap().code(), Some(0));
 }
+
+/// A rank program that answers as one on a machine without GPUs does.
+const PROBED: &str = r#"[ "$mode" != probe ] || echo '{"libtorch_version":"2.11.0","libtorch_folder":"/torch/lib","threads":2,
+"gloo":{"Ok":null},"cuda":{"Err":"no GPU half"},"devices":{"Err":"no GPU half"},"nccl":{"Err":"no GPU half"}}'"#;
+
+#[test]
+fn a_doctor_tells_recipe_data_and_machine_apart() {
+    let folder = folder(PROBED);
+    let doctor = |words: &[&str]| {
+        let mut all = vec!["doctor", "--json"];
+        all.extend(words);
+        let ran = spinectl(folder.path(), &all);
+        let report: Value = serde_json::from_str(&ran.out).expect(&ran.err);
+        let state = |name: &str| {
+            let checks = report["checks"].as_array().unwrap();
+            let check = checks.iter().find(|check| check["name"] == name);
+            check.map_or("absent".to_owned(), |check| {
+                check["state"].as_str().unwrap().to_owned()
+            })
+        };
+        let names = [
+            "recipe",
+            "data set",
+            "GPUs",
+            "libtorch",
+            "Gloo",
+            "run directory",
+        ];
+        (ran.code, names.map(state).join(" "))
+    };
+    // There is no train_images/ yet.
+    assert_eq!(doctor(&[]), (Some(4), "ok fail ok ok ok ok".into()));
+    assert_eq!(
+        doctor(&["--set", "stage1a.training.batch=lots"]),
+        (Some(2), "fail absent warn ok ok ok".into())
+    );
+    assert_eq!(
+        doctor(&["--gpus", "2"]),
+        (Some(3), "ok fail fail ok ok ok".into())
+    );
+    assert_eq!(
+        doctor(&["--run-dir", "/proc/runs"]),
+        (Some(3), "ok fail ok ok ok fail".into())
+    );
+    let synth = [
+        "data",
+        "synth",
+        "--out",
+        "set",
+        "--studies",
+        "4",
+        "--slices",
+        "16",
+        "--size",
+        "32",
+    ];
+    assert_eq!(spinectl(folder.path(), &synth).code, Some(0));
+    assert_eq!(
+        doctor(&["--set", "data.root=set"]),
+        (Some(0), "ok ok ok ok ok ok".into())
+    );
+    let before = fs::read_dir(folder.path()).unwrap().count();
+    let ran = spinectl(folder.path(), &["doctor", "--gpus", "1"]);
+    assert!(
+        ran.out.contains("-> without GPUs, add `--device cpu"),
+        "{}",
+        ran.out
+    );
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        before,
+        "it changes nothing"
+    );
+}

@@ -14,6 +14,7 @@ mod file;
 mod id;
 mod job;
 pub mod model_request;
+pub mod probe;
 mod state;
 
 pub use batch::{BatchError, Split, accumulation};
@@ -26,6 +27,6 @@ pub use state::{JobState, Progress, ready};
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Position, Sequence, StartFrom, StudyModel, Training,
-    Window,
+    Augment, BoxLoss, Checkpointing, Data, Logs, Position, Sequence, StartFrom, StudyModel,
+    Training, Window,
 };

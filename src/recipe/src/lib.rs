@@ -14,7 +14,7 @@ mod update;
 
 pub use fault::{Fault, RecipeError};
 pub use model::{
-    Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, Position, Recipe,
+    Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, Logs, Position, Recipe,
     Sequence, Stage1a, Stage1b, Stage2, Stage3, StartFrom, StudyModel, Training, Window,
 };
 pub use read::{Source, load, parse, to_yaml};

@@ -27,6 +27,11 @@ pub struct Recipe {
     pub retries: u64,
     /// Seconds without a sign of life after which a collective or a rank counts as stuck.
     pub stall_timeout: f64,
+    /// Whether the run directory is for its owner alone: mode 0700, and files in it that nobody else may read.
+    #[serde(default)]
+    pub private: bool,
+    #[serde(default)]
+    pub logs: Logs,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,
@@ -132,6 +137,25 @@ pub struct Checkpointing {
     pub every: u64,
     /// How many of the newest are kept.
     pub keep_last: u64,
+}
+
+/// How much of what ranks print is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Logs {
+    /// Megabytes (10^6 bytes) of a rank's log in an attempt, beyond which a new file is begun.
+    pub max_mb: u64,
+    /// How many of the older files are kept.
+    pub keep: u64,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Logs {
+            max_mb: 64,
+            keep: 4,
+        }
+    }
 }
 
 /// What every trained model has.

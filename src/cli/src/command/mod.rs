@@ -3,6 +3,7 @@
 mod checkpoint;
 mod completions;
 mod data;
+mod doctor;
 mod launch;
 mod logs;
 mod model;
@@ -23,6 +24,7 @@ pub enum Command {
     Status(status::Arguments),
     Logs(logs::Arguments),
     Stop(stop::Arguments),
+    Doctor(doctor::Arguments),
     /// List, verify and export checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
@@ -45,6 +47,7 @@ impl Command {
             Command::Status(arguments) => status::run(arguments),
             Command::Logs(arguments) => logs::run(arguments),
             Command::Stop(arguments) => stop::run(arguments),
+            Command::Doctor(arguments) => doctor::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),
             Command::Model(command) => model::run(command),
