@@ -40,6 +40,25 @@ pub(crate) struct Row {
     pub why: Option<String>,
 }
 
+/// An attempt that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub job: String,
+    pub attempt: u32,
+    /// Its end is on record.
+    pub ended: bool,
+}
+
+/// An attempt that ended otherwise than well or on request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Broken {
+    pub attempt: u32,
+    pub at: f64,
+    /// As [`FailureClass`] is written; none where its launcher died.
+    pub class: Option<String>,
+    pub message: String,
+}
+
 #[derive(Debug)]
 pub(crate) struct Database {
     connection: Connection,
@@ -276,6 +295,42 @@ impl Database {
                     why: row.get(4)?,
                 };
                 Ok((row.get(0)?, known))
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// All attempts, as they were started.
+    pub fn attempts(&self) -> Result<Vec<Started>, LaunchError> {
+        self.read("read the attempts", |connection| {
+            let mut statement = connection
+                .prepare("SELECT job, attempt, ended IS NOT NULL FROM attempts ORDER BY rowid")?;
+            let rows = statement.query_map([], |row| {
+                Ok(Started {
+                    job: row.get(0)?,
+                    attempt: row.get(1)?,
+                    ended: row.get(2)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// The newest attempt of each job that failed.
+    pub fn broken(&self) -> Result<BTreeMap<String, Broken>, LaunchError> {
+        self.read("read the failures", |connection| {
+            let mut statement = connection.prepare(
+                "SELECT job, attempt, ended, class, coalesce(message, '') FROM attempts \
+                 WHERE ended IS NOT NULL AND outcome NOT IN ('succeeded', 'stopped') ORDER BY rowid",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let broken = Broken {
+                    attempt: row.get(1)?,
+                    at: row.get(2)?,
+                    class: row.get(3)?,
+                    message: row.get(4)?,
+                };
+                Ok((row.get(0)?, broken))
             })?;
             rows.collect()
         })

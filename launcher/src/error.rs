@@ -27,13 +27,17 @@ pub enum LaunchError {
         run_dir: PathBuf,
         missing: &'static str,
     },
+    #[error("{0}")]
+    NoLog(String),
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume { path: PathBuf, reason: String },
     #[error(
-        "{} is in use by {holder}: wait for it, end it with SIGTERM (it saves and exits 75), or take another --run-dir",
+        "{} is in use by {holder}: wait for it, end it with `spinectl stop` (it saves first), or take another --run-dir",
         run_dir.display()
     )]
     Locked { run_dir: PathBuf, holder: String },
+    #[error("cannot stop the launch in {}: {reason}", run_dir.display())]
+    CannotStop { run_dir: PathBuf, reason: String },
     #[error("{0}")]
     Gpus(String),
     #[error("{0}")]
@@ -78,8 +82,10 @@ impl LaunchError {
             | LaunchError::Batch { .. }
             | LaunchError::HoldsRun { .. }
             | LaunchError::NotARun { .. }
+            | LaunchError::NoLog(_)
             | LaunchError::Resume { .. } => 2,
             LaunchError::Locked { .. }
+            | LaunchError::CannotStop { .. }
             | LaunchError::Gpus(_)
             | LaunchError::RankProgram(_)
             | LaunchError::Io { .. }

@@ -64,7 +64,10 @@ pub async fn launch(
         Device::Cuda => gpu::require(options.ranks)?.models,
         Device::Cpu => Vec::new(),
     };
-    let dir = RunDir::create(&options.run_dir)?;
+    let dir = match options.plan.private {
+        true => RunDir::create_private(&options.run_dir)?,
+        false => RunDir::create(&options.run_dir)?,
+    };
     let lock = Lock::acquire(&dir)?;
     if options.resume == Resume::Never && (dir.database().exists() || dir.plan().exists()) {
         return Err(LaunchError::HoldsRun {

@@ -32,14 +32,17 @@ mod sample;
 mod signals;
 mod stall;
 mod status;
+mod stop;
 mod straggler;
 mod supervise;
 mod verdict;
 
 pub use error::LaunchError;
 pub use launch::{LaunchOptions, Resume, launch};
+pub use logs::{LogLine, LogQuery, Logs};
 pub use outcome::Outcome;
 pub use predict::predict;
 pub use program::rank_program;
 pub use recipe::Device;
-pub use status::{JobStatus, RunStatus, status};
+pub use status::{JobStatus, LastFailure, RankStatus, RunStatus, status};
+pub use stop::{Running, running};

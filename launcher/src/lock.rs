@@ -71,6 +71,12 @@ pub(crate) fn holder(dir: &RunDir) -> Option<u32> {
     }
 }
 
+/// Whether anything holds it: a launcher, here or elsewhere, or the guardian of one that died.
+pub(crate) fn is_held(dir: &RunDir) -> bool {
+    let file = OpenOptions::new().read(true).open(dir.lock());
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn open(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).read(true).write(true).truncate(false);

@@ -1,15 +1,25 @@
-//! The last lines of a rank's log, for the message of a failure that the rank did not report.
+//! What ranks have printed: the last words of one that failed without a report, and all of it for a reader.
+
+mod rank_log;
+mod view;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+
+pub use view::{LogLine, LogQuery, Logs};
 
 const LINES: usize = 5;
 const BYTES: u64 = 2048;
 
 /// The last lines that are not empty, joined by ` | `; empty where there is nothing to read.
 pub(crate) fn last_words(log: &Path) -> String {
-    let text = tail(log, BYTES).unwrap_or_default();
+    let mut text = tail(log, BYTES).unwrap_or_default();
+    if text.len() < BYTES as usize / 2 {
+        // It may have been rotated a moment ago.
+        let older = tail(&rank_log::rotated(log, 1), BYTES).unwrap_or_default();
+        text.insert_str(0, &older);
+    }
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     let mut lines: Vec<String> = text
         .lines()
@@ -49,5 +59,8 @@ mod tests {
         std::fs::write(&log, format!("{filler}\na\nb\n\nc\nd\n\u{1b}[31me\nf\n")).unwrap();
         assert_eq!(last_words(&log), "b | c | d |  [31me | f");
         assert_eq!(last_words(&folder.path().join("none")), "");
+        std::fs::rename(&log, folder.path().join("rank0.log.1")).unwrap();
+        std::fs::write(&log, "g\n").unwrap();
+        assert_eq!(last_words(&log), "c | d |  [31me | f | g");
     }
 }

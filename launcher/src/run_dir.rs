@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use plan::{JobId, Plan};
@@ -18,6 +19,21 @@ impl RunDir {
     pub fn create(path: &Path) -> Result<Self, LaunchError> {
         fs::create_dir_all(path).map_err(LaunchError::io("make the run directory", path))?;
         Self::open(path)
+    }
+
+    /// As [`RunDir::create`], for nobody but its owner; one that is there is made so. What this process and those that it
+    /// starts write from then on is for its owner alone as well, wherever it is.
+    pub fn create_private(path: &Path) -> Result<Self, LaunchError> {
+        // SAFETY: the call takes a number and cannot fail.
+        unsafe { libc::umask(0o077) };
+        let dir = Self::create(path)?;
+        // Through a descriptor: the folder that is looked at is the one that is changed.
+        let only_owner = || {
+            let folder = File::open(dir.root())?;
+            folder.set_permissions(fs::Permissions::from_mode(0o700))
+        };
+        only_owner().map_err(LaunchError::io("make private", path))?;
+        Ok(dir)
     }
 
     /// One that a launch has filled.

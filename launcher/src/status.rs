@@ -1,18 +1,22 @@
 //! What a run directory tells about its run.
 
-use std::collections::BTreeMap;
+mod progress;
+
+use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use event::{EventKind, StepRecord};
+use event::FailureReport;
 use plan::{JobId, JobState};
 use serde::Serialize;
 
 use crate::LaunchError;
-use crate::database::Database;
+use crate::database::{Broken, Database};
 use crate::lock;
 use crate::logs::tail;
 use crate::run_dir::RunDir;
+
+pub use progress::RankStatus;
 
 /// The end of the events that is looked at: some hundred steps.
 const EVENTS_READ: u64 = 256 << 10;
@@ -46,6 +50,29 @@ pub struct JobStatus {
     pub seconds: f64,
     /// Why it is in that state, in words.
     pub why: Option<String>,
+    /// Seconds of an update, of late; absent where none was done lately, as are the two that follow from it.
+    pub seconds_per_step: Option<f64>,
+    pub images_per_second: Option<f64>,
+    /// Seconds until its last update; evaluation and tables come on top.
+    pub remaining_seconds: Option<f64>,
+    /// Where each rank is; empty where the job does not run.
+    pub ranks: Vec<RankStatus>,
+    /// What went wrong last, also where a retry went well.
+    pub last_failure: Option<LastFailure>,
+}
+
+/// An attempt that failed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastFailure {
+    pub attempt: u32,
+    /// When it ended, in seconds since the Unix epoch.
+    pub at: f64,
+    /// As a failure report names it; none where the launcher died.
+    pub class: Option<String>,
+    pub message: String,
+    /// The rank that failed first, and its report; none where no rank did.
+    pub rank: Option<usize>,
+    pub report: Option<FailureReport>,
 }
 
 /// Reads where a run is, while it runs or later.
@@ -57,19 +84,26 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
         Some(_) => event::now(),
         None => last_sign_of_life(&dir.events()),
     };
-    let rows = Database::open_to_read(&dir.database())?.jobs(now)?;
-    let steps = newest_steps(&dir.events());
+    let database = Database::open_to_read(&dir.database())?;
+    let rows = database.jobs(now)?;
+    let mut broken = database.broken()?;
+    let events = tail(&dir.events(), EVENTS_READ).unwrap_or_default();
+    let progress = progress::of_events(&events);
     let jobs = plan.jobs.into_iter().map(|job| {
         let row = rows.get(job.id.as_str());
         let state = row.map_or(JobState::Pending, |row| row.state);
         let why = row.and_then(|row| row.why.clone());
-        let step = steps.get(job.id.as_str());
+        let attempt = row.map_or(0, |row| row.attempt);
+        let progress = progress.get(job.id.as_str());
+        let step = progress.and_then(|progress| progress.step.as_ref());
+        let running = progress.filter(|_| state == JobState::Running && launcher_pid.is_some());
+        let last_failure = broken.remove(job.id.as_str());
         let checkpoints = checkpoint::list(&dir.checkpoints(&job.id)).unwrap_or_default();
         let complete = checkpoints
             .iter()
             .filter(|entry| matches!(entry.state, checkpoint::State::Complete { .. }));
         JobStatus {
-            attempt: row.map_or(0, |row| row.attempt),
+            attempt,
             step: step.map(|step| step.step),
             total_steps: step.map(|step| step.total_steps),
             loss: step.map(|step| step.loss),
@@ -81,6 +115,11 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
                 }
                 _ => why,
             },
+            seconds_per_step: running.and_then(|progress| progress.seconds_per_step()),
+            images_per_second: running.and_then(|progress| progress.images_per_second()),
+            remaining_seconds: running.and_then(|progress| progress.remaining()),
+            ranks: running.map_or_else(Vec::new, |progress| progress.ranks(attempt, now)),
+            last_failure: last_failure.map(|broken| last_failure_of(&dir, &job.id, broken)),
             id: job.id,
             state,
         }
@@ -100,14 +139,25 @@ fn last_sign_of_life(events: &Path) -> f64 {
     since.map_or_else(|_| event::now(), |since| since.as_secs_f64())
 }
 
-/// The newest step of each job near the end of the events.
-fn newest_steps(events: &Path) -> BTreeMap<String, StepRecord> {
-    let text = tail(events, EVENTS_READ).unwrap_or_default();
-    let mut steps = BTreeMap::new();
-    for event in text.lines().filter_map(|line| event::parse_line(line).ok()) {
-        if let (Some(job), EventKind::Step(step)) = (event.job, event.kind) {
-            steps.insert(job, step);
-        }
+/// With the report of the rank that failed first: the others followed.
+fn last_failure_of(dir: &RunDir, job: &JobId, broken: Broken) -> LastFailure {
+    let folder = dir.attempt(job, broken.attempt);
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let reports = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let name = name.to_str()?.strip_prefix("failure-rank")?;
+        let rank: usize = name.strip_suffix(".json")?.parse().ok()?;
+        let report: FailureReport = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
+        Some((rank, report))
+    });
+    let first = reports.min_by(|(_, a), (_, b)| a.failed_at.total_cmp(&b.failed_at));
+    let (rank, report) = first.unzip();
+    LastFailure {
+        attempt: broken.attempt,
+        at: broken.at,
+        class: broken.class,
+        message: broken.message,
+        rank,
+        report,
     }
-    steps
 }

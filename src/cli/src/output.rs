@@ -41,3 +41,27 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+/// Adds a line of somebody else's to a text. Control characters are written as `\x1b`: escape sequences are not for the
+/// terminal of whoever reads it.
+pub fn push_printable(text: &mut String, line: &str) {
+    for c in line.chars() {
+        match c {
+            '\t' => text.push(c),
+            c if c.is_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_a_terminal_is_written_out() {
+        let mut text = String::new();
+        push_printable(&mut text, "a\tb\x1b[31m\r\u{9b}2J é");
+        assert_eq!(text, "a\tb\\x1b[31m\\x0d\\x9b2J é");
+    }
+}

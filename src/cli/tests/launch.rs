@@ -1,20 +1,15 @@
 //! Launches with a rank program of bash: what a user sees of progress, end, failure and stop.
 
+mod fake_run;
 mod program;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
+use fake_run::{Running, command, folder, spinectl, wait_until};
 use program::Ran;
-
-const RECIPE: &str = "name: small\ndevice: cpu\nretries: 0\ndata: {root: ., folds: 2}\n\
-    stage1a: {training: {arch: resnest14d, batch: 8, micro_batch: 4}}\n";
 
 /// Says one step, writes a line to its log, and a summary where that is its job.
 const GOOD: &str = r#"
@@ -23,39 +18,6 @@ say '"event":"step","step":3,"total_steps":3,"epoch":0,"loss":0.25,"learning_rat
     "gradient_norm":1.0,"samples":8,"images":8,"seconds":0.5'
 [ "$job" != summary ] || echo '{"stage1a": {"study_box_iou": 0.75}}' >"$run_dir/summary.json"
 "#;
-
-/// A folder with a recipe and a rank program whose body is bash.
-fn folder(body: &str) -> TempDir {
-    let folder = TempDir::new().unwrap();
-    fs::write(folder.path().join("spinectl.yaml"), RECIPE).unwrap();
-    let program = folder.path().join("rank");
-    let head = r#"#!/bin/bash
-mode=$1
-while [ $# -gt 0 ]; do
-    case $1 in --run-dir) run_dir=$2 ;; --job) job=$2 ;; --attempt) attempt=$2 ;; --out) out=$2 ;; esac
-    shift
-done
-say() {
-    local about="\"job\":\"$job\",\"attempt\":$attempt,"
-    [ "$mode" = job ] || about=
-    echo "{\"time\":$EPOCHREALTIME,$about\"rank\":$RANK,$1}" | tr '\n' ' ' >&"$SPINECTL_EVENT_FD"
-    echo >&"$SPINECTL_EVENT_FD"
-}
-"#;
-    fs::write(&program, format!("{head}{body}")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    folder
-}
-
-fn command(folder: &Path, words: &[&str]) -> Command {
-    let mut command = program::spinectl(folder, words);
-    command.env("SPINECTL_RANK", folder.join("rank"));
-    command
-}
-
-fn spinectl(folder: &Path, words: &[&str]) -> Ran {
-    command(folder, words).output().unwrap().into()
-}
 
 #[test]
 fn a_run_is_shown_recorded_and_summed_up() {
@@ -131,16 +93,6 @@ exit 4"#,
     assert_eq!(ran.out, "");
 }
 
-/// Kills what a failed test leaves running.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_stop_says_how_to_go_on_and_that_command_does() {
     let folder = folder(&format!(
@@ -150,11 +102,8 @@ while [ ! -e "${{0%/*}}/proceed" ]; do sleep 0.02; done
 {GOOD}"#
     ));
     let mut running = Running(command(folder.path(), &["launch"]).spawn().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !folder.path().join("started").exists() {
-        assert!(Instant::now() < deadline, "no rank was started");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let started = folder.path().join("started");
+    wait_until("no rank was started", || started.exists());
     let pid = running.0.id().to_string();
     let signalled = Command::new("kill").args(["-s", "TERM", &pid]).status();
     assert!(signalled.unwrap().success());

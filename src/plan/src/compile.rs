@@ -148,6 +148,8 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
         hash,
         data: recipe.data.clone(),
         checkpoint: recipe.checkpoint.clone(),
+        private: recipe.private,
+        logs: recipe.logs.clone(),
         seed: recipe.seed,
         retries: recipe.retries,
         back_off: recipe.back_off,

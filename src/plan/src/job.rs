@@ -1,6 +1,6 @@
 //! What a job is: the part of the recipe that it needs, and the jobs that it waits for.
 
-use recipe::{BoxLoss, Checkpointing, Data, Elastic, Sequence, StudyModel, Training};
+use recipe::{BoxLoss, Checkpointing, Data, Elastic, Logs, Sequence, StudyModel, Training};
 use serde::{Deserialize, Serialize};
 
 use crate::JobId;
@@ -14,6 +14,11 @@ pub struct Plan {
     pub hash: String,
     pub data: Data,
     pub checkpoint: Checkpointing,
+    /// Whether nobody but its owner may read the run directory.
+    #[serde(default)]
+    pub private: bool,
+    #[serde(default)]
+    pub logs: Logs,
     pub seed: u64,
     pub retries: u64,
     /// Seconds of the first delay between two attempts that came no further; it doubles each time.

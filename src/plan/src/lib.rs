@@ -14,6 +14,7 @@ mod file;
 mod id;
 mod job;
 pub mod model_request;
+pub mod probe;
 mod state;
 mod timeouts;
 
@@ -28,6 +29,6 @@ pub use timeouts::Timeouts;
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Elastic, Position, Sequence, StartFrom, StudyModel,
-    Training, Window,
+    Augment, BoxLoss, Checkpointing, Data, Elastic, Logs, Position, Sequence, StartFrom,
+    StudyModel, Training, Window,
 };

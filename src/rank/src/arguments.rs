@@ -27,6 +27,9 @@ pub enum Command {
         /// A JSON object.
         request: String,
     },
+    /// Tell what libtorch, Gloo, CUDA and NCCL are like here, as JSON: `spinectl doctor` asks.
+    #[command(hide = true)]
+    Probe,
 }
 
 #[derive(Debug, Args)]

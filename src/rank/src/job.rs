@@ -12,6 +12,7 @@ use crate::arguments::{DeviceKind, Job};
 use crate::environment::Environment;
 use crate::failure::RankError;
 use crate::reporter::Reporter;
+use crate::rotation;
 use crate::signals::STOP;
 
 /// Runs this rank's part of the job.
@@ -29,11 +30,25 @@ pub fn run(
             known.join(", ")
         ))
     })?;
+    if plan.private {
+        // Before the first file is made.
+        // SAFETY: the call takes a number and cannot fail.
+        unsafe { libc::umask(0o077) };
+    }
     let folder = job.run_dir.join("jobs").join(&job.job);
     std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write {
         path: folder.display().to_string(),
         source,
     })?;
+
+    let log = folder
+        .join(format!("attempt-{}", job.attempt))
+        .join(format!("rank{}.log", environment.rank));
+    rotation::watch(
+        log,
+        plan.logs.max_mb.saturating_mul(1_000_000),
+        plan.logs.keep,
+    );
 
     let heartbeat = |phase| {
         reporter.report(EventKind::Heartbeat {

@@ -8,7 +8,9 @@ mod job;
 mod memory;
 mod model;
 mod predict;
+mod probe;
 mod reporter;
+mod rotation;
 mod signals;
 mod stack;
 
@@ -34,7 +36,8 @@ fn main() -> ExitCode {
             job::run(&job, environment, reporter)
         }),
         Command::Predict(request) => as_rank(None, |_, reporter| predict::run(&request, reporter)),
-        Command::Model { request } => on_a_model(&request),
+        Command::Model { request } => without_events(|| model::run(&request)),
+        Command::Probe => without_events(probe::run),
     }
 }
 
@@ -75,9 +78,9 @@ fn as_rank(
     }
 }
 
-/// Without events: who asked reads standard output, and an error on standard error.
-fn on_a_model(request: &str) -> ExitCode {
-    match failure::guarded(|| model::run(request)) {
+/// Who asked reads standard output, and an error on standard error.
+fn without_events(run: impl FnOnce() -> Result<(), RankError>) -> ExitCode {
+    match failure::guarded(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(report) => {
             eprintln!("error: {}", report.message);

@@ -37,6 +37,11 @@ pub struct Recipe {
     /// Whether a job may go on on fewer ranks once a device is lost; it fails where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic: Option<Elastic>,
+    /// Whether the run directory is for its owner alone: mode 0700, and files in it that nobody else may read.
+    #[serde(default)]
+    pub private: bool,
+    #[serde(default)]
+    pub logs: Logs,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,
@@ -181,6 +186,25 @@ impl Default for Checkpointing {
 pub enum Mode {
     Min,
     Max,
+}
+
+/// How much of what ranks print is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Logs {
+    /// Megabytes (10^6 bytes) of a rank's log in an attempt, beyond which a new file is begun.
+    pub max_mb: u64,
+    /// How many of the older files are kept.
+    pub keep: u64,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Logs {
+            max_mb: 64,
+            keep: 4,
+        }
+    }
 }
 
 /// What every trained model has.

@@ -72,6 +72,8 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let stall_timeout = root.number("stall_timeout", 300.0, 5.0..=86_400.0);
     let replica_check = root.integer("replica_check", REPLICA_CHECK, 0..=1_000_000_000);
     let elastic = elastic(root.section("elastic"));
+    let private = root.switch("private", false);
+    let logs = logs(root.section("logs"));
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
@@ -101,6 +103,8 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         stall_timeout,
         replica_check,
         elastic,
+        private,
+        logs,
         data,
         checkpoint,
         stage1a,
@@ -260,6 +264,16 @@ fn checkpointing(section: Section) -> Checkpointing {
     }
     section.finish();
     checkpointing
+}
+
+fn logs(section: Section) -> Logs {
+    let default = Logs::default();
+    let logs = Logs {
+        max_mb: section.integer("max_mb", default.max_mb, 1..=1_000_000),
+        keep: section.integer("keep", default.keep, 1..=1_000),
+    };
+    section.finish();
+    logs
 }
 
 #[cfg(test)]
@@ -438,6 +452,24 @@ mod tests {
 
         let error = read(SMALL, &["data.cache.limit_gb=0"]).unwrap_err();
         assert!(error.to_string().contains("data.cache.limit_gb"), "{error}");
+    }
+
+    #[test]
+    fn logs_are_kept_in_bounds_and_a_run_is_private_where_it_says_so() {
+        let recipe = read(SMALL, &[]).unwrap();
+        assert_eq!(
+            (recipe.private, recipe.logs.clone()),
+            (false, Logs::default())
+        );
+        let recipe = read(SMALL, &["private=true", "logs.keep=9"]).unwrap();
+        assert!(recipe.private && recipe.logs.keep == 9);
+        assert_eq!(read(&to_yaml(&recipe).unwrap(), &[]).unwrap(), recipe);
+        let error = read(SMALL, &["logs.max_mb=0", "private=perhaps"]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("logs.max_mb") && error.contains("private"),
+            "{error}"
+        );
     }
 
     #[test]

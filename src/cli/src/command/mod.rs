@@ -4,11 +4,14 @@ mod audit;
 mod checkpoint;
 mod completions;
 mod data;
+mod doctor;
 mod launch;
+mod logs;
 mod model;
 mod plan;
 mod predict;
 mod status;
+mod stop;
 
 use std::future::Future;
 
@@ -21,6 +24,9 @@ pub enum Command {
     Plan(plan::Arguments),
     Status(status::Arguments),
     Audit(audit::Arguments),
+    Logs(logs::Arguments),
+    Stop(stop::Arguments),
+    Doctor(doctor::Arguments),
     /// List, verify and export checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
@@ -42,6 +48,9 @@ impl Command {
             Command::Plan(arguments) => plan::run(arguments),
             Command::Status(arguments) => status::run(arguments),
             Command::Audit(arguments) => audit::run(arguments),
+            Command::Logs(arguments) => logs::run(arguments),
+            Command::Stop(arguments) => stop::run(arguments),
+            Command::Doctor(arguments) => doctor::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),
             Command::Model(command) => model::run(command),

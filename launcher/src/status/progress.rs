@@ -1,0 +1,162 @@
+//! How far the jobs of a run are, as the end of its events tells.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use event::{EventKind, Phase, RunEvent, StepRecord};
+use serde::Serialize;
+
+/// Updates over which the pace is evened out.
+const PACE_OF: usize = 20;
+
+/// Where a rank is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RankStatus {
+    pub rank: usize,
+    /// What it was doing when it last said so.
+    pub phase: Option<Phase>,
+    pub step: u64,
+    /// Seconds since it last said anything.
+    pub age_seconds: f64,
+}
+
+/// What the events tell of the newest attempt at a job.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    attempt: u32,
+    pub step: Option<StepRecord>,
+    /// Seconds of the last updates.
+    seconds: VecDeque<f64>,
+    /// Phase, step and time of each rank's last word.
+    ranks: BTreeMap<usize, (Option<Phase>, u64, f64)>,
+}
+
+/// By job; `events` are lines, of which the broken ones are passed over.
+pub(super) fn of_events(events: &str) -> BTreeMap<String, Progress> {
+    let mut jobs: BTreeMap<String, Progress> = BTreeMap::new();
+    for event in events
+        .lines()
+        .filter_map(|line| event::parse_line(line).ok())
+    {
+        if let Some(job) = event.job.clone() {
+            jobs.entry(job).or_default().take(event);
+        }
+    }
+    jobs
+}
+
+impl Progress {
+    fn take(&mut self, event: RunEvent) {
+        if let Some(attempt) = event.attempt.filter(|attempt| *attempt != self.attempt) {
+            self.attempt = attempt;
+            self.ranks.clear();
+            self.seconds.clear();
+        }
+        if let Some(rank) = event.rank {
+            let (phase, step, time) = self.ranks.entry(rank).or_default();
+            *time = event.time;
+            match &event.kind {
+                EventKind::Heartbeat {
+                    phase: at, step: s, ..
+                } => (*phase, *step) = (Some(*at), *s),
+                EventKind::Step(record) => *step = record.step,
+                _ => {}
+            }
+        }
+        if let EventKind::Step(record) = event.kind {
+            self.seconds.push_back(record.seconds);
+            if self.seconds.len() > PACE_OF {
+                self.seconds.pop_front();
+            }
+            self.step = Some(record);
+        }
+    }
+
+    /// The ranks of this attempt.
+    pub fn ranks(&self, attempt: u32, now: f64) -> Vec<RankStatus> {
+        if attempt != self.attempt {
+            return Vec::new();
+        }
+        let ranks = self.ranks.iter();
+        ranks
+            .map(|(rank, (phase, step, time))| RankStatus {
+                rank: *rank,
+                phase: *phase,
+                step: *step,
+                age_seconds: (now - time).max(0.0),
+            })
+            .collect()
+    }
+
+    /// Seconds of an update, the mean of the last ones.
+    pub fn seconds_per_step(&self) -> Option<f64> {
+        let sum: f64 = self.seconds.iter().sum();
+        (sum > 0.0).then(|| sum / self.seconds.len() as f64)
+    }
+
+    /// Images of all ranks a second.
+    pub fn images_per_second(&self) -> Option<f64> {
+        let images = self.step.as_ref()?.images as f64;
+        Some(images / self.seconds_per_step()?)
+    }
+
+    /// Seconds until the job's last update; evaluation and tables come on top.
+    pub fn remaining(&self) -> Option<f64> {
+        let step = self.step.as_ref()?;
+        let left = step.total_steps.saturating_sub(step.step);
+        Some(self.seconds_per_step()? * left as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(time: f64, attempt: u32, rank: usize, kind: EventKind) -> String {
+        let event = RunEvent {
+            time,
+            rank: Some(rank),
+            ..RunEvent::job("a", attempt, kind)
+        };
+        event::to_line(&event).unwrap()
+    }
+
+    fn step(step: u64, seconds: f64) -> EventKind {
+        EventKind::Step(StepRecord {
+            step,
+            total_steps: 10,
+            images: 30,
+            seconds,
+            ..StepRecord::default()
+        })
+    }
+
+    #[test]
+    fn the_newest_attempt_alone_tells_the_pace_and_the_ranks() {
+        let beat = |phase, step| EventKind::Heartbeat {
+            phase,
+            step,
+            sequence: 1,
+        };
+        let lines = [
+            event(1.0, 1, 2, beat(Phase::Forward, 9)),
+            event(2.0, 1, 0, step(9, 100.0)),
+            "torn {\n".to_owned(),
+            event(10.0, 2, 0, step(6, 2.0)),
+            event(12.0, 2, 0, step(7, 4.0)),
+            event(13.0, 2, 1, beat(Phase::AllReduce, 7)),
+        ];
+        let jobs = of_events(&lines.concat());
+        let progress = &jobs["a"];
+        assert_eq!(progress.seconds_per_step(), Some(3.0));
+        assert_eq!(progress.images_per_second(), Some(10.0));
+        assert_eq!(progress.remaining(), Some(9.0));
+        let ranks = progress.ranks(2, 15.0);
+        assert_eq!(ranks.len(), 2, "{ranks:?}");
+        assert_eq!(
+            (ranks[0].phase, ranks[0].step, ranks[0].age_seconds),
+            (None, 7, 3.0)
+        );
+        assert_eq!(ranks[1].phase, Some(Phase::AllReduce));
+        assert!(progress.ranks(3, 15.0).is_empty());
+    }
+}
