@@ -113,6 +113,8 @@ fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>
             workers: 1,
             prefetch: 1 << 20,
             checkpoints: &checkpoints,
+            ledger: &folder.join("ledger.jsonl"),
+            replica_check: 0,
             resume: &Resume::Never,
             report: &writes,
             stop: &StopFlag::new(),
@@ -199,6 +201,10 @@ impl Dataset for Empty {
 
     fn bytes(&self, _: usize) -> usize {
         1
+    }
+
+    fn id(&self, _: usize) -> String {
+        "nothing".into()
     }
 
     fn load(&self, _: usize, _: u64) -> data::Result<()> {
