@@ -44,6 +44,8 @@ fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
     // A rank dies: the launcher starts the job anew from its newest checkpoint, by itself.
     let run = folder.path().join("rank-killed");
     let mut launch = Launch::start(&arguments(&run), &run);
+    // Its newest checkpoint is the one that it last said to be durable, which may be a step or two later than it was begun.
+    launch.wait_for(&["\"event\":\"checkpoint_written\"", STAGE2, "\"step\":3,"]);
     launch.wait_for(&["\"event\":\"step\"", STAGE2, "\"step\":5,"]);
     kill(rank_pid(&run, 1).expect("rank 1 is at work"), libc::SIGKILL);
     assert_eq!(launch.finish(), Some(0), "{}", launch.log());
