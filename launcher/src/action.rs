@@ -4,7 +4,7 @@ use event::{EventKind, FailureClass, FailureReport};
 use plan::{JobId, JobState};
 
 use crate::Outcome;
-use crate::attempt::Exit;
+use crate::exit::Exit;
 use crate::facts::Facts;
 
 /// What happened. Times of failures (`at`) are seconds since the Unix epoch, as in reports.

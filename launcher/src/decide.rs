@@ -16,7 +16,8 @@ use plan::{JobId, JobState, Plan, Progress, Timeouts};
 
 use crate::Outcome;
 use crate::action::{Action, Event};
-use crate::attempt::{Attempt, Exit, Verdict};
+use crate::attempt::{Attempt, Verdict};
+use crate::exit::Exit;
 use crate::facts::Facts;
 use crate::policy::History;
 

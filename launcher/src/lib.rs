@@ -9,6 +9,7 @@ mod database;
 mod decide;
 mod error;
 mod events;
+mod exit;
 mod facts;
 pub mod gpu;
 mod guardian;

@@ -2,7 +2,8 @@
 //!
 //! | Class | Action |
 //! |---|---|
-//! | data, setup, disk, diverged, device lost | stop: the same would happen again |
+//! | data, setup, disk, diverged | stop: the same would happen again |
+//! | device lost | stop, but where the recipe is elastic: then again without that device (`decide/failed.rs`) |
 //! | device memory; host memory that the allocator missed | again with half the micro-batch and twice the accumulation; stop at the smallest |
 //! | killed, stalled, collective, other; host memory that the kernel took back | again from the newest checkpoint |
 //! | any, at the same update for the third time running | stop and say so |

@@ -10,7 +10,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::attempt::Exit;
+use crate::exit::Exit;
 use crate::numa::Cores;
 
 /// The environment variables by which open descriptors are handed over.

@@ -11,8 +11,8 @@ use recipe::Device;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 
-use crate::attempt::Exit;
 use crate::events::{Message, Speaker, listen};
+use crate::exit::Exit;
 use crate::guardian::Guardian;
 use crate::numa::Cores;
 use crate::pidfd::Pidfd;

@@ -13,10 +13,10 @@ use recipe::Device;
 use tokio::time::sleep_until;
 
 use crate::action::{Action, Event};
-use crate::attempt::{Exit, STOPPED};
 use crate::database::Database;
 use crate::decide::Supervisor;
 use crate::events::Message;
+use crate::exit::{Exit, STOPPED};
 use crate::facts::Facts;
 use crate::guardian::Guardian;
 use crate::journal::Journal;

@@ -9,7 +9,7 @@ use plan::{JobState, Progress, Timeouts};
 use super::Supervisor;
 use super::world::{Blow, RANKS, World};
 use crate::action::{Action, Event};
-use crate::attempt::{Exit, STOPPED};
+use crate::exit::{Exit, STOPPED};
 use crate::{Outcome, sample};
 
 /// Every ordered pair of events on a job of two ranks that a second job waits for.

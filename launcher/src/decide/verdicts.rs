@@ -7,7 +7,7 @@ use plan::Timeouts;
 
 use super::world::World;
 use crate::action::Event;
-use crate::attempt::Exit;
+use crate::exit::Exit;
 use crate::{Outcome, sample};
 
 /// Of the sample's plan.

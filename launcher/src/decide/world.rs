@@ -9,7 +9,7 @@ use plan::{JobState, Plan, Progress};
 use super::Supervisor;
 use crate::Outcome;
 use crate::action::{Action, Event};
-use crate::attempt::{Exit, STOPPED};
+use crate::exit::{Exit, STOPPED};
 use crate::facts::Facts;
 
 /// Ranks of a training job.

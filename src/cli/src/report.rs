@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use event::{FailureClass, Phase};
+use event::{FailureClass, FailureReport, Phase};
 use launcher::Outcome;
 
 use crate::progress::{Cause, Seen};
@@ -13,6 +13,8 @@ use crate::{metrics, run_command};
 /// Lines of a log that a failure quotes, and the bytes in which they are looked for.
 const LOG_LINES: usize = 12;
 const LOG_BYTES: u64 = 16 * 1024;
+/// Frames of a stack that are shown.
+const STACK_LINES: usize = 16;
 
 /// The end of a run in words, for the terminal.
 pub fn of_launch(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Result<String> {
@@ -34,7 +36,9 @@ pub fn of_launch(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Resu
                     .join(format!("rank{}.log", cause.rank));
                 text.push_str(&quoted_log(&log));
             }
-            format!("{text}\n{}\nThen go on: {go_on}", advice(*class))
+            let own = cause.as_ref().and_then(|cause| cause.report.advice.clone());
+            let advice = own.unwrap_or_else(|| advice(*class).to_owned());
+            format!("{text}\n{advice}\nThen go on: {go_on}")
         }
         Outcome::Stopped => {
             format!("stopped, with everything saved. Go on: {go_on}")
@@ -64,7 +68,31 @@ fn failure(job: &str, class: FailureClass, reason: &str, cause: Option<&Cause>) 
         .as_ref()
         .map_or_else(String::new, |exit| format!(" [{exit}]"));
     let message = &cause.report.message;
-    format!("{job} failed on {place} ({class}){exit}: {message}\n")
+    // What the launcher adds: why it is not tried again.
+    let added = reason.split_once(message.as_str());
+    let added = added.map_or("", |(_, added)| added);
+    let mut text = format!("{job} failed on {place} ({class}){exit}: {message}{added}\n");
+    text.push_str(&found(cause.report));
+    text
+}
+
+/// What the launcher or the rank found out about a failure: the state of its process, its stack.
+fn found(report: &FailureReport) -> String {
+    let mut text = String::new();
+    if let Some(state) = &report.state {
+        text.push_str(&format!("process: {state}\n"));
+    }
+    if !report.stack.is_empty() {
+        text.push_str("stack, innermost first:\n");
+    }
+    for frame in report.stack.iter().take(STACK_LINES) {
+        text.push_str(&format!("  {}\n", without_controls(frame)));
+    }
+    match report.stack.len().saturating_sub(STACK_LINES) {
+        0 => {}
+        more => text.push_str(&format!("  and {more} more in failure-rank<r>.json\n")),
+    }
+    text
 }
 
 fn class_in_words(class: FailureClass) -> &'static str {
@@ -158,7 +186,7 @@ fn without_controls(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use event::{EventKind, FailureReport, RunEvent};
+    use event::{EventKind, RunEvent};
 
     use super::*;
 
@@ -202,5 +230,36 @@ mod tests {
             );
         }
         assert!(!text.contains("line 87") && !text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_verdict_shows_the_state_the_stack_and_why_it_was_the_last_attempt() {
+        let stack = (0..20).map(|n| format!("frame{n}\x1b[2J")).collect();
+        let report = FailureReport {
+            state: Some("T (stopped by a signal)".into()),
+            stack,
+            advice: Some("find out who stopped it".into()),
+            ..FailureReport::new(1.0, FailureClass::Stalled, "frozen for 5 s")
+        };
+        let mut seen = Seen::default();
+        seen.failures.take(&RunEvent {
+            rank: Some(1),
+            ..RunEvent::job("labels", 3, EventKind::RankFailed(report))
+        });
+        let outcome = Outcome::Failed {
+            job: "labels".into(),
+            class: FailureClass::Stalled,
+            reason: "rank 1: frozen for 5 s; three attempts in a row".into(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let text = of_launch(folder.path(), &outcome, &seen).unwrap();
+        for part in [
+            "(stuck): frozen for 5 s; three attempts in a row",
+            "process: T (stopped",
+            "  frame15[2J\n  and 4 more",
+            "\nfind out who stopped it\n",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
     }
 }

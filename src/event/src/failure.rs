@@ -25,9 +25,6 @@ pub struct FailureReport {
     /// Collectives that it had issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// Indices of the last samples that it took from its data set.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub samples: Vec<u64>,
     /// Frames of its main thread, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<String>,
