@@ -39,7 +39,15 @@ fn place(root: &Path, asynchronous: bool) -> CheckpointPlace {
 fn write(writer: &mut CheckpointWriter, small: &Small, stepper: &Stepper, step: u64) -> Result<()> {
     let place = writer.place;
     writer.write(None, |memory| {
-        snapshot(place, &small.store, stepper, 1, (step, 9, 9), None, memory)
+        snapshot(
+            place,
+            &small.store,
+            stepper,
+            1,
+            (step, 9, 9),
+            (None, None),
+            memory,
+        )
     })
 }
 
@@ -69,7 +77,7 @@ fn a_checkpoint_is_of_its_step_though_updates_go_on_meanwhile() {
                 &stepper,
                 1,
                 at,
-                None,
+                (None, None),
                 Memory::default(),
             );
             expected.push(copy.unwrap());

@@ -47,7 +47,11 @@ fn a_checkpoint_that_the_ledger_does_not_know_is_told_and_trained_on() {
     let ledger = record.seal().unwrap();
     assert!(ledger.is_some());
     drop(record);
-    let known = Restored { step: 1, ledger };
+    let known = Restored {
+        step: 1,
+        ledger,
+        best: None,
+    };
     drop(begin(&known));
     assert_eq!(warnings.0.borrow().len(), 0);
 
@@ -56,10 +60,12 @@ fn a_checkpoint_that_the_ledger_does_not_know_is_told_and_trained_on() {
         Restored {
             step: 1,
             ledger: Some("ab".repeat(32)),
+            best: None,
         },
         Restored {
             step: 1,
             ledger: None,
+            best: None,
         },
     ] {
         warnings.0.borrow_mut().clear();

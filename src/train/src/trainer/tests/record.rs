@@ -150,10 +150,8 @@ fn a_bit_that_flips_on_one_rank_ends_the_training_before_a_checkpoint_holds_it()
                 panic!("{ended:?}")
             };
             assert_eq!(*step, noticed);
-            assert_eq!(
-                variable, "backbone.bn.bias",
-                "from one update on all differ"
-            );
+            // The averaged gradient moves all ranks alike: only what flipped differs.
+            assert_eq!(variable, "backbone.conv.weight");
         }
         let (audit, steps) = proved(folder.path(), false);
         assert_eq!(steps, [3], "the last good one");
