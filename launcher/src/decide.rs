@@ -150,17 +150,17 @@ impl Supervisor {
         let Doing::Attempt(attempt) = &mut self.doing else {
             return;
         };
-        if let Some(report) = attempt.ended(rank, exit, at, last_words, oom_kill) {
+        let report = attempt.ended(rank, exit, at, last_words, oom_kill);
+        // The cause is known: what the others would say is its consequence. They end while the report is written.
+        if attempt.is_clear() && !std::mem::replace(&mut attempt.killed, true) {
+            self.actions.push(Action::Kill);
+        }
+        if let Some(report) = report {
             self.actions.push(Action::Report { rank, report });
         }
         match attempt.verdict() {
             Some(verdict) => self.conclude(verdict, now),
             None if attempt.killed => {}
-            // The cause is known: what the others would say is its consequence.
-            None if attempt.is_clear() => {
-                attempt.killed = true;
-                self.actions.push(Action::Kill);
-            }
             None if attempt.is_broken() => {
                 attempt.kill_at.get_or_insert(now + self.timeouts.grace);
             }
@@ -178,8 +178,8 @@ impl Supervisor {
         }
         if let Some((rank, report)) = attempt.examined(facts, &self.timeouts, now, at) {
             attempt.killed = true;
-            self.actions.push(Action::Report { rank, report });
             self.actions.push(Action::Kill);
+            self.actions.push(Action::Report { rank, report });
         }
     }
 
