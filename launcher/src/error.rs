@@ -124,6 +124,10 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
 fn database_advice(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => FREE,
+        // Its shared memory beside the file could not grow: mostly a full disk, else a broken one.
+        Some(rusqlite::ErrorCode::SystemIoFailure) => {
+            ": the disk is full or broken (`df -h`): free some space, then launch again"
+        }
         Some(rusqlite::ErrorCode::ReadOnly) => ": take a --run-dir that can be written",
         // SQLite says the same of a file that may not be opened and of one too many.
         Some(rusqlite::ErrorCode::CannotOpen) => {
