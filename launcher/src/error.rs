@@ -49,7 +49,7 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot {doing} in {}: {source}", path.display())]
+    #[error("cannot {doing} in {}: {source}{}", path.display(), database_advice(source))]
     Database {
         doing: &'static str,
         path: PathBuf,
@@ -105,11 +105,34 @@ impl LaunchError {
     }
 }
 
-fn advice(error: &io::Error) -> &'static str {
+const FREE: &str = ": free some space, then launch again";
+const FILES: &str = ": raise the limit of open files (`ulimit -n 1024`), then launch again";
+
+/// What to do about it, to be appended; empty where the error says all that is known.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        return FILES;
+    }
     match error.kind() {
-        io::ErrorKind::StorageFull => ": free some space, then launch again",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FREE,
         io::ErrorKind::PermissionDenied => ": check who owns the folder",
         io::ErrorKind::ReadOnlyFilesystem => ": take a --run-dir that can be written",
+        _ => "",
+    }
+}
+
+fn database_advice(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => FREE,
+        // Its shared memory beside the file could not grow: mostly a full disk, else a broken one.
+        Some(rusqlite::ErrorCode::SystemIoFailure) => {
+            ": the disk is full or broken (`df -h`): free some space, then launch again"
+        }
+        Some(rusqlite::ErrorCode::ReadOnly) => ": take a --run-dir that can be written",
+        // SQLite says the same of a file that may not be opened and of one too many.
+        Some(rusqlite::ErrorCode::CannotOpen) => {
+            ": check who owns the folder, that it is still there, and the limit of open files (`ulimit -n`)"
+        }
         _ => "",
     }
 }

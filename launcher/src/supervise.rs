@@ -247,6 +247,7 @@ impl Executor {
         micro_batch: Option<u64>,
         visible_gpus: Option<String>,
     ) -> io::Result<()> {
+        self.dir.require()?;
         fs::create_dir_all(self.dir.attempt(job, attempt))?;
         let mut arguments: Vec<OsString> = vec!["job".into(), "--run-dir".into()];
         arguments.push(self.dir.root().into());
@@ -321,6 +322,9 @@ fn not_started(options: &LaunchOptions, error: io::Error) -> Event<'static> {
         _ => FailureClass::Setup,
     };
     let program = options.rank_program.display();
-    let message = format!("cannot start the ranks ({program}): {error}");
+    let message = format!(
+        "cannot start the ranks ({program}): {error}{}",
+        crate::error::advice(&error)
+    );
     Event::NotStarted { class, message }
 }

@@ -1,0 +1,174 @@
+//! What a machine does to a launch: each ends in clear words and the documented exit code, and leaves no process.
+
+mod fake_run;
+mod program;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fake_run::{Running, command, folder, spinectl, wait_until};
+use program::Ran;
+
+/// A job that leaves its process id beside the program and waits.
+const WAITS: &str = r#"echo $$ >"${0%/*}/pid.partial" && mv "${0%/*}/pid.partial" "${0%/*}/pid"
+while [ ! -e "${0%/*}/go" ]; do sleep 0.02; done"#;
+
+fn is_gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.contains(") Z"))
+}
+
+#[test]
+fn a_run_directory_that_is_deleted_ends_the_run() {
+    let folder = folder(WAITS);
+    let mut launch = Running(command(folder.path(), &["launch", "-q"]).spawn().unwrap());
+    let pid = folder.path().join("pid");
+    wait_until("a job runs", || pid.exists());
+    let rank = fs::read_to_string(&pid).unwrap();
+    fs::remove_dir_all(folder.path().join("runs")).unwrap();
+    fs::write(folder.path().join("go"), "").unwrap();
+    let code = launch.0.wait().unwrap().code();
+    let mut err = String::new();
+    std::io::Read::read_to_string(launch.0.stderr.as_mut().unwrap(), &mut err).unwrap();
+    assert_eq!(code, Some(3), "{err}");
+    assert!(
+        err.contains("runs/small is gone: it was deleted or moved while the run was at work"),
+        "{err}"
+    );
+    assert!(is_gone(rank.trim()));
+    assert!(
+        !folder.path().join("runs/small/jobs").exists(),
+        "half a directory was made anew"
+    );
+}
+
+#[test]
+fn a_launch_with_too_few_files_says_so() {
+    let folder = folder("");
+    // The program itself needs some to start at all.
+    for limit in [12, 16, 20] {
+        let launch = command(folder.path(), &["launch", "-q", "--ranks", "4"]);
+        let mut limited = Command::new("bash");
+        limited
+            .args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "bash"])
+            .arg(launch.get_program())
+            .args(launch.get_args())
+            .current_dir(folder.path())
+            .env("SPINECTL_RANK", folder.path().join("rank"))
+            .stdin(Stdio::null());
+        let ran: Ran = limited.output().unwrap().into();
+        assert_eq!(ran.code, Some(3), "{limit}: {}", ran.err);
+        assert!(ran.err.contains("ulimit -n"), "{limit} files: {}", ran.err);
+        assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn eight_launches_at_once_do_not_collide() {
+    let folder = folder("sleep 0.05");
+    let runs: Vec<(String, Running)> = (0..8)
+        .map(|number| {
+            let run_dir = format!("runs/{number}");
+            let words = ["launch", "--ranks", "2", "-q", "--run-dir", &run_dir];
+            let launch = Running(command(folder.path(), &words).spawn().unwrap());
+            (run_dir, launch)
+        })
+        .collect();
+    for (run_dir, mut launch) in runs {
+        let code = launch.0.wait().unwrap().code();
+        assert_eq!(code, Some(0), "{run_dir}");
+        let ran = spinectl(folder.path(), &["status", &run_dir]);
+        assert!(ran.out.contains("5 of 5 jobs done"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn of_eight_launches_on_one_run_directory_one_runs_and_the_others_are_told_who() {
+    let folder = folder(WAITS);
+    let mut launches: Vec<Running> = (0..8)
+        .map(|_| Running(command(folder.path(), &["launch", "-q"]).spawn().unwrap()))
+        .collect();
+    wait_until("seven are refused", || {
+        let ended = launches
+            .iter_mut()
+            .filter_map(|launch| launch.0.try_wait().unwrap());
+        ended.filter(|status| status.code() == Some(3)).count() == 7
+    });
+    fs::write(folder.path().join("go"), "").unwrap();
+    let mut codes = Vec::new();
+    for launch in &mut launches {
+        codes.push(launch.0.wait().unwrap().code());
+        let mut err = String::new();
+        std::io::Read::read_to_string(launch.0.stderr.as_mut().unwrap(), &mut err).unwrap();
+        if codes.last() == Some(&Some(3)) {
+            assert!(
+                err.contains("is in use by the launch with process id"),
+                "{err}"
+            );
+        }
+    }
+    assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1);
+}
+
+/// A file system in memory, gone with the test; none where this user may not mount one.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(folder: &Path, options: &str) -> Option<Self> {
+        let at = folder.join("disk");
+        fs::create_dir(&at).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&at)
+            .output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Mount(at)),
+            _ => {
+                eprintln!("skipped: only root may mount a file system");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_read_only_is_told_with_what_to_do() {
+    let folder = folder("");
+    let Some(_mount) = Mount::new(folder.path(), "ro") else {
+        return;
+    };
+    let ran = spinectl(folder.path(), &["launch", "-q", "--run-dir", "disk/run"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    assert!(
+        ran.err.contains("disk/run") && ran.err.contains("take a --run-dir that can be written"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_with_what_to_do() {
+    let folder = folder("");
+    // From room for nothing to room for the records, but not for the ranks' files.
+    for size in ["4k", "32k", "72k"] {
+        let Some(mount) = Mount::new(folder.path(), &format!("size={size}")) else {
+            return;
+        };
+        let ran = spinectl(folder.path(), &["launch", "-q", "--run-dir", "disk/run"]);
+        assert_eq!(ran.code, Some(3), "{size}: {}", ran.err);
+        assert!(
+            ran.err.to_lowercase().contains("free some space") || ran.err.contains("Free space"),
+            "{size}: {}",
+            ran.err
+        );
+        drop(mount);
+        fs::remove_dir(folder.path().join("disk")).unwrap();
+    }
+}
