@@ -42,6 +42,8 @@ pub(crate) struct Attempt {
     /// Whether the ranks were asked to stop, and whether they were killed.
     pub asked: bool,
     pub killed: bool,
+    /// They were killed because somebody would not wait for them to stop.
+    pub hurried: bool,
     /// Step of the newest checkpoint that a rank told of.
     pub checkpoint: Option<u64>,
     /// Of the newest evaluation.
@@ -116,6 +118,7 @@ impl Attempt {
             kill_at: None,
             asked: false,
             killed: false,
+            hurried: false,
             checkpoint: None,
             metrics: BTreeMap::new(),
             began: None,
@@ -214,6 +217,11 @@ impl Attempt {
         };
         rank.report = Some(report.clone());
         Some(report)
+    }
+
+    /// Whether no update was done since it began.
+    pub fn has_nothing_to_save(&self) -> bool {
+        self.reached == self.began
     }
 
     /// Whether some rank has failed, or has ended before it could save.
@@ -349,6 +357,9 @@ impl Attempt {
         } else if all(0) {
             Verdict::Succeeded
         } else if all(STOPPED) {
+            Verdict::Stopped
+        } else if self.asked && !self.hurried && self.has_nothing_to_save() {
+            // The request came before a rank could heed it: while it started up.
             Verdict::Stopped
         } else if self.asked || self.killed {
             Verdict::Cut

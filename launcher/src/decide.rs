@@ -189,6 +189,7 @@ impl Supervisor {
             Doing::Nothing => {}
             Doing::Attempt(attempt) if second => {
                 attempt.killed = true;
+                attempt.hurried = true;
                 self.actions.push(Action::Kill);
             }
             Doing::Attempt(attempt) => {

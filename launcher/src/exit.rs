@@ -51,7 +51,7 @@ pub(crate) fn words_of_death(
             "killed by the kernel, which had no memory left for its control group (signal 9)"
                 .into(),
             Some(
-                "lower micro_batch, data.memory_mb or data.workers in the recipe, or give the job more memory",
+                "lower micro_batch, data.prefetch_mb or data.memory_mb in the recipe, or give the job more memory",
             ),
         ),
         Exit::Signal(signal @ libc::SIGKILL) => (

@@ -90,7 +90,10 @@ impl Ranks {
                 .chain(visible)
                 .collect(),
             log,
-            cores: order.near_gpus.then(|| near_gpu(rank)).flatten(),
+            cores: order
+                .near_gpus
+                .then(|| near_gpu(rank, order.visible_gpus.as_deref()))
+                .flatten(),
             store: (rank == 0).then_some(&rendezvous.listener),
         })?;
         guardian.watch(process.group());
@@ -152,10 +155,11 @@ impl Drop for Ranks {
     }
 }
 
-fn near_gpu(local_rank: usize) -> Option<Cores> {
-    let visible = std::env::var_os("CUDA_VISIBLE_DEVICES");
-    let visible = visible.as_ref().map(|list| list.to_string_lossy());
-    Cores::near_gpu(local_rank, visible.as_deref())
+/// `visible` as the rank will find it, where it is not as here.
+fn near_gpu(local_rank: usize, visible: Option<&str>) -> Option<Cores> {
+    let here = std::env::var_os("CUDA_VISIBLE_DEVICES");
+    let here = here.as_ref().map(|list| list.to_string_lossy());
+    Cores::near_gpu(local_rank, visible.or(here.as_deref()))
 }
 
 /// The arguments that name a device.

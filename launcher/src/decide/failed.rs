@@ -26,7 +26,11 @@ impl Supervisor {
             self.record(job, number, JobState::Stopped, why);
             let step = attempt.checkpoint;
             self.tell(job, number, EventKind::JobStopped { step });
-            self.finish(self.interrupted(), now);
+            let outcome = match attempt.has_nothing_to_save() {
+                true => Outcome::Stopped,
+                false => self.interrupted(),
+            };
+            self.finish(outcome, now);
             return;
         }
         let failure = Failure {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use event::{EventKind, FailureClass, Phase};
+use event::{EventKind, FailureClass, Phase, StepRecord};
 use plan::{JobState, Progress, Timeouts};
 
 use super::Supervisor;
@@ -36,8 +36,8 @@ fn every_pair_of_events_has_its_end() {
         ((Reported, AllDone), None, Running, 2),
         ((Reported, AllStopped), None, Running, 2),
         // Asked to stop: nothing is tried again, and 75 says that nothing was lost.
-        ((Signal, Died), cut.clone(), Stopped, 1),
-        ((Signal, Reported), cut.clone(), Stopped, 1),
+        ((Signal, Died), stopped.clone(), Stopped, 1),
+        ((Signal, Reported), stopped.clone(), Stopped, 1),
         ((Signal, Signal), cut.clone(), Stopped, 1),
         ((Signal, TwoSignals), cut.clone(), Stopped, 1),
         ((Signal, AllDone), stopped.clone(), Succeeded, 1),
@@ -230,13 +230,30 @@ fn a_stop_during_back_off_loses_nothing() {
 }
 
 #[test]
-fn ranks_that_a_stop_finds_in_their_start_up_are_cut_short() {
-    let mut world = World::new(sample::chain(1));
-    world.strikes(Blow::Signal);
-    world.ends(0, Exit::Signal(15));
-    world.settle();
-    assert_eq!(world.outcome, Some(Outcome::Interrupted { signal: 15 }));
-    assert!(world.reports.is_empty(), "what was asked for is no failure");
+fn a_stop_that_ranks_cannot_heed_is_a_cut_only_where_an_update_is_lost() {
+    for (steps, outcome) in [
+        (0, Outcome::Stopped),
+        (1, Outcome::Interrupted { signal: 15 }),
+    ] {
+        let mut world = World::new(sample::chain(1));
+        for step in 1..=steps {
+            let record = StepRecord {
+                step,
+                ..StepRecord::default()
+            };
+            let kind = EventKind::Step(record);
+            world.happens(Event::Said {
+                rank: 0,
+                kind: &kind,
+            });
+        }
+        world.strikes(Blow::Signal);
+        // As a process ends that has no handler yet.
+        world.ends(0, Exit::Signal(15));
+        world.settle();
+        assert_eq!(world.outcome, Some(outcome), "after {steps} updates");
+        assert!(world.reports.is_empty(), "what was asked for is no failure");
+    }
 }
 
 #[test]
