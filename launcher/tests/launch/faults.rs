@@ -51,7 +51,9 @@ fn bad_data_ends_its_branch_at_once_with_exit_code_4() {
     let run = Run::new(&plan(3));
     run.does(
         "first",
-        r#"[ "$RANK" = 1 ] || train; fail data "1.2.3: slice 7 is torn" 4"#,
+        r#"[ "$RANK" = 1 ] || train
+           until [ -e "$run_dir/pid-0" ]; do sleep 0.01; done
+           fail data "1.2.3: slice 7 is torn" 4"#,
     );
     assert_eq!(run.launch("auto"), 4, "{}", run.stderr());
     assert_eq!(run.state("first"), (JobState::Failed, 1));
