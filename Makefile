@@ -31,7 +31,7 @@ test: setup setup-tests lint build ## Check formatting and lints, build, and run
 soak: export OMP_WAIT_POLICY = passive
 soak: export SPINECTL_SOAK = full
 soak: setup build ## Kill ranks, launchers and writers of checkpoints hundreds of times, and train on a loaded machine (about 2 hours)
-	$(CARGO) test --release -p spinectl-checkpoint --test checkpoint -- --nocapture --test-threads 1
+	$(CARGO) test --release -p spinectl-checkpoint --test checkpoint soak -- --nocapture --test-threads 1
 	$(CARGO) test --release -p spinectl-tests --test faults -- --nocapture --test-threads 1
 
 demo: setup build ## Train a small pipeline on a phantom with two CPU ranks, predict, and show the metrics

@@ -82,7 +82,7 @@ fn whatever_moment_a_writer_is_killed_at_what_it_said_is_there() {
     let (mut acknowledged, mut caught) = (0, 0);
     for kill in 0..tries(500) {
         let after = Duration::from_micros(random.random_range(0..40_000));
-        let place = format!("SPINECTL_SEED={seed}, kill {kill} after {after:?}");
+        let place = format!("SPINECTL_SOAK_SEED={seed}, kill {kill} after {after:?}");
         acknowledged = write_and_die(root, after).unwrap_or(acknowledged);
 
         let left = names(root);
@@ -114,6 +114,6 @@ fn whatever_moment_a_writer_is_killed_at_what_it_said_is_there() {
     );
     assert!(
         caught > 0,
-        "SPINECTL_SEED={seed}: no writer was killed while it wrote"
+        "SPINECTL_SOAK_SEED={seed}: no writer was killed while it wrote"
     );
 }
