@@ -29,8 +29,8 @@ test: setup setup-tests lint build ## Check formatting and lints, build, and run
 
 # The counts that docs/reliability.md states; `make test` deals a tenth. SPINECTL_SOAK_SEED=N repeats one.
 soak: export OMP_WAIT_POLICY = passive
-soak: export SPINECTL_SOAK = full
-soak: setup build ## Kill ranks, launchers and writers of checkpoints hundreds of times, and train on a loaded machine (about 2 hours)
+soak: export SPINECTL_SOAK = 1
+soak: setup build ## Kill ranks, launchers and writers of checkpoints hundreds of times (about 2 hours)
 	$(CARGO) test --release -p spinectl-checkpoint --test checkpoint soak -- --nocapture --test-threads 1
 	$(CARGO) test --release -p spinectl-tests --test faults -- --nocapture --test-threads 1
 

@@ -4,15 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Set by `make soak`: all faults; without it a tenth of them.
-const FULL: &str = "SPINECTL_SOAK";
+/// Multiplies the full counts, 1 in `make soak`; without it tests deal a tenth.
+const SHARE: &str = "SPINECTL_SOAK";
 /// Repeats a run's moments, as far as the machine's own timing allows.
 const SEED: &str = "SPINECTL_SOAK_SEED";
 
 /// The moments of one test.
 pub struct Soak {
     moments: fastrand::Rng,
-    full: bool,
+    share: f64,
 }
 
 impl Soak {
@@ -23,16 +23,16 @@ impl Soak {
         println!("{test}: {SEED}={seed}");
         Soak {
             moments: fastrand::Rng::with_seed(seed),
-            full: std::env::var_os(FULL).is_some(),
+            share: match std::env::var(SHARE) {
+                Ok(text) => text.parse().expect("SPINECTL_SOAK is a number"),
+                Err(_) => 0.1,
+            },
         }
     }
 
-    /// `full`, or a tenth of it.
+    /// This test's share of `full`.
     pub fn count(&self, full: usize) -> usize {
-        match self.full {
-            true => full,
-            false => full.div_ceil(10),
-        }
+        ((full as f64 * self.share) as usize).max(1)
     }
 
     pub fn pause(&mut self, milliseconds: Range<u64>) {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -288,49 +287,4 @@ fn assert_saved(run: &Path) {
             "{job}: {found}, and step {step} was told of"
         );
     }
-}
-
-#[test]
-fn a_loaded_machine_raises_no_false_alarm() {
-    let minutes = Soak::new("loaded machine").count(30) as u64;
-    let folder = tempfile::tempdir().unwrap();
-    let data = phantom(folder.path());
-    let run = folder.path().join("run");
-    let sets = [
-        "--stages=1a",
-        "--set=checkpoint.every=20",
-        "--set=stage1a.training.epochs=100000",
-        "--set=stage1a.training.evaluate_every=5",
-        // The least that a recipe may say.
-        "--set=stall_timeout=5",
-    ];
-    let over = AtomicBool::new(false);
-    let mut launch = Launch::start(&launch_arguments(&data, &run, 2, &sets), &run);
-    // Nothing in here may panic before `over` is set: the scope waits for its threads.
-    std::thread::scope(|scope| {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        for _ in 0..2 * cores {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-        let end = Instant::now() + Duration::from_secs(60 * minutes);
-        while Instant::now() < end && !launch.has_ended() {
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        over.store(true, Ordering::Relaxed);
-    });
-    assert!(!launch.has_ended(), "{}", launch.log());
-    kill(launch.pid(), libc::SIGTERM);
-    assert_eq!(launch.finish(), Some(75), "{}", launch.log());
-    let events = events(&run);
-    for kind in ["rank_failed", "job_retried", "job_failed"] {
-        assert_eq!(count(&events, kind), 0, "{kind} in {minutes} minutes");
-    }
-    println!(
-        "loaded machine: {} updates in {minutes} minutes, no verdict",
-        count(&events, "step")
-    );
 }

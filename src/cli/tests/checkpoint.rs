@@ -60,7 +60,7 @@ fn what_is_kept_though_there_are_newer_ones_is_marked() {
 
     let recipe = recipe::Source {
         name: "recipe".into(),
-        text: "data: {root: d, folds: 2}\ncheckpoint: {every: 10, keep_every: 20}\nstage2: {}"
+        text: "data: {root: d, folds: 2}\ncheckpoint: {every: 10, keep_every: 20}\nstage1a: {}"
             .into(),
     };
     let plan = plan::compile(&recipe::parse(&recipe, &[]).unwrap()).unwrap();
