@@ -149,14 +149,20 @@ fn whatever_is_spoilt_no_bad_data_is_read_and_the_newest_whole_one_is_found() {
             2 => vec![spoil(root, 450, &mut random), spoil(root, 450, &mut random)],
             _ => vec![spoil(root, 450, &mut random)],
         };
-        let place = format!("SPINECTL_SOAK_SEED={seed}, round {round}: {}", blows.join(", "));
+        let place = format!(
+            "SPINECTL_SOAK_SEED={seed}, round {round}: {}",
+            blows.join(", ")
+        );
         passed_over += check(root, &originals, &place);
     }
     println!(
         "{passed_over} checkpoints were passed over in {} rounds",
         tries(500)
     );
-    assert!(passed_over > 0, "SPINECTL_SOAK_SEED={seed}: nothing was spoilt");
+    assert!(
+        passed_over > 0,
+        "SPINECTL_SOAK_SEED={seed}: nothing was spoilt"
+    );
 }
 
 /// Looks for the newest whole checkpoint below `root`; returns how many newer ones were passed over.
