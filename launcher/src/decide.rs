@@ -430,7 +430,3 @@ impl Supervisor {
 mod failed;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod verdicts;
-#[cfg(test)]
-mod world;

@@ -2,7 +2,7 @@
 //!
 //! | Class | Action |
 //! |---|---|
-//! | data, setup, disk, diverged | stop: the same would happen again |
+//! | data, setup, disk, diverged, replicas | stop: the same would happen again |
 //! | device lost | stop, but where the recipe is elastic: then again without that device (`decide/failed.rs`) |
 //! | device memory; host memory that the allocator missed | again with half the micro-batch and twice the accumulation; stop at the smallest |
 //! | killed, stalled, collective, other; host memory that the kernel took back | again from the newest checkpoint |
@@ -149,7 +149,7 @@ mod tests {
     fn every_class_has_its_action() {
         use FailureClass::*;
         let delay = Duration::from_secs(1);
-        for class in [Data, Setup, Disk, Diverged, DeviceLost] {
+        for class in [Data, Setup, Disk, Diverged, Replicas, DeviceLost] {
             assert_eq!(
                 first(&failure(class)),
                 Remedy::Stop { why: None },

@@ -1,7 +1,8 @@
 //! Where the ranks of one machine meet: a loopback socket that is open before they start.
 //!
 //! The kernel picks the port and the socket itself is handed to rank 0, so ports never collide and
-//! nobody else on the network can join.
+//! nobody else on the network can join. Another user of this machine can: libtorch's store asks
+//! nobody who he is.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,12 +15,12 @@ use spinectl_tests::{
 /// Longer than a machine that does anything at all needs; a process that is left over stays for ever.
 const LIVENESS: Duration = Duration::from_secs(60);
 
-/// Two small training jobs and their tables, a checkpoint after each update: a job that dies at the same update again and again is
-/// ended by the launcher, and here every update that was told of is saved or nearly so.
+/// Two small training jobs and their tables, a checkpoint after each update: a job that dies three times at the same update is ended
+/// by the launcher, so each attempt must be able to save what it has done.
 const RECIPE: [&str; 6] = [
     "--stages=1a",
     "--set=checkpoint.every=1",
-    "--set=stage1a.training.epochs=3",
+    "--set=stage1a.training.epochs=5",
     "--set=stage1a.training.micro_batch=3",
     "--set=stall_timeout=60",
     "--set=retries=100",
@@ -132,14 +133,16 @@ fn a_rank_killed_at_any_moment_costs_an_attempt_and_nothing_else() {
         let mut early = true;
         while left_to_do > 0 {
             let before = events(&run);
-            let (starts, steps) = (count(&before, "job_started"), count(&before, "step"));
-            // Now and then while it starts up, never twice in a row: three deaths at the same update are the end of a job.
+            let starts = count(&before, "job_started");
+            let saved = count(&before, "checkpoint_written");
+            // Now and then while it starts up, never twice in a row, and two checkpoints further otherwise: three deaths at the same
+            // update are the end of a job.
             early = !early && soak.one_in(4);
             let ready = until(&mut launch, "next attempt", || {
                 let now = events(&run);
                 match early {
                     true => count(&now, "job_started") >= starts.max(1),
-                    false => count(&now, "step") > steps,
+                    false => count(&now, "checkpoint_written") >= saved + 2,
                 }
             });
             soak.pause(0..600);
@@ -287,4 +290,49 @@ fn assert_saved(run: &Path) {
             "{job}: {found}, and step {step} was told of"
         );
     }
+}
+
+#[test]
+fn a_loaded_machine_raises_no_false_alarm() {
+    let minutes = Soak::new("loaded machine").count(30) as u64;
+    let folder = tempfile::tempdir().unwrap();
+    let data = phantom(folder.path());
+    let run = folder.path().join("run");
+    let sets = [
+        "--stages=1a",
+        "--set=checkpoint.every=20",
+        // More than any machine does in the time.
+        "--set=stage1a.training.epochs=10000",
+        "--set=stage1a.training.evaluate_every=5",
+        // The least that a recipe may say.
+        "--set=stall_timeout=5",
+    ];
+    let over = AtomicBool::new(false);
+    let mut launch = Launch::start(&launch_arguments(&data, &run, 2, &sets), &run);
+    // Nothing in here may panic before `over` is set: the scope waits for its threads.
+    std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        for _ in 0..2 * cores {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let end = Instant::now() + Duration::from_secs(60 * minutes);
+        while Instant::now() < end && !launch.has_ended() {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(!launch.has_ended(), "{}", launch.log());
+    kill(launch.pid(), libc::SIGTERM);
+    assert_eq!(launch.finish(), Some(75), "{}", launch.log());
+    let events = events(&run);
+    for kind in ["rank_failed", "job_retried", "job_failed"] {
+        assert_eq!(count(&events, kind), 0, "{kind} in {minutes} minutes");
+    }
+    let updates = count(&events, "step");
+    assert!(updates > 0, "{}", launch.log());
+    println!("loaded machine: {updates} updates in {minutes} minutes, no verdict");
 }

@@ -1,13 +1,16 @@
 //! What the supervisor decides, without a process and without waiting.
 
+mod verdicts;
+mod world;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, Phase, StepRecord};
 use plan::{JobState, Progress, Timeouts};
 
+use self::world::{Blow, RANKS, World};
 use super::Supervisor;
-use super::world::{Blow, RANKS, World};
 use crate::action::{Action, Event};
 use crate::exit::{Exit, STOPPED};
 use crate::{Outcome, sample};

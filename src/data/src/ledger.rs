@@ -11,13 +11,15 @@
 
 mod audit;
 mod chain;
+mod fault;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use audit::{Audit, Expected, Fault, Mark, audit};
+pub use audit::{Audit, Expected, Mark, audit};
 pub use chain::{Break, Chain, Line};
+pub use fault::Fault;
 pub use writer::Writer;
 
 /// What stands before the first line.

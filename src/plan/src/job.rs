@@ -129,9 +129,7 @@ impl TrainStage {
             TrainStage::Stage3 { .. } => "stage3",
         }
     }
-}
 
-impl TrainStage {
     /// Images of one sample that batch normalisation sees at once; the CNN of stage 3 is frozen.
     pub fn images_per_sample(&self) -> u64 {
         match self {

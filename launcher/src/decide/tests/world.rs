@@ -6,7 +6,7 @@ use std::time::Duration;
 use event::{EventKind, FailureClass, FailureReport};
 use plan::{JobState, Plan, Progress};
 
-use super::Supervisor;
+use super::super::Supervisor;
 use crate::Outcome;
 use crate::action::{Action, Event};
 use crate::exit::{Exit, STOPPED};
