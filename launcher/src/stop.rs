@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::run_dir::RunDir;
-use crate::{LaunchError, lock};
+use crate::{LaunchError, lock, pidfd};
 
 /// A launcher that was killed leaves the lock to its guardian until its ranks are gone (5 s at most).
 const WAIT_FOR_THE_DEAD: Duration = Duration::from_secs(6);
@@ -56,15 +56,8 @@ impl Running {
             run_dir: dir.root().to_owned(),
             reason,
         };
-        // SAFETY: the call takes no pointers; it returns a new descriptor or -1.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = RawFd::try_from(fd).unwrap_or(-1);
-        if fd < 0 {
-            let error = io::Error::last_os_error();
-            return Err(refuse(format!("process {pid}: {error}")));
-        }
-        // SAFETY: the descriptor is new and nobody else owns it.
-        let process = unsafe { OwnedFd::from_raw_fd(fd) };
+        let process =
+            pidfd::open(pid).map_err(|error| refuse(format!("process {pid}: {error}")))?;
         // Looked at only now: what is found belongs to the process that the descriptor stands for, or to none.
         match has_open(pid, &dir.lock()) {
             Ok(true) => Ok(Running { dir, pid, process }),

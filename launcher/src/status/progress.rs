@@ -58,6 +58,7 @@ impl Progress {
                 EventKind::Heartbeat {
                     phase: at, step: s, ..
                 } => (*phase, *step) = (Some(*at), *s),
+                EventKind::Pulse(pulse) => (*phase, *step) = (Some(pulse.phase), pulse.step),
                 EventKind::Step(record) => *step = record.step,
                 _ => {}
             }
@@ -109,6 +110,8 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use event::Pulse;
+
     use super::*;
 
     fn event(time: f64, attempt: u32, rank: usize, kind: EventKind) -> String {
@@ -137,13 +140,23 @@ mod tests {
             step,
             sequence: 1,
         };
+        let pulse = EventKind::Pulse(Pulse {
+            phase: Phase::Backward,
+            step: 8,
+            sequence: 2,
+            waits: true,
+            progress: 3,
+            idle_seconds: 0.1,
+            local_seconds: None,
+        });
         let lines = [
             event(1.0, 1, 2, beat(Phase::Forward, 9)),
             event(2.0, 1, 0, step(9, 100.0)),
             "torn {\n".to_owned(),
             event(10.0, 2, 0, step(6, 2.0)),
             event(12.0, 2, 0, step(7, 4.0)),
-            event(13.0, 2, 1, beat(Phase::AllReduce, 7)),
+            event(12.5, 2, 1, beat(Phase::AllReduce, 7)),
+            event(13.0, 2, 1, pulse),
         ];
         let jobs = of_events(&lines.concat());
         let progress = &jobs["a"];
@@ -156,7 +169,7 @@ mod tests {
             (ranks[0].phase, ranks[0].step, ranks[0].age_seconds),
             (None, 7, 3.0)
         );
-        assert_eq!(ranks[1].phase, Some(Phase::AllReduce));
+        assert_eq!((ranks[1].phase, ranks[1].step), (Some(Phase::Backward), 8));
         assert!(progress.ranks(3, 15.0).is_empty());
     }
 }
