@@ -11,12 +11,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// Groups that can be watched at once; ranks of one machine are far fewer.
 const SLOTS: usize = 1024;
-/// How long the guardian waits for killed groups to be gone: 1,000 times 5 ms.
-const CHECKS: usize = 1000;
-const PAUSE: libc::timespec = libc::timespec {
-    tv_sec: 0,
-    tv_nsec: 5_000_000,
-};
+/// How long the guardian waits for killed ranks to be gone, in milliseconds.
+const PATIENCE: libc::c_int = 5000;
 
 #[derive(Debug)]
 pub(crate) struct Guardian {
@@ -76,6 +72,14 @@ impl Drop for Guardian {
 /// Only in a child that was just forked.
 unsafe fn guard(line: RawFd, lock: Option<RawFd>) -> ! {
     let mut groups = [0_i32; SLOTS];
+    // Of the ranks that lead the groups. A rank that has ended is told from one that only waits to be reaped by whoever
+    // inherits it, which may take its time. -1: none, which `poll` passes over.
+    const NONE: libc::pollfd = libc::pollfd {
+        fd: -1,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut leaders = [NONE; SLOTS];
     // SAFETY: system calls on this process's own descriptors and memory.
     unsafe {
         // Away from the terminal's signals; the end of the line is what ends it.
@@ -96,19 +100,28 @@ unsafe fn guard(line: RawFd, lock: Option<RawFd>) -> ! {
         let mut word = 0_i32;
         while libc::read(0, (&raw mut word).cast(), size_of::<i32>()) == size_of::<i32>() as isize {
             let (from, to) = if word > 0 { (0, word) } else { (-word, 0) };
-            if let Some(slot) = groups.iter_mut().find(|slot| **slot == from) {
-                *slot = to;
+            let slots = groups.iter_mut().zip(&mut leaders);
+            if let Some((group, leader)) = slots.into_iter().find(|(group, _)| **group == from) {
+                *group = to;
+                if leader.fd >= 0 {
+                    libc::close(leader.fd);
+                }
+                leader.fd = match to {
+                    0 => -1,
+                    pid => libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int,
+                };
             }
         }
         for group in groups.iter().filter(|group| **group > 0) {
             libc::kill(-group, libc::SIGKILL);
         }
-        for _ in 0..CHECKS {
-            let is_left = |group: &i32| *group > 0 && libc::kill(-group, 0) == 0;
-            if !groups.iter().any(is_left) {
-                break;
+        // No more than are in use: `poll` refuses more than a process may have open.
+        while let Some(last) = leaders.iter().rposition(|leader| leader.fd >= 0)
+            && libc::poll(leaders.as_mut_ptr(), last as libc::nfds_t + 1, PATIENCE) > 0
+        {
+            for leader in leaders.iter_mut().filter(|leader| leader.revents != 0) {
+                leader.fd = -1;
             }
-            libc::nanosleep(&PAUSE, std::ptr::null_mut());
         }
         libc::_exit(0)
     }
