@@ -15,6 +15,8 @@ mod id;
 mod job;
 pub mod model_request;
 pub mod probe;
+pub mod schedule;
+mod simulate;
 mod state;
 mod timeouts;
 
@@ -24,6 +26,7 @@ pub use estimate::{Cost, cost};
 pub use file::{read, write};
 pub use id::JobId;
 pub use job::{Fold, JobKind, JobSpec, Plan, TrainStage};
+pub use simulate::{Span, Timeline, simulate};
 pub use state::{JobState, Progress, ready};
 pub use timeouts::Timeouts;
 
