@@ -7,13 +7,13 @@ use data::StudyUid;
 use data::csv_table::{read_table, write_table};
 use data::stage_tables::SliceScores;
 use data::tables::{Prediction, SliceLabels, StudyLabels, StudyPrediction};
-use data::targets::{VERTEBRAE, intersection_over_union, union};
+use data::targets::{VERTEBRAE, union};
 use event::EventKind;
+use metrics::{LABELS, area_under_roc, competition_score, intersection_over_union, mean};
 use serde_json::json;
 
 use crate::Result;
 use crate::context::{Cohort, Context};
-use crate::metric::{LABELS, area_under_roc, competition_score};
 
 /// The jobs whose out-of-fold tables are there, by stage.
 #[derive(Clone, Debug, Default)]
@@ -281,8 +281,4 @@ fn mean_of<const N: usize>(rows: impl Iterator<Item = [f64; N]>) -> Option<[f64;
         count += 1.0;
     }
     (count > 0.0).then(|| sum.map(|sum| sum / count))
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
