@@ -77,7 +77,7 @@ pub fn interval(mut values: Vec<f64>, level: f64) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weighted_mean;
+    use crate::Quantity;
 
     #[test]
     fn a_seed_gives_the_same_draws_and_another_other_ones() {
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn an_interval_of_a_mean_is_the_textbooks() {
         // 400 values with standard deviation 1/2: mean +- 1.96 / 40, which is 0.049.
-        let values: Vec<f64> = (0..400).map(|i| f64::from(i % 2)).collect();
+        let values = Quantity::mean((0..400).map(|i| f64::from(i % 2)));
         let draws = Resamples::new((0..400).collect(), 4000, 7);
-        let means = draws.filter_map(|weights| weighted_mean(&values, &weights));
+        let means = draws.filter_map(|weights| values.value(&weights));
         let found = interval(means.collect(), 0.95).unwrap();
         assert!((found.low - 0.451).abs() < 0.005, "{found:?}");
         assert!((found.high - 0.549).abs() < 0.005, "{found:?}");
@@ -119,6 +119,5 @@ mod tests {
     #[test]
     fn nothing_to_draw_from_gives_empty_draws() {
         assert_eq!(Resamples::new(Vec::new(), 2, 0).count(), 2);
-        assert_eq!(weighted_mean(&[], &[]), None);
     }
 }

@@ -15,9 +15,7 @@
 //! calibration_curve(y, p, n_bins=7)
 //! ```
 
-use metrics::{
-    Ranked, area_under_roc, bins, brier, log_loss, mean, roc, sensitivity_at, weighted_mean,
-};
+use metrics::{Quantity, Ranked, area_under_roc, bins, brier, log_loss, mean, roc, sensitivity_at};
 
 fn scored() -> Vec<(f64, bool)> {
     (0..60u32)
@@ -46,7 +44,10 @@ fn areas_and_losses() {
     close(mean(&losses), 0.7093781819320442);
     close(mean(&briers), 0.24395833333333336);
     close(Ranked::new(&scored).area(&weights()), 0.6979977753058954);
-    close(weighted_mean(&losses, &weights()), 0.6621131637832428);
+    close(
+        Quantity::mean(losses.clone()).value(&weights()),
+        0.6621131637832428,
+    );
 }
 
 #[test]

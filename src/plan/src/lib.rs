@@ -13,6 +13,7 @@ mod estimate;
 mod file;
 mod id;
 mod job;
+mod leakage;
 pub mod model_request;
 pub mod probe;
 mod state;
@@ -24,6 +25,7 @@ pub use estimate::{Cost, cost};
 pub use file::{read, write};
 pub use id::JobId;
 pub use job::{Fold, JobKind, JobSpec, Plan, TrainStage};
+pub use leakage::{WeightsLeak, weights_across_folds};
 pub use state::{JobState, Progress, ready};
 pub use timeouts::Timeouts;
 
