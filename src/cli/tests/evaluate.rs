@@ -45,7 +45,7 @@ fn fold(study: u32) -> u32 {
 }
 
 fn is_fractured(study: u32) -> bool {
-    study % 3 == 0
+    study.is_multiple_of(3)
 }
 
 fn labels(study: u32) -> [u8; VERTEBRAE] {
