@@ -1,10 +1,14 @@
 //! `spinectl`: arguments in, exit code out. Each command is a file in `command/`.
 
 mod batch;
+mod chart;
 mod command;
+mod evaluation;
 mod exit;
+mod leakage;
 mod metrics;
 mod output;
+mod page;
 mod plan_view;
 mod pretrained;
 mod progress;

@@ -14,7 +14,7 @@ pub trait Row: Sized {
     /// The columns, in the order in which they are written. When reading, others may stand among them.
     fn columns() -> Vec<String>;
 
-    /// Columns that a table may lack.
+    /// Columns that a table may lack; those of them that are in [`Row::columns`] are written all the same.
     fn optional_columns() -> Vec<String> {
         Vec::new()
     }
@@ -118,18 +118,18 @@ pub fn read_table<R: Row>(path: &Path) -> Result<Vec<R>> {
         .from_reader(file);
     let header = reader.headers().map_err(|error| csv_error(path, error))?;
     let mut places = BTreeMap::new();
-    for column in R::columns() {
-        let place = header.iter().position(|name| name == column);
-        let place = place.ok_or_else(|| DataError::TableColumn {
-            path: path.to_path_buf(),
-            column: column.clone(),
-            header: excerpt(&header.iter().collect::<Vec<_>>().join(",")),
-        })?;
-        places.insert(column, place);
-    }
-    for column in R::optional_columns() {
-        if let Some(place) = header.iter().position(|name| name == column) {
-            places.insert(column, place);
+    let optional = R::optional_columns();
+    for column in R::columns().into_iter().chain(optional.clone()) {
+        match header.iter().position(|name| name == column) {
+            Some(place) => drop(places.insert(column, place)),
+            None if optional.contains(&column) => {}
+            None => {
+                return Err(DataError::TableColumn {
+                    path: path.to_path_buf(),
+                    column,
+                    header: excerpt(&header.iter().collect::<Vec<_>>().join(",")),
+                });
+            }
         }
     }
 

@@ -266,6 +266,10 @@ pub enum DataError {
         remedy: &'static str,
     },
 
+    /// Something crosses the folds.
+    #[error("{}", crate::leakage::in_words(.0))]
+    Leaks(Vec<crate::leakage::Leak>),
+
     /// A folder cannot be used as a cache.
     #[error("cannot use {path} as a cache: {problem}; {remedy}")]
     Cache {

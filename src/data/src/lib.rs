@@ -11,6 +11,7 @@ pub mod error;
 pub mod folds;
 pub mod geometry;
 pub mod image;
+pub mod leakage;
 pub mod ledger;
 pub mod loader;
 pub mod nifti;

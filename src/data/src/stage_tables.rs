@@ -3,11 +3,13 @@
 
 use crate::csv_table::{Cells, Row};
 use crate::error::Result;
+use crate::leakage::OutOfFold;
 use crate::study::StudyUid;
 use crate::targets::VERTEBRAE;
 
 const STUDY: &str = "StudyInstanceUID";
 const SLICE: &str = "slice_number";
+const FOLD: &str = "fold";
 const BOX: [&str; 4] = ["x0", "y0", "x1", "y1"];
 
 fn columns<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
@@ -32,6 +34,18 @@ fn numbers<const N: usize>(
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(T::to_string).collect()
+}
+
+/// The fold that a row states; none in tables of earlier versions, which did not.
+fn fold(cells: &Cells<'_>) -> Result<Option<u32>> {
+    let stated = cells.optional(FOLD);
+    stated
+        .map(|_| cells.parse(FOLD, "a whole number of 0 or more", |_| true))
+        .transpose()
+}
+
+fn fold_text(fold: Option<u32>) -> String {
+    fold.map(|fold| fold.to_string()).unwrap_or_default()
 }
 
 /// `slice_targets.csv`: what a segmentation says of a slice.
@@ -114,11 +128,18 @@ pub struct LocatedSlice {
     pub bounds: [f32; 4],
     /// Probability that the slice shows a vertebra.
     pub has_box: f32,
+    /// The fold that the model holds out; none in tables of earlier versions.
+    pub fold: Option<u32>,
 }
 
 impl Row for LocatedSlice {
     fn columns() -> Vec<String> {
-        columns([STUDY, SLICE].into_iter().chain(BOX).chain(["has_box"]))
+        let rest = ["has_box", FOLD];
+        columns([STUDY, SLICE].into_iter().chain(BOX).chain(rest))
+    }
+
+    fn optional_columns() -> Vec<String> {
+        columns([FOLD])
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {
@@ -129,18 +150,25 @@ impl Row for LocatedSlice {
             has_box: cells.parse("has_box", "a probability", |v: &f32| {
                 (0.0..=1.0).contains(v)
             })?,
+            fold: fold(cells)?,
         })
     }
 
     fn write(&self) -> Vec<String> {
         let mut cells = vec![self.study.to_string(), self.slice_number.to_string()];
         cells.extend(texts(&self.bounds));
-        cells.push(self.has_box.to_string());
+        cells.extend([self.has_box.to_string(), fold_text(self.fold)]);
         cells
     }
 
     fn key(&self) -> Option<String> {
         Some(format!("{}, slice {}", self.study, self.slice_number))
+    }
+}
+
+impl OutOfFold for LocatedSlice {
+    fn origin(&self) -> (&StudyUid, Option<u32>) {
+        (&self.study, self.fold)
     }
 }
 
@@ -151,13 +179,20 @@ pub struct SliceScores {
     pub slice_number: u32,
     /// C1..C7, 0..1.
     pub scores: [f32; VERTEBRAE],
+    /// The fold that the model holds out; none in tables of earlier versions.
+    pub fold: Option<u32>,
 }
 
 impl Row for SliceScores {
     fn columns() -> Vec<String> {
         let mut all = columns([STUDY, SLICE]);
         all.extend(vertebrae(""));
+        all.push(FOLD.to_owned());
         all
+    }
+
+    fn optional_columns() -> Vec<String> {
+        columns([FOLD])
     }
 
     fn read(cells: &Cells<'_>) -> Result<Self> {
@@ -165,16 +200,59 @@ impl Row for SliceScores {
             study: cells.study(STUDY)?,
             slice_number: cells.parse(SLICE, "a slice number", |_| true)?,
             scores: numbers(cells, &vertebrae(""), "a number of 0 to 1")?,
+            fold: fold(cells)?,
         })
     }
 
     fn write(&self) -> Vec<String> {
         let mut cells = vec![self.study.to_string(), self.slice_number.to_string()];
         cells.extend(texts(&self.scores));
+        cells.push(fold_text(self.fold));
         cells
     }
 
     fn key(&self) -> Option<String> {
         Some(format!("{}, slice {}", self.study, self.slice_number))
+    }
+}
+
+impl OutOfFold for SliceScores {
+    fn origin(&self) -> (&StudyUid, Option<u32>) {
+        (&self.study, self.fold)
+    }
+}
+
+/// What any out-of-fold table says of where its rows come from: read alone where only that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub study: StudyUid,
+    /// The fold that the model holds out; none in tables of earlier versions.
+    pub fold: Option<u32>,
+}
+
+impl Row for Origin {
+    fn columns() -> Vec<String> {
+        columns([STUDY, FOLD])
+    }
+
+    fn optional_columns() -> Vec<String> {
+        columns([FOLD])
+    }
+
+    fn read(cells: &Cells<'_>) -> Result<Self> {
+        Ok(Origin {
+            study: cells.study(STUDY)?,
+            fold: fold(cells)?,
+        })
+    }
+
+    fn write(&self) -> Vec<String> {
+        vec![self.study.to_string(), fold_text(self.fold)]
+    }
+}
+
+impl OutOfFold for Origin {
+    fn origin(&self) -> (&StudyUid, Option<u32>) {
+        (&self.study, self.fold)
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::csv_table::{Cells, Row};
 use crate::error::Result;
+use crate::leakage::OutOfFold;
 use crate::study::StudyUid;
 
 pub use crate::csv_table::{read_table, write_table};
@@ -251,6 +252,12 @@ impl Row for StudyBox {
     }
 }
 
+impl OutOfFold for StudyBox {
+    fn origin(&self) -> (&StudyUid, Option<u32>) {
+        (&self.study, Some(self.fold))
+    }
+}
+
 /// A row of `slice_labels`: how much of each vertebra a slice shows, and how much of that is of a fractured one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SliceLabels {
@@ -304,6 +311,12 @@ impl Row for SliceLabels {
 
     fn key(&self) -> Option<String> {
         Some(format!("{}, slice {}", self.study, self.slice_number))
+    }
+}
+
+impl OutOfFold for SliceLabels {
+    fn origin(&self) -> (&StudyUid, Option<u32>) {
+        (&self.study, Some(self.fold))
     }
 }
 
@@ -390,6 +403,12 @@ impl Row for StudyPrediction {
 
     fn key(&self) -> Option<String> {
         Some(self.study.to_string())
+    }
+}
+
+impl OutOfFold for StudyPrediction {
+    fn origin(&self) -> (&StudyUid, Option<u32>) {
+        (&self.study, Some(self.fold))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::fs;
 
 use data::csv_table::Row;
+use data::stage_tables::{LocatedSlice, Origin, SliceScores};
 use data::tables::*;
 use data::{DataError, StudyUid};
 
@@ -108,6 +109,27 @@ fn every_table_reads_back() {
         "StudyInstanceUID,fold,patient_overall,C1,C2,C3,C4,C5,C6,C7\n\
          1.2.826.0.1.3680043.1,3,0.5,0.5,0.5,0.5,0.5,0.5,0.5,0.5\n",
     );
+    round_trip(
+        &[LocatedSlice {
+            study: study(1),
+            slice_number: 4,
+            bounds: [0.25, -0.5, 0.75, 1.5],
+            has_box: 0.5,
+            fold: Some(2),
+        }],
+        "StudyInstanceUID,slice_number,x0,y0,x1,y1,has_box,fold\n\
+         1.2.826.0.1.3680043.1,4,0.25,-0.5,0.75,1.5,0.5,2\n",
+    );
+    round_trip(
+        &[SliceScores {
+            study: study(1),
+            slice_number: 4,
+            scores: [0.5; 7],
+            fold: None,
+        }],
+        "StudyInstanceUID,slice_number,C1,C2,C3,C4,C5,C6,C7,fold\n\
+         1.2.826.0.1.3680043.1,4,0.5,0.5,0.5,0.5,0.5,0.5,0.5,\n",
+    );
     round_trip::<StudyFold>(&[], "StudyInstanceUID,fold\n");
 }
 
@@ -116,6 +138,21 @@ fn read<R: Row + Debug>(text: &str) -> data::Result<Vec<R>> {
     let path = dir.path().join("table.csv");
     fs::write(&path, text).unwrap();
     read_table(&path)
+}
+
+#[test]
+fn tables_of_earlier_versions_state_no_fold() {
+    let header = "StudyInstanceUID,slice_number,C1,C2,C3,C4,C5,C6,C7";
+    let scores = "0,0,0,0,0,0,0";
+    let rows: Vec<SliceScores> = read(&format!("{header}\n1.2.3,1,{scores}\n")).unwrap();
+    assert_eq!(rows[0].fold, None);
+    let rows: Vec<Origin> = read(&format!("{header},fold\n1.2.3,1,{scores},3\n")).unwrap();
+    assert_eq!(rows[0].fold, Some(3));
+    let error = read::<Origin>(&format!("{header},fold\n1.2.3,1,{scores},-1\n")).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("line 2, column fold: \"-1\""), "{error}");
+    let error = read::<SliceScores>("StudyInstanceUID,slice_number,fold\n").unwrap_err();
+    assert!(error.to_string().contains("no column C1"), "{error}");
 }
 
 #[test]

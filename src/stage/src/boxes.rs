@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use data::StudyUid;
-use data::csv_table::{read_table, write_table};
+use data::csv_table::write_table;
 use data::stage_tables::LocatedSlice;
 use data::tables::StudyBox;
 use data::targets::union;
@@ -101,7 +101,7 @@ pub fn merge_boxes(context: &Context, cohort: &Cohort, jobs: &[String]) -> Resul
     let mut by_study: BTreeMap<StudyUid, Vec<Vec<LocatedSlice>>> = BTreeMap::new();
     for job in jobs {
         let mut of_job: BTreeMap<StudyUid, Vec<LocatedSlice>> = BTreeMap::new();
-        for row in read_table::<LocatedSlice>(&context.place.out_of_fold(job))? {
+        for row in context.out_of_fold::<LocatedSlice>(cohort, job)? {
             of_job.entry(row.study.clone()).or_default().push(row);
         }
         for (study, rows) in of_job {
@@ -151,6 +151,7 @@ mod tests {
             slice_number: n,
             bounds,
             has_box,
+            fold: Some(0),
         }
     }
 

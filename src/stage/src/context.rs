@@ -8,6 +8,7 @@ use data::cache::{Cache, CacheOptions};
 use data::csv_table::read_table;
 use data::data_set::DataSet;
 use data::image::{Window, WindowMode};
+use data::leakage::{OutOfFold, read_out_of_fold};
 use data::stack::{Appearance, Stack, Stacks};
 use data::stage_tables::{LeftOut, SliceTargets};
 use data::tables::{StudyBox, StudyFold, StudyLabels};
@@ -102,6 +103,15 @@ impl Context<'_> {
             ))),
             None => Ok(Cohort { labels, folds }),
         }
+    }
+
+    /// What a job's model says of the studies that it did not see; refused where it has seen one.
+    pub fn out_of_fold<R: OutOfFold>(&self, cohort: &Cohort, job: &str) -> Result<Vec<R>> {
+        Ok(read_out_of_fold(
+            &self.place.out_of_fold(job),
+            None,
+            &cohort.folds,
+        )?)
     }
 
     /// tables/slice_targets.csv by study, slices head first.

@@ -7,6 +7,7 @@ use std::path::Path;
 use data::csv_table::{read_table, write_table};
 use data::data_set::DataSet;
 use data::folds::folds;
+use data::leakage;
 use data::nifti::read_labels as read_segmentation;
 use data::stage_tables::{LeftOut, SliceTargets};
 use data::tables::{StudyFold, StudyLabels};
@@ -199,8 +200,9 @@ fn split_of_file(path: &Path, labels: &[StudyLabels], folds: u64) -> Result<Vec<
         .into_iter()
         .map(|row| (row.study, row.fold))
         .collect();
+    let patients = leakage::of_patients(path, labels, &split);
+    leakage::refuse(patients)?;
     let mut rows = Vec::with_capacity(labels.len());
-    let mut fold_of_patient = BTreeMap::new();
     for row in labels {
         let fold = split
             .remove(&row.study)
@@ -208,15 +210,6 @@ fn split_of_file(path: &Path, labels: &[StudyLabels], folds: u64) -> Result<Vec<
         if u64::from(fold) >= folds {
             let problem = format!(
                 "puts study {} into fold {fold}, and data.folds is {folds}",
-                row.study
-            );
-            return Err(refused(problem));
-        }
-        if let Some(patient) = &row.patient
-            && *fold_of_patient.entry(patient).or_insert(fold) != fold
-        {
-            let problem = format!(
-                "puts study {} into another fold than an earlier study of the same patient",
                 row.study
             );
             return Err(refused(problem));

@@ -9,7 +9,8 @@ use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{LocatedSlice, SliceTargets};
-use data::targets::{intersection_over_union, union};
+use data::targets::union;
+use metrics::intersection_over_union;
 use nn::{Localizer, Pass};
 use recipe::BoxLoss;
 use tch::{Device, Kind, Tensor};
@@ -87,6 +88,7 @@ pub struct Stage1a<'a> {
     data: Arc<Slices>,
     box_loss: BoxLoss,
     side: usize,
+    fold: u64,
     /// Held-out segmented studies, with the boxes of their slices.
     truth: BTreeMap<StudyUid, Vec<SliceTargets>>,
     held_out: Vec<StudyUid>,
@@ -134,6 +136,7 @@ impl<'a> Stage1a<'a> {
             }),
             box_loss,
             side: training.image_size as usize,
+            fold,
             truth: by_study,
             held_out,
             stacks,
@@ -144,7 +147,9 @@ impl<'a> Stage1a<'a> {
     pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
         let rows = self.predict("out-of-fold boxes", &self.held_out)?;
         let metrics = self.metrics(&rows);
-        let rows: Vec<LocatedSlice> = rows.into_iter().flatten().collect();
+        let mut rows: Vec<LocatedSlice> = rows.into_iter().flatten().collect();
+        rows.iter_mut()
+            .for_each(|row| row.fold = Some(self.fold as u32));
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
         }
@@ -188,7 +193,7 @@ impl<'a> Stage1a<'a> {
     }
 }
 
-/// Boxes of every slice of a study.
+/// Boxes of every slice of a study; of no fold.
 pub(crate) fn locate(
     model: &Localizer,
     execution: &Execution,
@@ -213,6 +218,7 @@ pub(crate) fn locate(
                 slice_number: stack.slice_numbers[*place],
                 bounds: [bounds[0], bounds[1], bounds[2], bounds[3]],
                 has_box,
+                fold: None,
             });
         }
     }

@@ -7,11 +7,11 @@ use std::path::Path;
 use data::StudyUid;
 use data::stack::{Appearance, Stack, read_stack};
 use data::volume::find_study;
+use metrics::LABELS;
 
 use crate::Result;
 use crate::boxes::{found_or_all, mean_over_models};
 use crate::localizer::locate;
-use crate::metric::LABELS;
 use crate::predict::Models;
 use crate::study::{fitted_features, probabilities};
 

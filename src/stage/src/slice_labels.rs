@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use data::StudyUid;
-use data::csv_table::{read_table, write_table};
+use data::csv_table::write_table;
 use data::stage_tables::SliceScores;
 use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
@@ -17,7 +17,7 @@ pub fn merge_ratios(context: &Context, cohort: &Cohort, jobs: &[String]) -> Resu
     // Slices keep the order of the first model's table: head first.
     let mut by_study: BTreeMap<StudyUid, Vec<(u32, [f32; VERTEBRAE], f32)>> = BTreeMap::new();
     for job in jobs {
-        for row in read_table::<SliceScores>(&context.place.out_of_fold(job))? {
+        for row in context.out_of_fold::<SliceScores>(cohort, job)? {
             let slices = by_study.entry(row.study).or_default();
             match slices
                 .iter_mut()

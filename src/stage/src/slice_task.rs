@@ -36,6 +36,7 @@ pub struct SliceTask<'a> {
     heads: SliceHeads,
     data: Arc<Windows>,
     side: usize,
+    fold: u64,
     held_out: Vec<StudyUid>,
     /// Held-out studies with labels.
     truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
@@ -121,6 +122,7 @@ impl<'a> SliceTask<'a> {
             heads,
             data: Arc::new(data),
             side: training.image_size as usize,
+            fold,
             held_out,
             truth,
             stacks,
@@ -151,6 +153,7 @@ impl<'a> SliceTask<'a> {
                     study: study.clone(),
                     slice_number: *slice_number,
                     scores,
+                    fold: Some(self.fold as u32),
                 });
             Ok(rows.collect())
         })

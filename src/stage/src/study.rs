@@ -8,6 +8,7 @@ use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::Stack;
 use data::tables::{StudyBox, StudyPrediction};
+use metrics::{LABELS, area_under_roc, competition_score};
 use nn::{Pass, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
 use tch::{Kind, Tensor};
@@ -18,7 +19,6 @@ use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::finished::{Finished, freeze_backbone, load_backbone};
 use crate::localizer::host;
 use crate::losses::study_loss;
-use crate::metric::{LABELS, area_under_roc, competition_score};
 use crate::windows::SLICES_PER_IMAGE;
 
 /// What the frozen CNN makes of a study, brought to one length.

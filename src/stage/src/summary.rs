@@ -7,13 +7,15 @@ use data::StudyUid;
 use data::csv_table::{read_table, write_table};
 use data::stage_tables::SliceScores;
 use data::tables::{Prediction, SliceLabels, StudyLabels, StudyPrediction};
-use data::targets::{VERTEBRAE, intersection_over_union, union};
+use data::targets::{VERTEBRAE, union};
 use event::EventKind;
+use metrics::{
+    LABELS, area_under_roc, competition_score, intersection_over_union, mean, means_of_other_folds,
+};
 use serde_json::json;
 
 use crate::Result;
 use crate::context::{Cohort, Context};
-use crate::metric::{LABELS, area_under_roc, competition_score};
 
 /// The jobs whose out-of-fold tables are there, by stage.
 #[derive(Clone, Debug, Default)]
@@ -72,12 +74,10 @@ fn study_boxes(context: &Context, cohort: &Cohort) -> Result<BTreeMap<&'static s
             Some((study, union(boxes)?))
         })
         .collect();
-    let constants = per_fold(cohort, |fold| {
-        let others = truth
-            .iter()
-            .filter(|(study, _)| cohort.folds.get(*study) != Some(&fold));
-        mean_of(others.map(|(_, bounds)| *bounds))
-    });
+    let with_fold = truth
+        .iter()
+        .filter_map(|(study, bounds)| Some((*cohort.folds.get(study)?, *bounds)));
+    let constants = means_of_other_folds(with_fold);
     let (mut iou, mut baseline) = (Vec::new(), Vec::new());
     for (study, truth) in &truth {
         let (Some(row), Some(fold)) = (found.get(study), cohort.folds.get(study)) else {
@@ -128,7 +128,7 @@ fn fractures(
         .collect();
     let mut sums: BTreeMap<(StudyUid, u32), ([f64; VERTEBRAE], f64)> = BTreeMap::new();
     for job in jobs {
-        for row in read_table::<SliceScores>(&context.place.out_of_fold(job))? {
+        for row in context.out_of_fold::<SliceScores>(cohort, job)? {
             let (sum, count) = sums.entry((row.study, row.slice_number)).or_default();
             sum.iter_mut()
                 .zip(row.scores)
@@ -154,12 +154,10 @@ fn errors(
     truth: &Truth,
     predicted: impl Iterator<Item = ((StudyUid, u32), [f64; VERTEBRAE])>,
 ) -> (Option<f64>, Option<f64>) {
-    let constants = per_fold(cohort, |fold| {
-        let others = truth
-            .iter()
-            .filter(|((study, _), _)| cohort.folds.get(study) != Some(&fold));
-        mean_of(others.map(|(_, scores)| *scores))
-    });
+    let with_fold = truth
+        .iter()
+        .filter_map(|((study, _), scores)| Some((*cohort.folds.get(study)?, *scores)));
+    let constants = means_of_other_folds(with_fold);
     let absolute = |a: &[f64; VERTEBRAE], b: &[f64; VERTEBRAE]| {
         a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / VERTEBRAE as f64
     };
@@ -198,7 +196,7 @@ fn studies(
 ) -> Result<BTreeMap<&'static str, f64>> {
     let mut sums: BTreeMap<StudyUid, ([f64; LABELS], f64)> = BTreeMap::new();
     for job in jobs {
-        for row in read_table::<StudyPrediction>(&context.place.out_of_fold(job))? {
+        for row in context.out_of_fold::<StudyPrediction>(cohort, job)? {
             let (sum, count) = sums.entry(row.study).or_default();
             sum.iter_mut()
                 .zip(row.probabilities)
@@ -207,14 +205,11 @@ fn studies(
         }
     }
     let truth_of = |study: &StudyUid| cohort.labels.get(study).map(StudyLabels::all);
-    let prevalence = per_fold(cohort, |fold| {
-        let others = cohort.folds.iter().filter(|(_, of)| **of != fold);
-        mean_of(
-            others
-                .filter_map(|(study, _)| truth_of(study))
-                .map(|label| label.map(f64::from)),
-        )
-    });
+    let with_fold = cohort
+        .folds
+        .iter()
+        .filter_map(|(study, fold)| Some((*fold, truth_of(study)?.map(f64::from))));
+    let prevalence = means_of_other_folds(with_fold);
     let (mut scored, mut constant, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for (study, (sum, count)) in sums {
         let probabilities = sum.map(|sum| sum / count);
@@ -259,30 +254,4 @@ pub(crate) fn prediction_rows(
             label,
             fractured,
         })
-}
-
-/// A constant for each fold, from what its models may see.
-fn per_fold<T>(cohort: &Cohort, of: impl Fn(u32) -> Option<T>) -> BTreeMap<u32, T> {
-    let mut folds: Vec<u32> = cohort.folds.values().copied().collect();
-    folds.sort_unstable();
-    folds.dedup();
-    folds
-        .into_iter()
-        .filter_map(|fold| Some((fold, of(fold)?)))
-        .collect()
-}
-
-fn mean_of<const N: usize>(rows: impl Iterator<Item = [f64; N]>) -> Option<[f64; N]> {
-    let (mut sum, mut count) = ([0.0; N], 0.0);
-    for row in rows {
-        sum.iter_mut()
-            .zip(row)
-            .for_each(|(sum, value)| *sum += value);
-        count += 1.0;
-    }
-    (count > 0.0).then(|| sum.map(|sum| sum / count))
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

@@ -15,7 +15,7 @@ use crate::plan_view::PlanView;
 use crate::pretrained::Pretrained;
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::RecipeArguments;
-use crate::{batch, output, report, run_command};
+use crate::{batch, leakage, output, report, run_command};
 
 /// Run a recipe on this machine, or go on with a run
 #[derive(Debug, Args)]
@@ -156,6 +156,7 @@ fn on_this_machine(
         ));
     }
     pretrained.require()?;
+    leakage::before_launch(&plan, &run_dir)?;
     let options = LaunchOptions {
         plan,
         recipe_yaml: recipe::to_yaml(recipe)?,
@@ -191,6 +192,7 @@ fn dry_run(
 ) -> anyhow::Result<u8> {
     let ranks = super::plan::ranks(&arguments.recipe, recipe);
     let splits = batch::splits(plan, ranks)?;
+    leakage::of_plan(plan)?;
     let view = PlanView::new(plan, ranks, &splits);
     if arguments.json {
         output::print_json(&view)?;

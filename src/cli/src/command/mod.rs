@@ -5,6 +5,7 @@ mod checkpoint;
 mod completions;
 mod data;
 mod doctor;
+mod evaluate;
 mod launch;
 mod logs;
 mod model;
@@ -37,6 +38,7 @@ pub enum Command {
     #[command(subcommand)]
     Model(model::Command),
     Predict(predict::Arguments),
+    Evaluate(evaluate::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -55,6 +57,7 @@ impl Command {
             Command::Data(command) => data::run(command),
             Command::Model(command) => model::run(command),
             Command::Predict(arguments) => predict::run(arguments),
+            Command::Evaluate(arguments) => evaluate::run(arguments),
             Command::Completions(arguments) => completions::run(arguments),
         }
     }

@@ -6,7 +6,7 @@ use recipe::Recipe;
 use crate::plan_view::PlanView;
 use crate::pretrained::Pretrained;
 use crate::recipe_arguments::RecipeArguments;
-use crate::{batch, exit, output};
+use crate::{batch, exit, leakage, output};
 
 /// Show the jobs of a recipe, their order, how batches are split over ranks, and the disk that checkpoints take
 #[derive(Debug, Args)]
@@ -36,6 +36,7 @@ enum Format {
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let recipe = arguments.recipe.load()?;
     let plan = plan::compile_with(&recipe, &Pretrained::look(&recipe).hashes)?;
+    leakage::of_plan(&plan)?;
     let ranks = ranks(&arguments.recipe, &recipe);
     let splits = batch::splits(&plan, ranks)?;
     let view = PlanView::new(&plan, ranks, &splits);

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use data::check::{CheckReport, Gray, Problem, Severity, StudyCheck};
 
 use super::{counts, shape, spacing, state};
+use crate::page::{self, escaped};
 
 /// The longer side of a picture on the page, CSS pixels.
 const SIDE: f64 = 320.0;
@@ -30,7 +31,7 @@ pub fn write(path: &Path, root: &Path, report: &CheckReport) -> anyhow::Result<(
 }
 
 fn page(root: &Path, report: &CheckReport) -> anyhow::Result<String> {
-    let title = format!("Data check of {}", escaped(&root.display().to_string()));
+    let title = format!("Data check of {}", root.display());
     let mut bad: Vec<&StudyCheck> = report
         .studies
         .iter()
@@ -42,12 +43,8 @@ fn page(root: &Path, report: &CheckReport) -> anyhow::Result<String> {
         .map(article)
         .collect::<anyhow::Result<String>>()?;
     let general = list(&report.problems);
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{STYLE}\n</style>\n<h1>{title}</h1>\n\
-         <p>{}</p>\n{general}{articles}</html>\n",
-        escaped(&counts(report))
-    ))
+    let body = format!("<p>{}</p>\n{general}{articles}", escaped(&counts(report)));
+    Ok(page::page(&title, STYLE, &body))
 }
 
 fn article(check: &StudyCheck) -> anyhow::Result<String> {
@@ -116,20 +113,4 @@ fn png_of(gray: &Gray) -> anyhow::Result<Vec<u8>> {
         .and_then(|mut writer| writer.write_image_data(&gray.pixels))
         .context("cannot encode a picture")?;
     Ok(bytes)
-}
-
-/// Names come from files: nothing in them may become markup.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
 }
