@@ -1,5 +1,7 @@
 //! Weights that cross folds: a model that starts from, or builds on, one that was trained on what it holds out itself.
 
+use std::collections::BTreeMap;
+
 use crate::{Fold, JobId, JobKind, JobSpec, Plan, TrainStage};
 
 /// A job takes weights from one that holds out another fold: it would predict studies that those weights have seen.
@@ -18,13 +20,11 @@ pub struct WeightsLeak {
 
 /// All of them, in the plan's order. A compiled plan has none; one that was written or changed by hand may.
 pub fn weights_across_folds(plan: &Plan) -> Vec<WeightsLeak> {
-    let fold_of = |id: &JobId| {
-        let of_job = |job: &JobSpec| match &job.kind {
-            JobKind::Train { fold, .. } => Some(*fold),
-            _ => None,
-        };
-        plan.job(id.as_str()).and_then(of_job)
+    let fold = |job: &JobSpec| match &job.kind {
+        JobKind::Train { fold, .. } => Some((job.id.clone(), *fold)),
+        _ => None,
     };
+    let folds: BTreeMap<JobId, Fold> = plan.jobs.iter().filter_map(fold).collect();
     let mut leaks = Vec::new();
     for job in &plan.jobs {
         let JobKind::Train {
@@ -38,13 +38,13 @@ pub fn weights_across_folds(plan: &Plan) -> Vec<WeightsLeak> {
             _ => None,
         };
         for from in start.iter().chain(features) {
-            let held_out = fold_of(from);
-            if held_out != Some(*fold) {
+            let held_out = folds.get(from);
+            if held_out != Some(fold) {
                 leaks.push(WeightsLeak {
                     job: job.id.clone(),
                     fold: fold.0,
                     from: from.clone(),
-                    held_out: held_out.map(|Fold(fold)| fold),
+                    held_out: held_out.map(|fold| fold.0),
                 });
             }
         }

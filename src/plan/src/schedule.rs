@@ -309,18 +309,6 @@ impl Scheduler {
         }
     }
 
-    pub fn is_ready(&self, task: usize) -> bool {
-        self.standing.get(task) == Some(&Standing::Ready)
-    }
-
-    pub fn running(&self) -> usize {
-        self.running
-    }
-
-    pub fn idle(&self) -> usize {
-        self.free.len()
-    }
-
     /// The most urgent job that can start.
     fn pick(&self) -> Option<usize> {
         if self.running >= self.limits.jobs {

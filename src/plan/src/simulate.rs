@@ -21,8 +21,6 @@ pub struct Timeline {
     pub spans: Vec<Span>,
     /// Seconds until the last job ends.
     pub makespan: f64,
-    /// Seconds that devices are in use, over all devices.
-    pub device_seconds: f64,
 }
 
 /// Runs the jobs on a virtual clock, each for as long as it is thought to take. Jobs that find no room on the disk are left out.
@@ -44,7 +42,6 @@ pub fn simulate(
             let seconds = tasks.get(task).map_or(0.0, |of| of.seconds(devices.len()));
             let end = now + seconds.max(0.0);
             ends.push(Reverse((end.to_bits(), task)));
-            timeline.device_seconds += seconds * devices.len() as f64;
             timeline.spans.push(Span {
                 task,
                 devices,

@@ -22,7 +22,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 66re
 h2 { margin-top: 2.2rem } table { border-collapse: collapse } caption { text-align: left; color: var(--faint); padding-bottom: .3rem } .wide { overflow-x: auto }
 th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap } th:first-child, td:first-child { text-align: left }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 1rem } figure { margin: 0 0 1.2rem } figcaption { color: var(--faint); overflow-wrap: anywhere }
-.note { border-left: 4px solid #d68910; padding-left: .8rem } td.hit { font-weight: 700 }";
+.note { border-left: 4px solid #d68910; padding-left: .8rem }";
 
 /// The page.
 pub fn page(evaluation: &Evaluation, tables: &RunTables) -> String {
