@@ -1,9 +1,8 @@
 //! One process of ours: started in a group of its own, bound to our life, ended with all it started.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -27,8 +26,8 @@ pub(crate) struct Launch<'a> {
     pub log: &'a Path,
     /// Where it may run, if not everywhere.
     pub cores: Option<Cores>,
-    /// The rendezvous, where this process is to serve it.
-    pub store: Option<&'a TcpListener>,
+    /// Where it meets the others.
+    pub store: &'a File,
 }
 
 #[derive(Debug)]
@@ -53,18 +52,12 @@ impl Process {
             .args(launch.arguments)
             .envs(launch.environment)
             .env(EVENTS, theirs.as_raw_fd().to_string())
+            .env(STORE, launch.store.as_raw_fd().to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        match launch.store {
-            Some(store) => command.env(STORE, store.as_raw_fd().to_string()),
-            None => command.env_remove(STORE),
-        };
-        let handed = [
-            Some(theirs.as_raw_fd()),
-            launch.store.map(AsRawFd::as_raw_fd),
-        ];
+        let handed = [theirs.as_raw_fd(), launch.store.as_raw_fd()];
         let parent = libc::pid_t::try_from(std::process::id()).unwrap_or(-1);
         let cores = launch.cores.as_ref().map(Cores::as_set);
         // SAFETY: `bind_to` calls only async-signal-safe functions and allocates nothing.
@@ -139,7 +132,7 @@ impl Drop for Process {
 /// In the child, before exec: die with the parent, keep the descriptors that are handed over, stay on the cores.
 fn bind_to(
     parent: libc::pid_t,
-    handed: [Option<RawFd>; 2],
+    handed: [RawFd; 2],
     cores: Option<libc::cpu_set_t>,
 ) -> io::Result<()> {
     // SAFETY: plain system calls on this process's own state.
@@ -155,7 +148,7 @@ fn bind_to(
             // Without it the rank is slower and no less right.
             libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &cores);
         }
-        for fd in handed.into_iter().flatten() {
+        for fd in handed {
             if libc::fcntl(fd, libc::F_SETFD, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }

@@ -1,6 +1,7 @@
 //! The processes of one attempt: started together, heard as one stream, ended together.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::guardian::Guardian;
 use crate::numa::Cores;
 use crate::pidfd::Pidfd;
 use crate::process::{Launch, Process};
-use crate::rendezvous::Rendezvous;
+use crate::rendezvous::meeting_file;
 
 /// Events that wait for the supervisor; ranks that talk faster wait for it in turn.
 const WAITING: usize = 256;
@@ -49,7 +50,7 @@ pub(crate) struct Ranks {
 impl Ranks {
     /// Starts all ranks, or leaves none.
     pub fn start(order: Order, guardian: &mut Guardian) -> io::Result<Self> {
-        let rendezvous = Rendezvous::bind()?;
+        let store = meeting_file()?;
         let (to, messages) = channel(WAITING);
         let mut ranks = Ranks {
             processes: Vec::with_capacity(order.logs.len()),
@@ -58,7 +59,7 @@ impl Ranks {
             messages,
         };
         for rank in 0..order.logs.len() {
-            if let Err(error) = ranks.add(rank, &order, &rendezvous, &to, guardian) {
+            if let Err(error) = ranks.add(rank, &order, &store, &to, guardian) {
                 ranks.kill();
                 for started in 0..=rank {
                     ranks.reap(started, guardian);
@@ -73,7 +74,7 @@ impl Ranks {
         &mut self,
         rank: usize,
         order: &Order,
-        rendezvous: &Rendezvous,
+        store: &File,
         to: &Sender<(usize, Message)>,
         guardian: &mut Guardian,
     ) -> io::Result<()> {
@@ -85,7 +86,7 @@ impl Ranks {
         let (process, stream) = Process::start(Launch {
             program: &order.program,
             arguments: &order.arguments,
-            environment: environment(rank, order.logs.len(), rendezvous.port)
+            environment: environment(rank, order.logs.len())
                 .into_iter()
                 .chain(visible)
                 .collect(),
@@ -94,7 +95,7 @@ impl Ranks {
                 .near_gpus
                 .then(|| near_gpu(rank, order.visible_gpus.as_deref()))
                 .flatten(),
-            store: (rank == 0).then_some(&rendezvous.listener),
+            store,
         })?;
         guardian.watch(process.group());
         let pidfd = Pidfd::open(process.id());
@@ -170,15 +171,13 @@ pub(crate) fn device_argument(device: Device) -> &'static str {
     }
 }
 
-/// What torchrun sets too, and a fair share of the cores.
-fn environment(rank: usize, world_size: usize, port: u16) -> Vec<(&'static str, String)> {
+/// Who it is, as torchrun says it too, and a fair share of the cores.
+fn environment(rank: usize, world_size: usize) -> Vec<(&'static str, String)> {
     let mut environment = vec![
         ("RANK", rank.to_string()),
         ("LOCAL_RANK", rank.to_string()),
         ("WORLD_SIZE", world_size.to_string()),
         ("LOCAL_WORLD_SIZE", world_size.to_string()),
-        ("MASTER_ADDR", Rendezvous::ADDRESS.to_owned()),
-        ("MASTER_PORT", port.to_string()),
     ];
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let share = (cores / world_size.max(1)).max(1);

@@ -1,25 +1,19 @@
-//! Where the ranks of one machine meet: a loopback socket that is open before they start.
+//! Where the ranks of one machine meet: a file without a name that they inherit.
 //!
-//! The kernel picks the port and the socket itself is handed to rank 0, so ports never collide and
-//! nobody else on the network can join. Another user of this machine can: libtorch's store asks
-//! nobody who he is.
+//! c10d's store takes a socket or a file. A socket serves every user of the machine, for the store asks nobody who he is; this
+//! file can be reached only through a descriptor, and the kernel opens /proc/PID/fd to nobody but the same user and root. It
+//! is gone with the last process that holds it.
 
+use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::FromRawFd;
 
-/// A listening socket for rank 0 and the port by which the others reach it.
-#[derive(Debug)]
-pub(crate) struct Rendezvous {
-    pub listener: TcpListener,
-    pub port: u16,
-}
-
-impl Rendezvous {
-    pub const ADDRESS: &str = "127.0.0.1";
-
-    pub fn bind() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        Ok(Rendezvous { listener, port })
+/// A new, empty one. Child processes do not inherit it unless they are told to.
+pub(crate) fn meeting_file() -> io::Result<File> {
+    // SAFETY: the name is a C string, which the call copies.
+    match unsafe { libc::memfd_create(c"spinectl-rendezvous".as_ptr(), libc::MFD_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the call made this descriptor and nobody else has it.
+        fd => Ok(unsafe { File::from_raw_fd(fd) }),
     }
 }

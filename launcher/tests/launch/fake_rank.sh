@@ -34,7 +34,7 @@ train() {
 }
 
 store=none
-[ -S "/proc/$$/fd/${SPINECTL_STORE_FD:-none}" ] && store=socket
+[ -f "/proc/$$/fd/${SPINECTL_STORE_FD:-none}" ] && store=file
 echo "$job attempt $attempt rank $RANK of $WORLD_SIZE resume $resume threads $OMP_NUM_THREADS" \
     "store $store" >>"$run_dir/calls"
 echo "log of rank $RANK"

@@ -23,12 +23,12 @@ fn a_graph_of_jobs_runs_to_its_end_and_leaves_its_records() {
     assert_eq!(
         run.calls(),
         [
-            format!("alone attempt 1 rank 0 of 1 resume never threads {cores} store socket"),
-            format!("first attempt 1 rank 0 of 2 resume never threads {threads} store socket"),
-            format!("first attempt 1 rank 1 of 2 resume never threads {threads} store none"),
-            format!("second attempt 1 rank 0 of 2 resume never threads {threads} store socket"),
-            format!("second attempt 1 rank 1 of 2 resume never threads {threads} store none"),
-            format!("third attempt 1 rank 0 of 1 resume never threads {cores} store socket"),
+            format!("alone attempt 1 rank 0 of 1 resume never threads {cores} store file"),
+            format!("first attempt 1 rank 0 of 2 resume never threads {threads} store file"),
+            format!("first attempt 1 rank 1 of 2 resume never threads {threads} store file"),
+            format!("second attempt 1 rank 0 of 2 resume never threads {threads} store file"),
+            format!("second attempt 1 rank 1 of 2 resume never threads {threads} store file"),
+            format!("third attempt 1 rank 0 of 1 resume never threads {cores} store file"),
         ]
     );
     let events = run.events();

@@ -2,6 +2,7 @@
 #include "boundary.h"
 
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -62,6 +63,15 @@ void spc_free(void* block) {
 SpcStatus spc_store_in_process(int64_t timeout_ms, SpcStore** store, char** message) {
   return spc::guarded(message, [&] {
     auto inner = c10::make_intrusive<c10d::HashStore>();
+    inner->setTimeout(milliseconds(timeout_ms));
+    *store = new SpcStore{std::move(inner)};
+  });
+}
+
+SpcStatus spc_store_file(const char* path, int64_t timeout_ms, SpcStore** store, char** message) {
+  return spc::guarded(message, [&] {
+    // With a number of workers the last of them would remove the file, which is not ours.
+    auto inner = c10::make_intrusive<c10d::FileStore>(path, -1);
     inner->setTimeout(milliseconds(timeout_ms));
     *store = new SpcStore{std::move(inner)};
   });

@@ -26,6 +26,8 @@ void spc_free(void* block);
 
 // A store inside this process, for a world of one rank.
 SpcStatus spc_store_in_process(int64_t timeout_ms, SpcStore** store, char** message);
+// A store in a file that all ranks have open, each by a path of its own.
+SpcStatus spc_store_file(const char* path, int64_t timeout_ms, SpcStore** store, char** message);
 // listen_fd: a listening socket to serve on (it becomes libtorch's), or -1 to be a client of host:port.
 SpcStatus spc_store_tcp(const char* host, uint16_t port, int listen_fd, int64_t timeout_ms, SpcStore** store, char** message);
 // The same store under a key prefix.

@@ -17,25 +17,34 @@ pub enum CollectiveError {
 
     /// Ranks that the world size counts did not come to the store in time.
     #[error(
-        "rank {rank}: rendezvous at {address}: {} did not arrive within {timeout:?}; see whether {} started and can reach {address}",
+        "rank {rank}: rendezvous at {place}: {} did not arrive within {timeout:?}; see whether {} started and can reach {place}",
         ranks(missing), if missing.len() == 1 { "it" } else { "they" }
     )]
     RanksMissing {
         rank: usize,
-        address: String,
+        place: String,
         missing: Vec<usize>,
         timeout: Duration,
     },
 
     /// The store cannot be served, reached or used.
-    #[error(
-        "rank {rank}: {operation} at {address}: {detail}; see that rank 0 runs and that MASTER_ADDR and MASTER_PORT are right"
-    )]
+    #[error("rank {rank}: {operation} at {place}: {detail}; {remedy}")]
     Rendezvous {
         rank: usize,
         operation: String,
-        address: String,
+        place: String,
         detail: String,
+        remedy: &'static str,
+    },
+
+    /// Somebody else is at the other end of a connection that should lead to a peer.
+    #[error(
+        "rank {rank}: {operation}: no connection leads to rank {peer}, though all ranks are on this machine: another process has          come between; see who else listens to and connects from loopback addresses here"
+    )]
+    Stranger {
+        rank: usize,
+        operation: String,
+        peer: usize,
     },
 
     /// A peer went away. The process group is dead: drop it, and build another or end this rank.
@@ -135,7 +144,7 @@ mod tests {
     fn missing_ranks_read_as_a_sentence() {
         let error = CollectiveError::RanksMissing {
             rank: 0,
-            address: "127.0.0.1:29500".to_owned(),
+            place: "127.0.0.1:29500".to_owned(),
             missing: vec![1, 3],
             timeout: Duration::from_secs(2),
         };

@@ -60,6 +60,12 @@ unsafe extern "C" {
         store: *mut *mut Store,
         message: Message,
     ) -> i32;
+    pub(crate) fn spc_store_file(
+        path: *const c_char,
+        timeout_ms: i64,
+        store: *mut *mut Store,
+        message: Message,
+    ) -> i32;
     pub(crate) fn spc_store_tcp(
         host: *const c_char,
         port: u16,

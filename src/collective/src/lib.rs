@@ -23,5 +23,5 @@ pub use error::{CollectiveError, Result};
 pub use peer::Peer;
 pub use process_group::{Backend, ProcessGroup, ReduceOp};
 pub use reducer::{Reducer, ReducerOptions, backward};
-pub use rendezvous::Rendezvous;
+pub use rendezvous::{Place, Rendezvous, Tcp};
 pub use store::Store;

@@ -1,7 +1,7 @@
 //! Collectives: what all ranks of a group do together, in the same order.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, Failure, call};
 use crate::peer::Peers;
 use crate::rendezvous::milliseconds;
-use crate::socket;
+use crate::socket::{self, Socket};
 use crate::store::Store;
 
 /// Who moves the bytes.
@@ -60,7 +60,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// `Rendezvous` or `Timeout` when a rank does not come, `Invalid` when a rank's address is of no use to the others,
-    /// `Library` when NCCL is asked for and not there.
+    /// `Stranger` when another process has taken a rank's place, `Library` when NCCL is asked for and not there.
     pub fn new(store: &Store, backend: Backend, name: &str, timeout: Duration) -> Result<Self> {
         let operation = format!("process group {name:?}");
         let site = format!("rank {}: {operation}", store.rank());
@@ -81,6 +81,7 @@ impl ProcessGroup {
             Backend::Nccl => Some(cuda::nccl_backend()?),
         };
         check_addresses(&store, &site)?;
+        let before = socket::open_sockets();
 
         let error = |failure: Failure| peers.error(&operation, failure);
         let c_name = ffi::c_string(name, "name").map_err(error)?;
@@ -110,7 +111,19 @@ impl ProcessGroup {
             name: name.to_owned(),
             peers,
         };
-        group.peers.addresses = exchange_addresses(&store)?;
+        let sockets = exchange_sockets(&store)?;
+        // Between machines addresses may be translated on the way, so that the ends need not agree.
+        if store.local_address().is_loopback()
+            && let Some(peer) = unmet(store.rank(), &sockets, &before)
+        {
+            return Err(CollectiveError::Stranger {
+                rank: store.rank(),
+                operation,
+                peer,
+            });
+        }
+        let local = |of: &Vec<Socket>| of.iter().map(|socket| socket.local).collect();
+        group.peers.addresses = sockets.iter().map(local).collect();
         Ok(group)
     }
 
@@ -303,12 +316,12 @@ fn check_addresses(store: &Store, site: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every rank's socket addresses, once all ranks are connected: a failure of Gloo's names no rank, but often an address.
-fn exchange_addresses(store: &Store) -> Result<Vec<Vec<SocketAddr>>> {
+/// Every rank's sockets, once all ranks are connected: a failure of Gloo's names no rank, but often an address.
+fn exchange_sockets(store: &Store) -> Result<Vec<Vec<Socket>>> {
     let key = |rank: usize| format!("sockets/{rank}");
-    let own: Vec<String> = socket::local_addresses()
+    let own: Vec<String> = socket::open_sockets()
         .iter()
-        .map(SocketAddr::to_string)
+        .map(Socket::to_string)
         .collect();
     store.set(&key(store.rank()), own.join(" ").as_bytes())?;
     (0..store.world_size())
@@ -316,8 +329,50 @@ fn exchange_addresses(store: &Store) -> Result<Vec<Vec<SocketAddr>>> {
             let text = String::from_utf8_lossy(&store.get(&key(rank))?).into_owned();
             Ok(text
                 .split_whitespace()
-                .filter_map(|address| address.parse().ok())
+                .filter_map(|socket| socket.parse().ok())
                 .collect())
         })
         .collect()
+}
+
+/// The first rank to which no connection of `rank`'s leads, but for those that were there `before`. Both ends must tell of a
+/// connection: whoever connects to a Gloo that waits for its peers, and guesses the small number that they begin with, is
+/// taken for one of them.
+fn unmet(rank: usize, sockets: &[Vec<Socket>], before: &[Socket]) -> Option<usize> {
+    let own = sockets.get(rank).into_iter().flatten();
+    let own: Vec<&Socket> = own.filter(|socket| !before.contains(socket)).collect();
+    let met = |theirs: &Vec<Socket>| {
+        let leads_there = |own: &&Socket| theirs.iter().any(|their| own.meets(their));
+        own.iter().any(leads_there)
+    };
+    let mut others = sockets.iter().enumerate();
+    others
+        .find(|(peer, theirs)| *peer != rank && !met(theirs))
+        .map(|(peer, _)| peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(texts: &[&str]) -> Vec<Socket> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_connection_counts_where_both_ends_tell_of_it() {
+        let ours = sockets(&["127.0.0.1:10", "127.0.0.1:10=127.0.0.1:77"]);
+        let first = [ours.clone(), sockets(&["127.0.0.1:77=127.0.0.1:10"])];
+        assert_eq!(unmet(0, &first, &[]), None);
+        assert_eq!(unmet(1, &first, &[]), None);
+        // Who is at the other end is not rank 1, though rank 1 has that port for another connection.
+        let other = [
+            ours.clone(),
+            sockets(&["127.0.0.1:77=127.0.0.1:11", "127.0.0.1:12"]),
+        ];
+        assert_eq!(unmet(0, &other, &[]), Some(1));
+        // What was there before says nothing about this group.
+        assert_eq!(unmet(0, &first, &ours), Some(1));
+        assert_eq!(unmet(0, &[ours, Vec::new()], &[]), Some(1));
+    }
 }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::error::{CollectiveError, Result};
 use crate::ffi::{self, Failure, call};
-use crate::rendezvous::{Rendezvous, milliseconds};
+use crate::rendezvous::{Place, Rendezvous, Tcp, milliseconds};
+use crate::socket;
 
-/// A connection to the store; rank 0's also serves it, so rank 0 should be the last to drop its own.
+/// A connection to the store; over TCP rank 0's also serves it, so rank 0 should be the last to drop its own.
 ///
 /// Process groups keep the store alive for as long as they need it.
 pub struct Store {
@@ -28,54 +29,47 @@ pub struct Store {
 unsafe impl Send for Store {}
 
 impl Store {
-    /// Meets the other ranks: rank 0 serves, the others connect, and all wait until every rank has arrived.
+    /// Meets the other ranks, and waits until every one has arrived.
     ///
-    /// Rank 0 listens on `listen_fd` where it is given, else at `master_addr` (at all addresses only if that is no address of
-    /// this machine's). A world of one rank without a `listen_fd` needs no socket and opens none.
+    /// Over TCP rank 0 serves and the others connect; it listens on `listen_fd` where it is given, else at `master_addr` (at
+    /// all addresses only if that is no address of this machine's). A world of one rank without a `listen_fd` needs nothing
+    /// and opens nothing.
     ///
     /// # Errors
     /// `RanksMissing` names who did not arrive; `Rendezvous` says why the store cannot be served or reached; `Invalid` covers
-    /// a rank outside the world, a socket that does not listen at `master_port`, and two processes with one rank.
+    /// a rank outside the world, a socket that does not listen at `master_port`, a descriptor that is no file, and two
+    /// processes with one rank.
     pub fn connect(rendezvous: &Rendezvous) -> Result<Self> {
         rendezvous.check()?;
-        if rendezvous.world_size == 1 && rendezvous.listen_fd.is_none() {
-            let mut handle = std::ptr::null_mut();
-            // SAFETY: the outputs live across the call.
-            call(|message| unsafe {
-                ffi::spc_store_in_process(
-                    milliseconds(rendezvous.timeout),
-                    &raw mut handle,
-                    message,
-                )
-            })
-            .map_err(|failure| rendezvous.error("store", failure))?;
-            return Self::new(handle, rendezvous, Ipv4Addr::LOCALHOST.into());
-        }
-        let mut rendezvous = rendezvous.clone();
-        let listening = if rendezvous.rank == 0 {
-            Some(rendezvous.listen()?)
-        } else {
-            None
+        let store = match &rendezvous.place {
+            Place::Tcp(tcp) if rendezvous.world_size > 1 || tcp.listen_fd.is_some() => {
+                Self::tcp(rendezvous, tcp.clone(), rendezvous.rank == 0)?
+            }
+            Place::File(fd) if rendezvous.world_size > 1 => Self::file(rendezvous, *fd)?,
+            _ => return Self::in_process(rendezvous),
         };
-        let store = Self::tcp(&rendezvous, listening)?;
         store.meet()?;
         Ok(store)
     }
 
-    /// Meets the other ranks over a store that another program serves at `master_addr:master_port`, under `prefix`: torchrun's
-    /// agent does so (`TORCHELASTIC_USE_AGENT_STORE`), and a prefix for each attempt keeps attempts apart.
+    /// Meets the other ranks over a store that another program serves at a TCP address, under `prefix`: torchrun's agent does
+    /// so (`TORCHELASTIC_USE_AGENT_STORE`), and a prefix for each attempt keeps attempts apart.
     ///
     /// # Errors
     /// As [`Store::connect`].
     pub fn join(rendezvous: &Rendezvous, prefix: &str) -> Result<Self> {
         rendezvous.check()?;
-        if rendezvous.listen_fd.is_some() {
-            return Err(CollectiveError::invalid(
-                "rendezvous",
-                "listen_fd was given, but the store is served elsewhere",
-            ));
-        }
-        let served = Self::tcp(rendezvous, None)?;
+        let served = match &rendezvous.place {
+            Place::Tcp(tcp) if tcp.listen_fd.is_none() => {
+                Self::tcp(rendezvous, tcp.clone(), false)?
+            }
+            place => {
+                return Err(CollectiveError::invalid(
+                    "rendezvous",
+                    format!("{place} was given to meet at, but the store is served elsewhere"),
+                ));
+            }
+        };
         let store = served.prefixed(prefix)?;
         store.meet()?;
         Ok(store)
@@ -97,15 +91,58 @@ impl Store {
         })
     }
 
-    fn tcp(rendezvous: &Rendezvous, listening: Option<RawFd>) -> Result<Self> {
+    fn in_process(rendezvous: &Rendezvous) -> Result<Self> {
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the outputs live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_in_process(milliseconds(rendezvous.timeout), &raw mut handle, message)
+        })
+        .map_err(|failure| rendezvous.error("store", failure))?;
+        Self::new(handle, rendezvous, Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn file(rendezvous: &Rendezvous, fd: RawFd) -> Result<Self> {
+        socket::check_file(fd).map_err(|error| {
+            let reason = format!("descriptor {fd} is no file to meet in: {error}");
+            CollectiveError::invalid("rendezvous", reason)
+        })?;
         let error = |failure| rendezvous.error("store", failure);
-        let host = ffi::c_string(&rendezvous.master_addr, "master address").map_err(error)?;
+        // c10d opens the path for each operation, so that its locks hold between threads too.
+        let path = ffi::c_string(&format!("/proc/self/fd/{fd}"), "path").map_err(error)?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `path` and the outputs live across the call.
+        call(|message| unsafe {
+            ffi::spc_store_file(
+                path.as_ptr(),
+                milliseconds(rendezvous.timeout),
+                &raw mut handle,
+                message,
+            )
+        })
+        .map_err(error)?;
+        Self::new(handle, rendezvous, Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn tcp(rendezvous: &Rendezvous, mut tcp: Tcp, serves: bool) -> Result<Self> {
+        let listening = match serves {
+            false => None,
+            true => Some(
+                tcp.listen()?
+                    .map_err(|error| rendezvous.failed("listen", error.to_string()))?,
+            ),
+        };
+        let rendezvous = &Rendezvous {
+            place: Place::Tcp(tcp.clone()),
+            ..rendezvous.clone()
+        };
+        let error = |failure| rendezvous.error("store", failure);
+        let host = ffi::c_string(&tcp.master_addr, "master address").map_err(error)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `host` and the outputs live across the call; the socket is open and handed over.
         call(|message| unsafe {
             ffi::spc_store_tcp(
                 host.as_ptr(),
-                rendezvous.master_port,
+                tcp.master_port,
                 listening.unwrap_or(-1),
                 milliseconds(rendezvous.timeout),
                 &raw mut handle,
@@ -118,7 +155,8 @@ impl Store {
         })?;
         // Looked up only now: the store has waited until the master's name was known.
         let mut store = Self::new(handle, rendezvous, Ipv4Addr::UNSPECIFIED.into())?;
-        store.local_address = rendezvous.local_address()?;
+        let address = tcp.local_address();
+        store.local_address = address.map_err(|reason| rendezvous.failed("resolve", reason))?;
         Ok(store)
     }
 
@@ -147,7 +185,7 @@ impl Store {
                 "another process has arrived as rank {rank}; give each process a RANK of its own"
             );
             return Err(CollectiveError::invalid(
-                &format!("rendezvous at {}", self.rendezvous.address()),
+                &format!("rendezvous at {}", self.rendezvous.place),
                 reason,
             ));
         }

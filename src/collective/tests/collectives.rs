@@ -117,14 +117,7 @@ fn a_group_can_be_built_anew_over_the_same_store() {
 }
 
 fn alone() -> Rendezvous {
-    Rendezvous {
-        rank: 0,
-        world_size: 1,
-        master_addr: "127.0.0.1".to_owned(),
-        master_port: 0,
-        listen_fd: None,
-        timeout: Duration::from_secs(20),
-    }
+    Rendezvous::alone(Duration::from_secs(20))
 }
 
 #[test]

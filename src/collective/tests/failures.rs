@@ -3,12 +3,13 @@
 mod ranks;
 
 use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use collective::{
-    Backend, CollectiveError, ProcessGroup, ReduceOp, Reducer, ReducerOptions, Rendezvous, Store,
+    Backend, CollectiveError, Place, ProcessGroup, ReduceOp, Reducer, ReducerOptions, Rendezvous,
+    Store, Tcp,
 };
 use ranks::gloo;
 use tch::{Device, Kind, Tensor};
@@ -152,30 +153,42 @@ fn a_stopped_peer_is_a_timeout() {
 #[test]
 fn a_rank_that_never_comes_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let rendezvous = |rank, listen_fd| Rendezvous {
-        rank,
-        world_size: 4,
-        master_addr: "127.0.0.1".to_owned(),
-        master_port: listener.local_addr().unwrap().port(),
-        listen_fd,
-        timeout: SHORT,
+    let master_port = listener.local_addr().unwrap().port();
+    let tcp = |listen_fd| {
+        Place::Tcp(Tcp {
+            master_addr: "127.0.0.1".to_owned(),
+            master_port,
+            listen_fd,
+        })
     };
-    // Rank 2 comes, and gives up or loses the store at about the time at which rank 0 gives up.
-    let client = rendezvous(2, None);
-    let other = std::thread::spawn(move || Store::connect(&client).unwrap_err());
-    let server = rendezvous(0, Some(listener.try_clone().unwrap().into_raw_fd()));
-    let error = Store::connect(&server).unwrap_err();
-    let CollectiveError::RanksMissing {
-        rank: 0,
-        missing,
-        timeout,
-        ..
-    } = &error
-    else {
-        panic!("{error}")
-    };
-    assert_eq!((missing.as_slice(), *timeout), ([1, 3].as_slice(), SHORT));
-    other.join().unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let places = [
+        (tcp(Some(listener.into_raw_fd())), tcp(None)),
+        (Place::File(file.as_raw_fd()), Place::File(file.as_raw_fd())),
+    ];
+    for (of_rank_0, of_rank_2) in places {
+        let rendezvous = |rank, place| Rendezvous {
+            rank,
+            world_size: 4,
+            place,
+            timeout: SHORT,
+        };
+        // Rank 2 comes, and gives up or loses the store at about the time at which rank 0 gives up.
+        let client = rendezvous(2, of_rank_2);
+        let other = std::thread::spawn(move || Store::connect(&client).unwrap_err());
+        let error = Store::connect(&rendezvous(0, of_rank_0)).unwrap_err();
+        let CollectiveError::RanksMissing {
+            rank: 0,
+            missing,
+            timeout,
+            ..
+        } = &error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!((missing.as_slice(), *timeout), ([1, 3].as_slice(), SHORT));
+        other.join().unwrap();
+    }
 }
 
 #[test]
@@ -188,9 +201,11 @@ fn a_rank_0_that_never_comes_is_named() {
     let error = Store::connect(&Rendezvous {
         rank: 1,
         world_size: 2,
-        master_addr: "127.0.0.1".to_owned(),
-        master_port: port,
-        listen_fd: None,
+        place: Place::Tcp(Tcp {
+            master_addr: "127.0.0.1".to_owned(),
+            master_port: port,
+            listen_fd: None,
+        }),
         timeout: SHORT,
     })
     .unwrap_err();

@@ -4,10 +4,10 @@ mod ranks;
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::time::Duration;
 
-use collective::{Backend, ProcessGroup, Rendezvous, Store};
+use collective::{Backend, Place, ProcessGroup, Rendezvous, Store, Tcp};
 use ranks::gloo;
 
 #[test]
@@ -28,39 +28,23 @@ fn the_store_shares_values_and_counts() {
             .unwrap();
         store.get(&format!("counted/{other}")).unwrap();
         assert_eq!(store.add("count", 0).unwrap(), 2);
-        // Rank 0 serves the store, so it leaves last.
-        store
-            .set(&format!("done/{}", store.rank()), b"yes")
-            .unwrap();
-        if store.rank() == 0 {
-            store.get("done/1").unwrap();
-        }
     });
 }
 
 #[test]
 fn ranks_meet_over_a_store_that_is_served_elsewhere() {
-    ranks::run(
-        "ranks_meet_over_a_store_that_is_served_elsewhere",
-        2,
-        |rendezvous| {
-            let served = (rendezvous.rank == 0).then(|| {
-                Store::connect(&Rendezvous {
-                    world_size: 1,
-                    ..rendezvous.clone()
-                })
-                .unwrap()
+    let (server, port) = server(1);
+    let _served = Store::connect(&server).unwrap();
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            scope.spawn(move || {
+                let client = world_of_two(rank, port, None);
+                let store = Store::join(&client, "attempt/1").unwrap();
+                let group = ProcessGroup::new(&store, Backend::Gloo, "test", client.timeout);
+                group.unwrap().barrier().unwrap();
             });
-            let client = Rendezvous {
-                listen_fd: None,
-                ..rendezvous
-            };
-            let store = Store::join(&client, "attempt/1").unwrap();
-            let group = ProcessGroup::new(&store, Backend::Gloo, "test", client.timeout).unwrap();
-            group.barrier().unwrap();
-            drop((group, store, served));
-        },
-    );
+        }
+    });
 }
 
 /// The local addresses of this process' listening sockets, from /proc/self/net/tcp: hexadecimal, in memory order.
@@ -119,96 +103,86 @@ fn rank_0_binds_the_master_address_when_it_inherits_no_socket() {
         .local_addr()
         .unwrap()
         .port();
-    let rendezvous = move |rank| Rendezvous {
-        master_port: port,
-        ..world_of_two(rank)
-    };
-    let client = std::thread::spawn(move || Store::connect(&rendezvous(1)).unwrap());
-    let server = Store::connect(&rendezvous(0)).unwrap();
+    let client = std::thread::spawn(move || Store::connect(&world_of_two(1, port, None)).unwrap());
+    let server = Store::connect(&world_of_two(0, port, None)).unwrap();
     client.join().unwrap().set("key", b"value").unwrap();
     assert_eq!(server.get("key").unwrap(), b"value");
     assert_eq!(listening_addresses(), ["0100007F"]);
 }
 
-fn world_of_two(rank: usize) -> Rendezvous {
+fn world_of_two(rank: usize, master_port: u16, listen_fd: Option<RawFd>) -> Rendezvous {
     Rendezvous {
         rank,
         world_size: 2,
-        master_addr: "127.0.0.1".to_owned(),
-        master_port: 29500,
-        listen_fd: None,
+        place: Place::Tcp(Tcp {
+            master_addr: "127.0.0.1".to_owned(),
+            master_port,
+            listen_fd,
+        }),
         timeout: Duration::from_secs(20),
     }
+}
+
+/// Rank 0 of a world of so many, with an open socket, and the socket's port.
+fn server(world_size: usize) -> (Rendezvous, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = Rendezvous {
+        world_size,
+        ..world_of_two(0, port, Some(listener.into_raw_fd()))
+    };
+    (server, port)
 }
 
 #[test]
 fn wrong_use_is_refused_before_anything_is_sent() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap();
     let unconnected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let read_only = fs::File::open("/proc/self/exe").unwrap();
+    let file = |fd: RawFd| Rendezvous {
+        place: Place::File(fd),
+        ..world_of_two(0, 29500, None)
+    };
+    let of_zero = Rendezvous {
+        world_size: 0,
+        ..world_of_two(0, 29500, None)
+    };
+    let no_time = Rendezvous {
+        timeout: Duration::ZERO,
+        ..world_of_two(0, 29500, None)
+    };
+    let mut no_text = world_of_two(1, 29500, None);
+    if let Place::Tcp(tcp) = &mut no_text.place {
+        tcp.master_addr = "a\0b".to_owned();
+    }
+    let listening = Some(closed.as_raw_fd());
     let cases = [
         (
-            Rendezvous {
-                rank: 2,
-                ..world_of_two(2)
-            },
+            world_of_two(2, 29500, None),
             "rank 2 is outside a world of 2 ranks",
         ),
+        (of_zero, "a world of 0 ranks; WORLD_SIZE is at least 1"),
+        (no_time, "a timeout of 0ns; give at least a millisecond"),
         (
-            Rendezvous {
-                world_size: 0,
-                ..world_of_two(0)
-            },
-            "a world of 0 ranks; WORLD_SIZE is at least 1",
-        ),
-        (
-            Rendezvous {
-                timeout: Duration::ZERO,
-                ..world_of_two(0)
-            },
-            "a timeout of 0ns; give at least a millisecond",
-        ),
-        (
-            Rendezvous {
-                master_port: 0,
-                ..world_of_two(1)
-            },
+            world_of_two(1, 0, None),
             "MASTER_PORT is 0, where nobody can be found",
         ),
         (
-            Rendezvous {
-                listen_fd: Some(closed.as_raw_fd()),
-                ..world_of_two(1)
-            },
+            world_of_two(1, 29500, listening),
             "rank 1 was given a listening socket, but rank 0 serves",
         ),
+        (world_of_two(0, 1, listening), "but MASTER_PORT is 1"),
         (
-            Rendezvous {
-                listen_fd: Some(closed.as_raw_fd()),
-                master_port: 1,
-                ..world_of_two(0)
-            },
-            "but MASTER_PORT is 1",
-        ),
-        (
-            Rendezvous {
-                listen_fd: Some(unconnected.as_raw_fd()),
-                ..world_of_two(0)
-            },
+            world_of_two(0, 29500, Some(unconnected.as_raw_fd())),
             "it does not listen",
         ),
+        (world_of_two(0, 29500, Some(-1)), "Bad file descriptor"),
+        (no_text, "holds a zero byte"),
+        (file(-1), "Bad file descriptor"),
+        (file(closed.as_raw_fd()), "it is of another kind"),
         (
-            Rendezvous {
-                listen_fd: Some(-1),
-                ..world_of_two(0)
-            },
-            "Bad file descriptor",
-        ),
-        (
-            Rendezvous {
-                master_addr: "a\0b".to_owned(),
-                ..world_of_two(1)
-            },
-            "holds a zero byte",
+            file(read_only.as_raw_fd()),
+            "it is not open for reading and writing",
         ),
     ];
     for (rendezvous, expected) in cases {
@@ -221,17 +195,8 @@ fn wrong_use_is_refused_before_anything_is_sent() {
 
 #[test]
 fn a_rank_cannot_be_taken_twice() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let master_port = listener.local_addr().unwrap().port();
-    let client = Rendezvous {
-        master_port,
-        ..world_of_two(1)
-    };
-    let server = Rendezvous {
-        master_port,
-        listen_fd: Some(listener.into_raw_fd()),
-        ..world_of_two(0)
-    };
+    let (server, port) = server(2);
+    let client = world_of_two(1, port, None);
     let first = std::thread::spawn({
         let client = client.clone();
         move || Store::connect(&client).unwrap()

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
+use train::{Place, Tcp};
 
 use crate::fault::Fault;
 
@@ -14,10 +15,8 @@ pub struct Environment {
     pub rank: usize,
     pub local_rank: usize,
     pub world_size: usize,
-    pub master_addr: String,
-    pub master_port: u16,
-    /// A listening socket, inherited from the launcher: rank 0 serves the rendezvous on it.
-    pub store_fd: Option<RawFd>,
+    /// A file inherited from the launcher, or torchrun's address.
+    pub place: Place,
     /// Where events go, a line each; standard output without it.
     pub event_fd: Option<RawFd>,
     /// For tests: see [`Fault`].
@@ -33,7 +32,9 @@ impl Environment {
                 "RANK is {rank} and WORLD_SIZE {world_size}: ranks count from 0 to WORLD_SIZE - 1"
             );
         }
-        if world_size > 1 && env::var_os("MASTER_PORT").is_none() {
+        let store_fd = number("SPINECTL_STORE_FD")?;
+        let master_port = number("MASTER_PORT")?;
+        if world_size > 1 && store_fd.is_none() && master_port.is_none() {
             bail!(
                 "WORLD_SIZE is {world_size}, but MASTER_PORT is not set: ranks would not find each other"
             );
@@ -42,9 +43,14 @@ impl Environment {
             rank,
             local_rank: number("LOCAL_RANK")?.unwrap_or(rank),
             world_size,
-            master_addr: env::var("MASTER_ADDR").unwrap_or_else(|_| "127.0.0.1".into()),
-            master_port: number("MASTER_PORT")?.unwrap_or(0),
-            store_fd: number("SPINECTL_STORE_FD")?,
+            place: match store_fd {
+                Some(fd) => Place::File(fd),
+                None => Place::Tcp(Tcp {
+                    master_addr: env::var("MASTER_ADDR").unwrap_or_else(|_| "127.0.0.1".into()),
+                    master_port: master_port.unwrap_or(0),
+                    listen_fd: None,
+                }),
+            },
             event_fd: number("SPINECTL_EVENT_FD")?,
             fault: match env::var("SPINECTL_FAULT") {
                 Ok(text) => Some(text.parse().map_err(anyhow::Error::msg)?),

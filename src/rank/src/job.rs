@@ -68,9 +68,7 @@ pub fn run(
     let store = Store::connect(&Rendezvous {
         rank: environment.rank,
         world_size: environment.world_size,
-        master_addr: environment.master_addr.clone(),
-        master_port: environment.master_port,
-        listen_fd: environment.store_fd,
+        place: environment.place.clone(),
         timeout: timeouts.rendezvous,
     })
     .map_err(TrainError::from)?;

@@ -1,8 +1,6 @@
 //! `spinectl-rank probe`: what libtorch, Gloo, CUDA and NCCL are like here, as JSON. Hidden: `spinectl doctor` asks.
 
 use std::ffi::{CStr, c_int};
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,21 +35,9 @@ pub fn run() -> Result<(), RankError> {
     Ok(())
 }
 
-/// Meets itself over a socket of loopback, as rank 0 of a job does, and gathers a tensor.
+/// Listens on loopback for others, as each rank of a job does, meets itself, and gathers a tensor.
 fn gloo() -> Result<(), String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .map_err(|error| format!("cannot listen on 127.0.0.1: {error}"))?;
-    let port = listener.local_addr().map_err(|error| error.to_string())?;
-    let store = Store::connect(&Rendezvous {
-        rank: 0,
-        world_size: 1,
-        master_addr: Ipv4Addr::LOCALHOST.to_string(),
-        master_port: port.port(),
-        // The store owns it from here on.
-        listen_fd: Some(listener.into_raw_fd()),
-        timeout: TIMEOUT,
-    })
-    .map_err(|error| error.to_string())?;
+    let store = Store::connect(&Rendezvous::alone(TIMEOUT)).map_err(|error| error.to_string())?;
     let group = ProcessGroup::new(&store, Backend::Gloo, "probe", TIMEOUT)
         .map_err(|error| error.to_string())?;
     let sent = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]);

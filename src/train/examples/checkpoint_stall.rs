@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -141,16 +139,8 @@ fn training() -> Result<Training, Box<dyn Error>> {
 }
 
 fn alone() -> Result<(Store, ProcessGroup), Box<dyn Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
     let timeout = Duration::from_secs(60);
-    let store = Store::connect(&Rendezvous {
-        rank: 0,
-        world_size: 1,
-        master_addr: "127.0.0.1".into(),
-        master_port: listener.local_addr()?.port(),
-        listen_fd: Some(listener.into_raw_fd()),
-        timeout,
-    })?;
+    let store = Store::connect(&Rendezvous::alone(timeout))?;
     let group = ProcessGroup::new(&store, Backend::Gloo, "bench", timeout)?;
     Ok((store, group))
 }

@@ -33,7 +33,9 @@ pub mod weights;
 // What weights are asked for and what became of it.
 pub use checkpoint::{FitOptions, FitReport, Part};
 // The group that a training runs in: stages and ranks name it, but only this crate speaks to the engine below it.
-pub use collective::{Backend, CollectiveError, ProcessGroup, Rendezvous, Store, cuda, tracing};
+pub use collective::{
+    Backend, CollectiveError, Place, ProcessGroup, Rendezvous, Store, Tcp, cuda, tracing,
+};
 pub use config::UpdateConfig;
 pub use error::TrainError;
 pub use execution::{Execution, ExecutionConfig, full};

@@ -1,12 +1,11 @@
 //! What the tests of this crate share: a world of one rank, a small model and its updates.
 
-use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use collective::{Backend, ProcessGroup, Rendezvous, Store};
+use collective::{Backend, Place, ProcessGroup, Rendezvous, Store};
 use event::{EventKind, Phase};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -26,17 +25,8 @@ impl Report for Silent {
 
 /// A group of this process alone.
 pub(crate) fn alone() -> (Store, ProcessGroup) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let timeout = Duration::from_secs(20);
-    let store = Store::connect(&Rendezvous {
-        rank: 0,
-        world_size: 1,
-        master_addr: "127.0.0.1".into(),
-        master_port: listener.local_addr().unwrap().port(),
-        listen_fd: Some(listener.into_raw_fd()),
-        timeout,
-    })
-    .unwrap();
+    let store = Store::connect(&Rendezvous::alone(timeout)).unwrap();
     let group = ProcessGroup::new(&store, Backend::Gloo, "test", timeout).unwrap();
     (store, group)
 }
@@ -46,21 +36,17 @@ pub(crate) fn on_ranks<T: Send>(
     world_size: usize,
     body: impl Fn(&Rc<ProcessGroup>) -> T + Sync,
 ) -> Vec<T> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let master_port = listener.local_addr().unwrap().port();
+    let meeting = tempfile::tempfile().unwrap();
     let timeout = Duration::from_secs(60);
-    let mut listen_fd = Some(listener.into_raw_fd());
     std::thread::scope(|scope| {
         let ranks: Vec<_> = (0..world_size)
             .map(|rank| {
-                let (listen_fd, body) = (listen_fd.take(), &body);
+                let (place, body) = (Place::File(meeting.as_raw_fd()), &body);
                 scope.spawn(move || {
                     let store = Store::connect(&Rendezvous {
                         rank,
                         world_size,
-                        master_addr: "127.0.0.1".into(),
-                        master_port,
-                        listen_fd,
+                        place,
                         timeout,
                     })
                     .unwrap();

@@ -1,15 +1,15 @@
 //! Runs a test's body in several real processes: the test starts its own binary once for each rank and waits for them.
 
 use std::env;
+use std::fs::File;
 use std::io::Read;
-use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use collective::{Backend, ProcessGroup, Rendezvous, Store};
+use collective::{Backend, Place, ProcessGroup, Rendezvous, Store};
 
 /// A test that hangs is ended after this; none of them needs a tenth of it.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -30,19 +30,15 @@ pub fn start(
         body(Rendezvous {
             rank: rank as usize,
             world_size,
-            master_addr: "127.0.0.1".to_owned(),
-            master_port: number("SPINECTL_TEST_PORT").unwrap() as u16,
-            listen_fd: number("SPINECTL_TEST_FD"),
+            place: Place::File(number("SPINECTL_TEST_FD").unwrap()),
             timeout: Duration::from_secs(20),
         });
         return None;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let meeting = tempfile::tempfile().unwrap();
     let mut ranks: Vec<Child> = (0..world_size)
-        .map(|rank| spawn(test, rank, port, &listener))
+        .map(|rank| spawn(test, rank, &meeting))
         .collect();
-    drop(listener);
     let deadline = Instant::now() + DEADLINE;
     while ranks
         .iter_mut()
@@ -75,24 +71,19 @@ pub fn run(test: &str, world_size: usize, body: impl FnOnce(Rendezvous)) {
     }
 }
 
-fn spawn(test: &str, rank: usize, port: u16, listener: &TcpListener) -> Child {
+fn spawn(test: &str, rank: usize, meeting: &File) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    let fd = meeting.as_raw_fd();
     command
         .env("SPINECTL_TEST_RANK", rank.to_string())
-        .env("SPINECTL_TEST_PORT", port.to_string());
+        .env("SPINECTL_TEST_FD", fd.to_string());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let fd = listener.as_raw_fd();
-    if rank == 0 {
-        command.env("SPINECTL_TEST_FD", fd.to_string());
-    }
     // SAFETY: both calls are safe between fork and exec.
     unsafe {
         command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if rank == 0 {
-                libc::fcntl(fd, libc::F_SETFD, 0);
-            }
+            libc::fcntl(fd, libc::F_SETFD, 0);
             Ok(())
         });
     }

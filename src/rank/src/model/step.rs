@@ -101,14 +101,7 @@ pub fn run(spec: &ModelSpec, step: &StepSpec) -> Result<ModelReport, RankError> 
 /// A group of this process alone: nothing listens anywhere.
 fn alone() -> Result<ProcessGroup, train::CollectiveError> {
     let timeout = Duration::from_secs(60);
-    let store = Store::connect(&Rendezvous {
-        rank: 0,
-        world_size: 1,
-        master_addr: "127.0.0.1".into(),
-        master_port: 0,
-        listen_fd: None,
-        timeout,
-    })?;
+    let store = Store::connect(&Rendezvous::alone(timeout))?;
     ProcessGroup::new(&store, Backend::Gloo, "model", timeout)
 }
 
