@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::fault::Fault;
 
-/// torchrun's variables, and spinectl's own: two descriptors, and a fault for tests.
+/// torchrun's variables, and spinectl's own: three descriptors, and a fault for tests.
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub rank: usize,
@@ -20,6 +20,8 @@ pub struct Environment {
     pub store_fd: Option<RawFd>,
     /// Where events go, a line each; standard output without it.
     pub event_fd: Option<RawFd>,
+    /// Memory that is shared with the launcher: see [`crate::lifeline`].
+    pub lifeline_fd: Option<RawFd>,
     /// For tests: see [`Fault`].
     pub fault: Option<Fault>,
 }
@@ -46,6 +48,7 @@ impl Environment {
             master_port: number("MASTER_PORT")?.unwrap_or(0),
             store_fd: number("SPINECTL_STORE_FD")?,
             event_fd: number("SPINECTL_EVENT_FD")?,
+            lifeline_fd: number("SPINECTL_LIFELINE_FD")?,
             fault: match env::var("SPINECTL_FAULT") {
                 Ok(text) => Some(text.parse().map_err(anyhow::Error::msg)?),
                 Err(_) => None,
