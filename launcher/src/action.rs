@@ -15,13 +15,14 @@ pub(crate) enum Event<'e> {
         rank: usize,
         kind: &'e EventKind,
     },
+    /// A rank begins to die; its process is not gone yet.
+    Dying {
+        rank: usize,
+        death: Death,
+    },
     Ended {
         rank: usize,
-        exit: Exit,
-        at: f64,
-        last_words: String,
-        /// The kernel has killed something for want of memory since the last end.
-        oom_kill: bool,
+        death: Death,
     },
     /// What [`Action::Examine`] found.
     Examined {
@@ -37,6 +38,17 @@ pub(crate) enum Event<'e> {
     Signal(i32),
     /// The [`Supervisor::deadline`](crate::decide::Supervisor::deadline) is over.
     Tick,
+}
+
+/// How a process ends, well or not, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Death {
+    pub exit: Exit,
+    pub at: f64,
+    /// The end of its log, where it does not end well.
+    pub last_words: String,
+    /// The kernel has killed something for want of memory since the last death.
+    pub oom_kill: bool,
 }
 
 /// What to do about it, in this order.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use event::{EventKind, FailureClass, FailureReport, Phase};
+use event::{EventKind, FailureClass, FailureReport, Phase, Samples};
 use plan::Timeouts;
 
+use crate::action::Death;
 use crate::exit::{Exit, STOPPED, words_of_death};
 use crate::facts::Facts;
 use crate::stall::{self, Standing, Suspect};
@@ -71,12 +72,16 @@ struct Rank {
     heard: Duration,
     progressed: Duration,
     place: Option<Place>,
+    /// What it works on there.
+    samples: Samples,
     waits: bool,
     straggler: Straggler,
     stack: Vec<String>,
     /// The kernel killed it for want of memory.
     killed_for_memory: bool,
     report: Option<FailureReport>,
+    /// It dies, and will have ended so.
+    dying: bool,
     exit: Option<Exit>,
 }
 
@@ -104,11 +109,13 @@ impl Attempt {
             heard: now,
             progressed: now,
             place: None,
+            samples: Samples::default(),
             waits: false,
             straggler: Straggler::default(),
             stack: Vec::new(),
             killed_for_memory: false,
             report: None,
+            dying: false,
             exit: None,
         };
         Attempt {
@@ -144,6 +151,7 @@ impl Attempt {
                 sequence,
             } => {
                 rank.waits = phase.waits_for_others();
+                rank.samples = Samples::default();
                 rank.place = Some(Place {
                     phase,
                     step,
@@ -155,6 +163,7 @@ impl Attempt {
                 rank.progressed = rank.progressed.max(now.saturating_sub(idle));
                 rank.waits = pulse.waits;
                 rank.straggler.take(pulse);
+                rank.samples.clone_from(&pulse.samples);
                 rank.place = Some(Place {
                     phase: pulse.phase,
                     step: pulse.step,
@@ -178,19 +187,24 @@ impl Attempt {
         false
     }
 
-    /// Takes note of a rank's end; the report that it owed, where it failed without a word.
-    pub fn ended(
-        &mut self,
-        rank: usize,
-        exit: Exit,
-        at: f64,
-        last_words: &str,
-        oom_kill: bool,
-    ) -> Option<FailureReport> {
+    /// Takes note of a rank's end, as [`Attempt::dies`].
+    pub fn ended(&mut self, rank: usize, death: &Death) -> Option<FailureReport> {
+        self.ranks.get_mut(rank)?.exit = Some(death.exit);
+        self.dies(rank, death)
+    }
+
+    /// Takes note that a rank dies; the report that it owed, where it fails without a word.
+    pub fn dies(&mut self, rank: usize, death: &Death) -> Option<FailureReport> {
+        let Death {
+            exit,
+            at,
+            ref last_words,
+            oom_kill,
+        } = *death;
         let killed = self.killed;
         let by_request = self.asked && exit == Exit::Signal(libc::SIGTERM);
         let rank = self.ranks.get_mut(rank)?;
-        rank.exit = Some(exit);
+        rank.dying = true;
         if let Some(report) = &mut rank.report {
             report.exit.get_or_insert_with(|| exit.to_string());
             return None;
@@ -210,6 +224,7 @@ impl Attempt {
             phase: rank.place.map(|place| place.phase),
             step: rank.place.map(|place| place.step),
             sequence: rank.place.map(|place| place.sequence),
+            samples: rank.samples.clone(),
             exit: Some(exit.to_string()),
             done: Some("all ranks of the job were ended".to_owned()),
             advice: advice.map(str::to_owned),
@@ -234,7 +249,7 @@ impl Attempt {
     /// Whether the end of a rank has told the cause: others need no time to report theirs.
     pub fn is_clear(&self) -> bool {
         let is_cause = |rank: &Rank| {
-            rank.exit.is_some()
+            rank.dying
                 && rank
                     .report
                     .as_ref()
@@ -315,6 +330,7 @@ impl Attempt {
             phase: place.map(|place| place.phase),
             step: place.map(|place| place.step),
             sequence: place.map(|place| place.sequence),
+            samples: rank.samples.clone(),
             ..report
         };
         rank.report = Some(report.clone());
@@ -394,7 +410,7 @@ impl Attempt {
             (Some(phase), None) => reason += &format!(", {phase}"),
             (None, _) => {}
         }
-        reason += &format!(": {}", report.message);
+        reason += &format!(": {}{}", report.message, report.samples.clause());
         if report.class == FailureClass::Collective {
             for (index, rank) in self.ranks.iter().enumerate() {
                 if let (None, Some(place)) = (&rank.report, rank.place) {

@@ -11,13 +11,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use event::{EventKind, FailureClass};
+use event::{EventKind, FailureClass, FailureReport};
 use plan::{JobId, JobState, Plan, Progress, Timeouts};
 
 use crate::Outcome;
-use crate::action::{Action, Event};
+use crate::action::{Action, Death, Event};
 use crate::attempt::{Attempt, Verdict};
-use crate::exit::Exit;
 use crate::facts::Facts;
 use crate::policy::History;
 
@@ -100,13 +99,8 @@ impl Supervisor {
             Event::Said { rank, kind } => {
                 self.said(rank, kind, now);
             }
-            Event::Ended {
-                rank,
-                exit,
-                at,
-                last_words,
-                oom_kill,
-            } => self.ended(rank, exit, at, &last_words, oom_kill, now),
+            Event::Dying { rank, death } => self.dies(rank, &death),
+            Event::Ended { rank, death } => self.ended(rank, &death, now),
             Event::Examined { rank, facts, at } => self.examined(rank, facts, at, now),
             Event::NotStarted { class, message } => self.conclude(
                 Verdict::Failed {
@@ -138,26 +132,22 @@ impl Supervisor {
         }
     }
 
-    fn ended(
-        &mut self,
-        rank: usize,
-        exit: Exit,
-        at: f64,
-        last_words: &str,
-        oom_kill: bool,
-        now: Duration,
-    ) {
+    fn dies(&mut self, rank: usize, death: &Death) {
+        if let Doing::Attempt(attempt) = &mut self.doing {
+            let report = attempt.dies(rank, death);
+            self.judged(rank, report);
+        }
+    }
+
+    fn ended(&mut self, rank: usize, death: &Death, now: Duration) {
         let Doing::Attempt(attempt) = &mut self.doing else {
             return;
         };
-        let report = attempt.ended(rank, exit, at, last_words, oom_kill);
-        // The cause is known: what the others would say is its consequence. They end while the report is written.
-        if attempt.is_clear() && !std::mem::replace(&mut attempt.killed, true) {
-            self.actions.push(Action::Kill);
-        }
-        if let Some(report) = report {
-            self.actions.push(Action::Report { rank, report });
-        }
+        let report = attempt.ended(rank, death);
+        self.judged(rank, report);
+        let Doing::Attempt(attempt) = &mut self.doing else {
+            return;
+        };
         match attempt.verdict() {
             Some(verdict) => self.conclude(verdict, now),
             None if attempt.killed => {}
@@ -165,6 +155,20 @@ impl Supervisor {
                 attempt.kill_at.get_or_insert(now + self.timeouts.grace);
             }
             None => {}
+        }
+    }
+
+    /// A rank has ended, or is about to, with the report that it owed.
+    fn judged(&mut self, rank: usize, report: Option<FailureReport>) {
+        let Doing::Attempt(attempt) = &mut self.doing else {
+            return;
+        };
+        // The cause is known: what the others would say is its consequence. They end while the report is written.
+        if attempt.is_clear() && !std::mem::replace(&mut attempt.killed, true) {
+            self.actions.push(Action::Kill);
+        }
+        if let Some(report) = report {
+            self.actions.push(Action::Report { rank, report });
         }
     }
 

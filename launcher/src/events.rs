@@ -7,7 +7,8 @@ use event::RunEvent;
 use plan::JobId;
 use tokio::sync::mpsc::Sender;
 
-use crate::pidfd::Pidfd;
+use crate::exit::Exit;
+use crate::lifeline::{Change, Life};
 
 /// Longer lines are no events.
 const LONGEST_LINE: usize = 1 << 20;
@@ -28,6 +29,8 @@ pub(crate) enum Message {
     Event(Box<RunEvent>),
     /// A line that is not an event, and why.
     Nonsense(String),
+    /// The process begins to die, and will have ended so; what it had to say has been said.
+    Dying(Exit),
     /// The process has ended and can be reaped; nothing follows.
     Ended,
 }
@@ -36,11 +39,11 @@ pub(crate) enum Message {
 pub(crate) async fn listen(
     speaker: Speaker,
     stream: UnixStream,
-    process: Pidfd,
+    life: Life,
     to: Sender<(usize, Message)>,
 ) {
     // A closed receiver means that the supervisor is gone and nobody needs the rest.
-    let _ = relay(speaker, stream, process, to).await;
+    let _ = relay(speaker, stream, life, to).await;
 }
 
 /// The supervisor no longer listens.
@@ -49,51 +52,75 @@ struct Gone;
 async fn relay(
     speaker: Speaker,
     stream: UnixStream,
-    process: Pidfd,
+    mut life: Life,
     to: Sender<(usize, Message)>,
 ) -> Result<(), Gone> {
     let rank = speaker.rank;
     let mut lines = Lines::default();
     let mut chunk = vec![0; 16 << 10];
-    let send = async |messages: Vec<Message>| {
-        for message in messages {
-            to.send((rank, message)).await.map_err(|_| Gone)?;
-        }
-        Ok(())
-    };
     let nonblocking = stream.set_nonblocking(true);
-    let stream = nonblocking.and_then(|()| tokio::net::UnixStream::from_std(stream));
-    if let Ok(stream) = stream {
+    let both = nonblocking.and_then(|()| {
+        let direct = stream.try_clone()?;
+        Ok((direct, tokio::net::UnixStream::from_std(stream)?))
+    });
+    if let Ok((mut direct, stream)) = both {
         loop {
             tokio::select! {
-                () = process.ended() => break,
+                change = life.change() => match change {
+                    Change::Ended => break,
+                    Change::Dies(exit) => {
+                        last_words(&speaker, &mut direct, &mut lines, &to).await?;
+                        send(&to, rank, vec![Message::Dying(exit)]).await?;
+                    }
+                },
                 ready = stream.readable() => match ready.and_then(|()| stream.try_read(&mut chunk)) {
                     Ok(0) => break,
                     Ok(read) => {
+                        life.speaks();
                         let read = chunk.get(..read).unwrap_or_default();
-                        send(lines.push(&speaker, read)).await?;
+                        send(&to, rank, lines.push(&speaker, read)).await?;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => break,
                 },
             }
         }
-        process.ended().await;
-        // What it wrote before its end is in the socket now; a child of it that holds the socket
-        // open must not keep us.
-        if let Ok(mut stream) = stream.into_std() {
-            let mut read_in_all = 0;
-            while let Ok(read @ 1..) = stream.read(&mut chunk) {
-                send(lines.push(&speaker, chunk.get(..read).unwrap_or_default())).await?;
-                read_in_all += read;
-                if read_in_all > LAST_WORDS {
-                    break;
-                }
-            }
-        }
+        life.end().await;
+        last_words(&speaker, &mut direct, &mut lines, &to).await?;
     }
-    process.ended().await;
-    send(vec![Message::Ended]).await
+    life.end().await;
+    send(&to, rank, vec![Message::Ended]).await
+}
+
+async fn send(
+    to: &Sender<(usize, Message)>,
+    rank: usize,
+    messages: Vec<Message>,
+) -> Result<(), Gone> {
+    for message in messages {
+        to.send((rank, message)).await.map_err(|_| Gone)?;
+    }
+    Ok(())
+}
+
+/// Takes what a rank has written from its socket, whether the runtime knows of it yet or not; a child of it that holds the
+/// socket open and writes on must not keep us.
+async fn last_words(
+    speaker: &Speaker,
+    from: &mut UnixStream,
+    lines: &mut Lines,
+    to: &Sender<(usize, Message)>,
+) -> Result<(), Gone> {
+    let mut chunk = vec![0; 16 << 10];
+    let mut read_in_all = 0;
+    while read_in_all <= LAST_WORDS
+        && let Ok(read @ 1..) = from.read(&mut chunk)
+    {
+        let read = chunk.get(..read).unwrap_or_default();
+        send(to, speaker.rank, lines.push(speaker, read)).await?;
+        read_in_all += read.len();
+    }
+    Ok(())
 }
 
 /// Bytes put together to lines.

@@ -1,6 +1,8 @@
 //! How a process ended, and what is said where it said nothing itself.
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use event::FailureClass;
 
@@ -15,6 +17,15 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// Of a status as waitpid(2) gives it.
+    pub fn of_status(status: i32) -> Self {
+        let status = ExitStatus::from_raw(status);
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
+        }
+    }
+
     /// Whether the process did what it was asked to do.
     pub fn is_regular(self) -> bool {
         matches!(self, Exit::Code(0 | STOPPED))

@@ -15,6 +15,7 @@ pub mod gpu;
 mod guardian;
 mod journal;
 mod launch;
+mod lifeline;
 mod lock;
 mod logs;
 mod memory;

@@ -9,6 +9,7 @@ use event::RunEvent;
 use recipe::Device;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::action::Death;
 use crate::attempt::{Attempt, Verdict};
 use crate::events::Message;
 use crate::guardian::Guardian;
@@ -68,10 +69,16 @@ pub async fn predict(
                     // Nobody need listen.
                     let _ = events.send(*event);
                 }
-                Message::Nonsense(_) => {}
+                Message::Nonsense(_) | Message::Dying(_) => {}
                 Message::Ended => {
                     if let Some(exit) = ranks.reap(rank, &mut guardian) {
-                        attempt.ended(rank, exit, event::now(), &logs::last_words(&log), false);
+                        let death = Death {
+                            exit,
+                            at: event::now(),
+                            last_words: logs::last_words(&log),
+                            oom_kill: false,
+                        };
+                        attempt.ended(rank, &death);
                     }
                 }
             },

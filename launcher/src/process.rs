@@ -10,11 +10,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::exit::Exit;
+use crate::lifeline::Lifeline;
 use crate::numa::Cores;
 
 /// The environment variables by which open descriptors are handed over.
 const EVENTS: &str = "SPINECTL_EVENT_FD";
 const STORE: &str = "SPINECTL_STORE_FD";
+const LIFELINE: &str = "SPINECTL_LIFELINE_FD";
 
 /// What to start.
 #[derive(Debug)]
@@ -38,15 +40,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it; the stream is where its events arrive.
+    /// Starts it; the stream is where its events arrive, and the lifeline tells when it begins to die.
     ///
     /// It is killed when the calling thread ends, so that thread must live as long as the launcher.
-    pub fn start(launch: Launch<'_>) -> io::Result<(Self, UnixStream)> {
+    pub fn start(launch: Launch<'_>) -> io::Result<(Self, UnixStream, Option<Lifeline>)> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(launch.log)?;
         let (ours, theirs) = UnixStream::pair()?;
+        // Without one a death is heard of a little later.
+        let (lifeline, its_file) = Lifeline::new().ok().unzip();
         let mut command = Command::new(launch.program);
         command
             .args(launch.arguments)
@@ -57,13 +61,21 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        let handed = [theirs.as_raw_fd(), launch.store.as_raw_fd()];
+        match &its_file {
+            Some(file) => command.env(LIFELINE, file.as_raw_fd().to_string()),
+            None => command.env_remove(LIFELINE),
+        };
+        let handed = [
+            Some(theirs.as_raw_fd()),
+            its_file.as_ref().map(AsRawFd::as_raw_fd),
+            Some(launch.store.as_raw_fd()),
+        ];
         let parent = libc::pid_t::try_from(std::process::id()).unwrap_or(-1);
         let cores = launch.cores.as_ref().map(Cores::as_set);
         // SAFETY: `bind_to` calls only async-signal-safe functions and allocates nothing.
         unsafe { command.pre_exec(move || bind_to(parent, handed, cores)) };
         let child = command.spawn()?;
-        Ok((Process { child, exit: None }, ours))
+        Ok((Process { child, exit: None }, ours, lifeline))
     }
 
     pub fn id(&self) -> u32 {
@@ -110,10 +122,7 @@ impl Process {
         }
         self.kill();
         let exit = match self.child.wait() {
-            Ok(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => Exit::Code(code),
-                (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
-            },
+            Ok(status) => Exit::of_status(status.into_raw()),
             // Somebody else has reaped it: how it ended is not to be known.
             Err(_) => Exit::Signal(libc::SIGKILL),
         };
@@ -132,7 +141,7 @@ impl Drop for Process {
 /// In the child, before exec: die with the parent, keep the descriptors that are handed over, stay on the cores.
 fn bind_to(
     parent: libc::pid_t,
-    handed: [RawFd; 2],
+    handed: [Option<RawFd>; 3],
     cores: Option<libc::cpu_set_t>,
 ) -> io::Result<()> {
     // SAFETY: plain system calls on this process's own state.
@@ -148,7 +157,7 @@ fn bind_to(
             // Without it the rank is slower and no less right.
             libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &cores);
         }
-        for fd in handed {
+        for fd in handed.into_iter().flatten() {
             if libc::fcntl(fd, libc::F_SETFD, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::events::{Message, Speaker, listen};
 use crate::exit::Exit;
 use crate::guardian::Guardian;
+use crate::lifeline::Life;
 use crate::numa::Cores;
 use crate::pidfd::Pidfd;
 use crate::process::{Launch, Process};
@@ -83,7 +84,7 @@ impl Ranks {
         };
         let visible = order.visible_gpus.clone();
         let visible = visible.map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus));
-        let (process, stream) = Process::start(Launch {
+        let (process, stream, lifeline) = Process::start(Launch {
             program: &order.program,
             arguments: &order.arguments,
             environment: environment(rank, order.logs.len())
@@ -98,12 +99,14 @@ impl Ranks {
             store,
         })?;
         guardian.watch(process.group());
-        let pidfd = Pidfd::open(process.id());
+        let pid = process.id();
+        let pidfd = Pidfd::open(pid);
         self.processes.push(process);
         self.questions.push(stream.try_clone()?);
         let (job, attempt) = order.about.clone().unzip();
         let speaker = Speaker { job, attempt, rank };
-        let listener = listen(speaker, stream, pidfd?, to.clone());
+        let life = Life::new(pid, pidfd?, lifeline);
+        let listener = listen(speaker, stream, life, to.clone());
         self.listeners.push(tokio::spawn(listener));
         Ok(())
     }

@@ -53,7 +53,7 @@ fn median(values: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use event::Phase;
+    use event::{Phase, Samples};
 
     use super::*;
 
@@ -68,6 +68,7 @@ mod tests {
                 progress: 0,
                 idle_seconds: 0.0,
                 local_seconds: Some(slow),
+                samples: Samples::default(),
             });
             if let Some(words) = rank.score(&[0.1, 0.11, 0.09]) {
                 assert!(words.contains("times the median"), "{words}");

@@ -12,11 +12,11 @@ use plan::JobId;
 use recipe::Device;
 use tokio::time::sleep_until;
 
-use crate::action::{Action, Event};
+use crate::action::{Action, Death, Event};
 use crate::database::Database;
 use crate::decide::Supervisor;
 use crate::events::Message;
-use crate::exit::{Exit, STOPPED};
+use crate::exit::Exit;
 use crate::facts::Facts;
 use crate::guardian::Guardian;
 use crate::journal::Journal;
@@ -104,18 +104,14 @@ impl Executor {
                     self.nonsense(rank, &fault);
                     Vec::new()
                 }
+                Next::Message(rank, Message::Dying(exit)) => {
+                    let death = self.death(rank, exit);
+                    supervisor.step(Event::Dying { rank, death }, now)
+                }
                 Next::Message(rank, Message::Ended) => match self.reap(rank) {
-                    Some((exit, last_words)) => {
-                        let at = event::now();
-                        let oom_kill = self.oom_kills.happened();
-                        let event = Event::Ended {
-                            rank,
-                            exit,
-                            at,
-                            last_words,
-                            oom_kill,
-                        };
-                        supervisor.step(event, now)
+                    Some(exit) => {
+                        let death = self.death(rank, exit);
+                        supervisor.step(Event::Ended { rank, death }, now)
                     }
                     None => Vec::new(),
                 },
@@ -288,15 +284,23 @@ impl Executor {
         }
     }
 
-    fn reap(&mut self, rank: usize) -> Option<(Exit, String)> {
+    fn reap(&mut self, rank: usize) -> Option<Exit> {
         let running = self.running.as_mut()?;
-        let exit = running.ranks.reap(rank, &mut self.guardian)?;
-        let log = self.dir.log(&running.job, running.attempt, rank);
-        let last_words = match exit {
-            Exit::Code(0 | STOPPED) => String::new(),
-            _ => logs::last_words(&log),
-        };
-        Some((exit, last_words))
+        running.ranks.reap(rank, &mut self.guardian)
+    }
+
+    fn death(&mut self, rank: usize, exit: Exit) -> Death {
+        Death {
+            exit,
+            at: event::now(),
+            last_words: match &self.running {
+                Some(Running { job, attempt, .. }) if !exit.is_regular() => {
+                    logs::last_words(&self.dir.log(job, *attempt, rank))
+                }
+                _ => String::new(),
+            },
+            oom_kill: self.oom_kills.happened(),
+        }
     }
 
     fn nonsense(&mut self, rank: usize, fault: &str) {

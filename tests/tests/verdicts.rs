@@ -37,6 +37,26 @@ impl Trial {
         events.collect()
     }
 
+    /// The samples of an update that a rank loaded, by the ledger's last word on it.
+    fn samples(&self, step: u64, rank: usize) -> Vec<String> {
+        let ledger = self.run().join("jobs").join(JOB).join("ledger.jsonl");
+        let text = std::fs::read_to_string(ledger).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<serde_json::Value> = lines.collect();
+        let names = lines
+            .iter()
+            .rev()
+            .find_map(|line| line["segment"].get("samples"));
+        let of_step = |line: &&serde_json::Value| line["update"]["step"] == step;
+        let update = lines.iter().rev().find(of_step).expect("the update");
+        let numbers = update["update"]["ranks"][rank].as_array().unwrap();
+        let name = |number: &serde_json::Value| {
+            let number = number.as_u64().unwrap() as usize;
+            names.unwrap()[number].as_str().unwrap().to_owned()
+        };
+        numbers.iter().map(name).collect()
+    }
+
     /// What the first attempt left of a rank.
     fn report(&self, rank: usize) -> FailureReport {
         let folder = self.run().join("jobs").join(JOB).join("attempt-1");
@@ -80,10 +100,20 @@ fn a_stopped_rank_is_named_and_the_job_goes_on() {
 }
 
 #[test]
-fn a_rank_that_spins_or_sleeps_in_our_code_is_named_with_its_stack() {
-    for (fault, word) in [("spin", "spins"), ("sleep", "sleeps")] {
+fn a_rank_that_spins_sleeps_or_is_stopped_is_named_with_its_samples_and_stack() {
+    for (fault, freeze, word) in [
+        ("spin", false, "spins"),
+        ("sleep", false, "sleeps"),
+        ("sleep", true, "is stopped"),
+    ] {
         let trial = Trial::new();
         let mut launch = trial.launch(Some(&format!("{fault}:1:3:{JOB}")));
+        if freeze {
+            let there = ["\"event\":\"pulse\"", JOB, "\"rank\":1", "\"step\":3,"];
+            launch.wait_for(&there);
+            let pid = rank_pid(&trial.run(), 1).expect("rank 1 is at work");
+            kill(pid, libc::SIGSTOP);
+        }
         assert_eq!(launch.finish(), Some(0), "{}", launch.log());
         let report = trial.report(1);
         assert!(report.message.contains(word), "{}", report.message);
@@ -92,6 +122,21 @@ fn a_rank_that_spins_or_sleeps_in_our_code_is_named_with_its_stack() {
             (phase.as_deref(), report.step),
             (Some("data wait"), Some(3))
         );
+        // The second attempt trained on what the first one waited for.
+        let samples = trial.samples(3, 1);
+        assert_eq!(report.samples.ids, samples);
+        assert_eq!(report.samples.count, 6);
+        let told = trial.events().into_iter().any(|event| {
+            matches!(event.kind, EventKind::JobRetried { reason, .. } if reason.contains(&samples.join(", ")))
+        });
+        assert!(
+            told && launch.log().contains(&samples[0]),
+            "{}",
+            launch.log()
+        );
+        if freeze {
+            continue;
+        }
         let is_ours = |frame: &String| frame.contains("spinectl_rank::reporter");
         assert!(report.stack.iter().any(is_ours), "{:#?}", report.stack);
         assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use event::{EventKind, Phase, RunEvent, StepRecord};
+use event::{EventKind, Phase, RunEvent, Samples, StepRecord};
 use serde::Serialize;
 
 /// Updates over which the pace is evened out.
@@ -15,6 +15,8 @@ pub struct RankStatus {
     /// What it was doing when it last said so.
     pub phase: Option<Phase>,
     pub step: u64,
+    /// What it worked on when it last said so; none where it had no sample in hand.
+    pub samples: Samples,
     /// Seconds since it last said anything.
     pub age_seconds: f64,
 }
@@ -26,8 +28,16 @@ pub(super) struct Progress {
     pub step: Option<StepRecord>,
     /// Seconds of the last updates.
     seconds: VecDeque<f64>,
-    /// Phase, step and time of each rank's last word.
-    ranks: BTreeMap<usize, (Option<Phase>, u64, f64)>,
+    ranks: BTreeMap<usize, LastWord>,
+}
+
+/// What a rank last said.
+#[derive(Debug, Default)]
+struct LastWord {
+    phase: Option<Phase>,
+    step: u64,
+    samples: Samples,
+    time: f64,
 }
 
 /// By job; `events` are lines, of which the broken ones are passed over.
@@ -52,14 +62,22 @@ impl Progress {
             self.seconds.clear();
         }
         if let Some(rank) = event.rank {
-            let (phase, step, time) = self.ranks.entry(rank).or_default();
-            *time = event.time;
+            let word = self.ranks.entry(rank).or_default();
+            word.time = event.time;
             match &event.kind {
-                EventKind::Heartbeat {
-                    phase: at, step: s, ..
-                } => (*phase, *step) = (Some(*at), *s),
-                EventKind::Pulse(pulse) => (*phase, *step) = (Some(pulse.phase), pulse.step),
-                EventKind::Step(record) => *step = record.step,
+                EventKind::Heartbeat { phase, step, .. } => {
+                    *word = LastWord {
+                        phase: Some(*phase),
+                        step: *step,
+                        samples: Samples::default(),
+                        time: event.time,
+                    };
+                }
+                EventKind::Pulse(pulse) => {
+                    (word.phase, word.step) = (Some(pulse.phase), pulse.step);
+                    word.samples.clone_from(&pulse.samples);
+                }
+                EventKind::Step(record) => word.step = record.step,
                 _ => {}
             }
         }
@@ -79,11 +97,12 @@ impl Progress {
         }
         let ranks = self.ranks.iter();
         ranks
-            .map(|(rank, (phase, step, time))| RankStatus {
+            .map(|(rank, word)| RankStatus {
                 rank: *rank,
-                phase: *phase,
-                step: *step,
-                age_seconds: (now - time).max(0.0),
+                phase: word.phase,
+                step: word.step,
+                samples: word.samples.clone(),
+                age_seconds: (now - word.time).max(0.0),
             })
             .collect()
     }
@@ -148,6 +167,10 @@ mod tests {
             progress: 3,
             idle_seconds: 0.1,
             local_seconds: None,
+            samples: Samples {
+                ids: vec!["1.2.3/4".into()],
+                count: 1,
+            },
         });
         let lines = [
             event(1.0, 1, 2, beat(Phase::Forward, 9)),
@@ -170,6 +193,7 @@ mod tests {
             (None, 7, 3.0)
         );
         assert_eq!((ranks[1].phase, ranks[1].step), (Some(Phase::Backward), 8));
+        assert_eq!(ranks[1].samples.ids, ["1.2.3/4"]);
         assert!(progress.ranks(3, 15.0).is_empty());
     }
 }

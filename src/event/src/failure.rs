@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Phase;
+use crate::{Phase, Samples};
 
 /// One rank's failure. The earliest of an attempt is the cause; later ones are its consequences.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct FailureReport {
     /// Collectives that it had issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
+    /// What it worked on, as it last said; none where it had no sample in hand.
+    #[serde(default, skip_serializing_if = "Samples::is_empty")]
+    pub samples: Samples,
     /// Frames of its main thread, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<String>,

@@ -5,6 +5,7 @@
 
 mod failure;
 mod line;
+mod samples;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use failure::{FailureClass, FailureReport};
 pub use line::{EventError, parse_line, to_line};
+pub use samples::Samples;
 
 /// One thing that happened, when, and to which job and rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,6 +128,9 @@ pub struct Pulse {
     /// Mean seconds of its recent updates that it spent by itself (data wait and forward); none before the first update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_seconds: Option<f64>,
+    /// What it works on, or waits for in a data wait.
+    #[serde(default, skip_serializing_if = "Samples::is_empty")]
+    pub samples: Samples,
 }
 
 /// One update of the weights as rank 0 saw it.

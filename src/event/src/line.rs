@@ -35,7 +35,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{EventKind, FailureClass, FailureReport, Phase, StepRecord};
+    use crate::{EventKind, FailureClass, FailureReport, Phase, Samples, StepRecord};
 
     #[test]
     fn every_shape_of_event_survives_the_round_trip() {
@@ -54,6 +54,10 @@ mod tests {
                 progress: 90,
                 idle_seconds: 0.25,
                 local_seconds: None,
+                samples: Samples {
+                    ids: vec!["1.2.3/41".into()],
+                    count: 6,
+                },
             }),
             EventKind::Step(StepRecord {
                 step: 7,

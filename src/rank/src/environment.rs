@@ -9,7 +9,7 @@ use train::{Place, Tcp};
 
 use crate::fault::Fault;
 
-/// torchrun's variables, and spinectl's own: two descriptors, and a fault for tests.
+/// torchrun's variables, and spinectl's own: three descriptors, and a fault for tests.
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub rank: usize,
@@ -19,6 +19,8 @@ pub struct Environment {
     pub place: Place,
     /// Where events go, a line each; standard output without it.
     pub event_fd: Option<RawFd>,
+    /// Memory that is shared with the launcher: see [`crate::lifeline`].
+    pub lifeline_fd: Option<RawFd>,
     /// For tests: see [`Fault`].
     pub fault: Option<Fault>,
 }
@@ -52,6 +54,7 @@ impl Environment {
                 }),
             },
             event_fd: number("SPINECTL_EVENT_FD")?,
+            lifeline_fd: number("SPINECTL_LIFELINE_FD")?,
             fault: match env::var("SPINECTL_FAULT") {
                 Ok(text) => Some(text.parse().map_err(anyhow::Error::msg)?),
                 Err(_) => None,

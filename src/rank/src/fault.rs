@@ -1,11 +1,16 @@
 //! Faults on demand, for tests of what supervises a rank: `SPINECTL_FAULT=KIND:RANK:STEP[:JOB]`.
 //!
 //! `spin` stays in user code for ever, `sleep` too but without work, `exit` ends the process without a word, `oom` fails as
-//! libtorch does without device memory. It strikes in the data wait of that update, in first attempts alone, and only in jobs
-//! whose name begins with JOB where that is given.
+//! libtorch does without device memory; `hold` sleeps until this rank is asked to stop. It strikes in the data wait of that
+//! update, in first attempts alone, and only in jobs whose name begins with JOB where that is given. `PHASE@N` instead of STEP
+//! strikes at the Nth study of a phase without updates (`start_up@2`, `inference@1`).
 
 use std::str::FromStr;
 use std::time::Duration;
+
+use event::Phase;
+
+use crate::signals::STOP;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -13,6 +18,7 @@ enum Kind {
     Sleep,
     Exit,
     Oom,
+    Hold,
 }
 
 /// What goes wrong, and where.
@@ -20,7 +26,8 @@ enum Kind {
 pub struct Fault {
     kind: Kind,
     rank: usize,
-    step: u64,
+    /// In data waits the update, elsewhere the number of the item.
+    place: (Phase, u64),
     job: String,
 }
 
@@ -29,7 +36,11 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split(':').collect();
-        let refused = || format!("`{text}` is no fault: write spin:RANK:STEP, or sleep, exit, oom");
+        let refused = || {
+            format!(
+                "`{text}` is no fault: write spin:RANK:STEP, or sleep, exit, oom, hold; PHASE@N for STEP outside of updates"
+            )
+        };
         let (kind, rank, step, job) = match parts[..] {
             [kind, rank, step] => (kind, rank, step, ""),
             [kind, rank, step, job] => (kind, rank, step, job),
@@ -41,10 +52,11 @@ impl FromStr for Fault {
                 "sleep" => Kind::Sleep,
                 "exit" => Kind::Exit,
                 "oom" => Kind::Oom,
+                "hold" => Kind::Hold,
                 _ => return Err(refused()),
             },
             rank: rank.parse().map_err(|_| refused())?,
-            step: step.parse().map_err(|_| refused())?,
+            place: place(step).ok_or_else(refused)?,
             job: job.to_owned(),
         })
     }
@@ -52,8 +64,8 @@ impl FromStr for Fault {
 
 impl Fault {
     /// Strikes where this is its place.
-    pub fn strike(&self, job: &str, attempt: u32, rank: usize, step: u64) {
-        let is_here = self.rank == rank && self.step == step && attempt == 1;
+    pub fn strike(&self, job: &str, attempt: u32, rank: usize, place: (Phase, u64)) {
+        let is_here = self.rank == rank && self.place == place && attempt == 1;
         if !is_here || !job.starts_with(&self.job) {
             return;
         }
@@ -63,9 +75,23 @@ impl Fault {
                 std::thread::sleep(Duration::from_secs(1));
             },
             Kind::Exit => std::process::exit(7),
+            Kind::Hold => {
+                while !STOP.is_requested() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
             Kind::Oom => panic!("CUDA out of memory. Tried to allocate for a test"),
         }
     }
+}
+
+/// `3`, the update of a data wait, or `inference@3`.
+fn place(text: &str) -> Option<(Phase, u64)> {
+    let (phase, number) = match text.split_once('@') {
+        None => (Phase::DataWait, text),
+        Some((phase, number)) => (serde_json::from_value(phase.into()).ok()?, number),
+    };
+    Some((phase, number.parse().ok()?))
 }
 
 /// Has a name in a stack.
@@ -84,10 +110,12 @@ mod tests {
     fn a_fault_is_read_or_refused_with_the_way_to_write_it() {
         let fault: Fault = "spin:1:3:stage2".parse().unwrap();
         assert_eq!(
-            (fault.rank, fault.step, fault.job.as_str()),
-            (1, 3, "stage2")
+            (fault.rank, fault.place, fault.job.as_str()),
+            (1, (Phase::DataWait, 3), "stage2")
         );
-        for text in ["", "spin", "spin:one:3", "explode:0:1"] {
+        let fault: Fault = "hold:0:inference@2".parse().unwrap();
+        assert_eq!(fault.place, (Phase::Inference, 2));
+        for text in ["", "spin", "spin:one:3", "explode:0:1", "spin:0:lunch@1"] {
             assert!(
                 text.parse::<Fault>().unwrap_err().contains("RANK:STEP"),
                 "{text}"

@@ -88,10 +88,15 @@ pub fn run(
         group: &group,
         device,
         report: reporter,
+        stop: &STOP,
     };
-    match &spec.kind {
+    let outcome = match &spec.kind {
         JobKind::Train { .. } => train(&context, &plan, spec, job),
         kind => tables(&context, &plan, spec, kind),
+    };
+    match outcome {
+        Err(RankError::Train(TrainError::Stopped)) => Ok(Outcome::Stopped),
+        outcome => outcome,
     }
 }
 
@@ -129,7 +134,6 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             checkpointing: &plan.checkpoint,
             replica_check: plan.replica_check,
             resume: &job.resume(),
-            stop: &STOP,
         },
     )?;
     Ok(match ended {

@@ -5,6 +5,7 @@ mod environment;
 mod failure;
 mod fault;
 mod job;
+mod lifeline;
 mod memory;
 mod model;
 mod predict;
@@ -53,6 +54,10 @@ fn as_rank(
             return ExitCode::from(WRONG_USE);
         }
     };
+    // Before the first word: whoever hears it takes the lock for held.
+    if let Some(fd) = environment.lifeline_fd {
+        lifeline::hold(fd);
+    }
     // A prediction has no state to save: it ends at once.
     if job.is_some() {
         signals::listen();
@@ -66,6 +71,7 @@ fn as_rank(
             let (phase, step, sequence) = reporter.place();
             (report.phase, report.step) = (Some(phase), Some(step));
             report.sequence = Some(sequence);
+            report.samples = reporter.samples();
             report.device = job.map(|job| job.device.name(environment.local_rank));
             eprintln!("spinectl-rank: {}", report.message);
             let code = report.class.exit_code();

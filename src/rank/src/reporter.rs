@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use event::{EventKind, Phase, Pulse, RunEvent};
-use train::{Report, progress};
+use event::{EventKind, Phase, Pulse, RunEvent, Samples};
+use train::{Names, Report, progress};
 
 use crate::environment::Environment;
 use crate::fault::Fault;
@@ -43,8 +43,56 @@ struct State {
     phase: Phase,
     step: u64,
     sequence: u64,
+    work: Work,
     /// Seconds of the last updates that this rank spent by itself.
     local_seconds: VecDeque<f64>,
+}
+
+/// What a rank has in hand: numbers, which cost nothing to note. Names are made when they are told.
+#[derive(Default)]
+struct Work {
+    names: Option<Names>,
+    /// The first ones.
+    items: Vec<usize>,
+    count: usize,
+    /// How often there was something new in this phase.
+    turns: u64,
+}
+
+impl Work {
+    fn take(&mut self, items: &[usize], names: &Names) {
+        self.names = Some(Arc::clone(names));
+        self.items.clear();
+        self.items.extend(items.iter().take(Samples::NAMED));
+        self.count = items.len();
+        self.turns += 1;
+    }
+
+    fn told(&self) -> Samples {
+        let Some(names) = &self.names else {
+            return Samples::default();
+        };
+        Samples {
+            ids: self.items.iter().map(|item| names(*item)).collect(),
+            count: self.count,
+        }
+    }
+}
+
+impl State {
+    /// Comes to a place; what was in hand in another phase or update no longer is, but that an update's phases share theirs.
+    fn come_to(&mut self, phase: Phase, step: u64, sequence: u64) {
+        let shares = |phase| {
+            use Phase::{AllReduce, Backward, DataWait, Forward, Optimizer};
+            matches!(phase, DataWait | Forward | Backward | AllReduce | Optimizer)
+        };
+        let same_work =
+            step == self.step && (phase == self.phase || shares(phase) && shares(self.phase));
+        if !same_work {
+            self.work = Work::default();
+        }
+        (self.phase, self.step, self.sequence) = (phase, step, sequence);
+    }
 }
 
 impl Reporter {
@@ -70,6 +118,7 @@ impl Reporter {
                 phase: Phase::StartUp,
                 step: 0,
                 sequence: 0,
+                work: Work::default(),
                 local_seconds: VecDeque::with_capacity(RECENT),
             }),
         });
@@ -90,6 +139,11 @@ impl Reporter {
         (state.phase, state.step, state.sequence)
     }
 
+    /// What this rank has in hand there.
+    pub fn samples(&self) -> Samples {
+        self.shared.lock().work.told()
+    }
+
     pub fn send(&self, kind: EventKind) {
         progress::went_on();
         self.shared.send(&mut self.shared.lock(), kind);
@@ -103,18 +157,23 @@ impl Report for Reporter {
 
     fn at(&self, phase: Phase, step: u64, sequence: u64) {
         progress::went_on();
-        {
+        self.shared.lock().come_to(phase, step, sequence);
+    }
+
+    fn works_on(&self, items: &[usize], names: &Names) {
+        progress::went_on();
+        let place = {
             let mut state = self.shared.lock();
-            (state.phase, state.step, state.sequence) = (phase, step, sequence);
-        }
-        if let (Some(fault), Phase::DataWait) = (&self.shared.fault, phase) {
+            state.work.take(items, names);
+            match state.phase {
+                Phase::DataWait => (Phase::DataWait, state.step),
+                phase => (phase, state.work.turns),
+            }
+        };
+        if let Some(fault) = &self.shared.fault {
             let job = self.shared.job.as_deref().unwrap_or_default();
-            fault.strike(
-                job,
-                self.shared.attempt.unwrap_or(1),
-                self.shared.rank,
-                step,
-            );
+            let attempt = self.shared.attempt.unwrap_or(1);
+            fault.strike(job, attempt, self.shared.rank, place);
         }
     }
 
@@ -176,6 +235,7 @@ impl Shared {
             progress: so_far.count,
             idle_seconds: so_far.idle.as_secs_f64(),
             local_seconds: (!recent.is_empty()).then_some(mean),
+            samples: state.work.told(),
         };
         self.send(&mut state, EventKind::Pulse(pulse));
     }
@@ -187,7 +247,7 @@ impl Shared {
             sequence,
         } = &kind
         {
-            (state.phase, state.step, state.sequence) = (*phase, *step, *sequence);
+            state.come_to(*phase, *step, *sequence);
         }
         let event = RunEvent {
             time: event::now(),
@@ -216,4 +276,40 @@ fn is_asked(socket: &File, patience: Duration) -> bool {
     let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: one descriptor, that lives across the call.
     unsafe { libc::poll(&raw mut wait, 1, patience) > 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            sink: Box::new(io::sink()),
+            phase: Phase::StartUp,
+            step: 0,
+            sequence: 0,
+            work: Work::default(),
+            local_seconds: VecDeque::new(),
+        }
+    }
+
+    #[test]
+    fn samples_stay_in_hand_through_an_update_and_no_longer() {
+        let names: Names = Arc::new(|number| format!("1.2.3/{number}"));
+        let mut state = state();
+        state.come_to(Phase::DataWait, 3, 7);
+        assert!(state.work.told().is_empty());
+        state.work.take(&(10..30).collect::<Vec<_>>(), &names);
+        for phase in [Phase::Forward, Phase::Backward, Phase::DataWait] {
+            state.come_to(phase, 3, 8);
+            let told = state.work.told();
+            assert_eq!((told.ids.len(), told.count), (Samples::NAMED, 20));
+            assert_eq!(told.ids[0], "1.2.3/10");
+        }
+        state.come_to(Phase::DataWait, 4, 9);
+        assert!(state.work.told().is_empty(), "another update");
+        state.work.take(&[1], &names);
+        state.come_to(Phase::Evaluate, 4, 9);
+        assert!(state.work.told().is_empty(), "another kind of work");
+    }
 }

@@ -20,7 +20,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
 use tch::nn::VarStore;
-use train::{Execution, ProcessGroup, Report, TrainError, gather_rows, share};
+use train::{
+    Execution, Names, ProcessGroup, Report, StopFlag, TrainError, gather_rows, go_on_together,
+    share,
+};
 
 use crate::Result;
 use crate::place::RunPlace;
@@ -32,6 +35,8 @@ pub struct Context<'a> {
     pub group: &'a Rc<ProcessGroup>,
     pub device: Device,
     pub report: &'a dyn Report,
+    /// Heeded between two studies, and at every step of a training.
+    pub stop: &'a StopFlag,
 }
 
 /// One model in the making.
@@ -105,8 +110,10 @@ impl Context<'_> {
         }
     }
 
-    /// What a job's model says of the studies that it did not see; refused where it has seen one.
+    /// What a job's model says of the studies that it did not see; refused where it has seen one. One rank alone reads
+    /// them, for a table: it stops here where it is asked to.
     pub fn out_of_fold<R: OutOfFold>(&self, cohort: &Cohort, job: &str) -> Result<Vec<R>> {
+        self.go_on()?;
         Ok(read_out_of_fold(
             &self.place.out_of_fold(job),
             None,
@@ -187,15 +194,51 @@ impl Context<'_> {
     ) -> Result<Vec<R>> {
         let numbered: Vec<(usize, &StudyUid)> = studies.iter().enumerate().collect();
         let mine: Vec<_> = share(&numbered, self.group).copied().collect();
-        let mut rows = Vec::with_capacity(mine.len());
-        for (done, (number, study)) in mine.iter().enumerate() {
+        let of_mine: Vec<&StudyUid> = mine.iter().map(|(_, study)| *study).collect();
+        let rows = self.each_study(&of_mine, |done, study| {
             self.progress(what, done, mine.len());
-            rows.push((*number, predict(study)?));
-        }
+            Ok((mine[done].0, predict(study)?))
+        })?;
         self.progress(what, mine.len(), mine.len());
         let mut all = gather_rows(rows, self.group, self.device)?;
         all.sort_by_key(|(number, _)| *number);
         Ok(all.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// Runs `work` on each of this rank's studies, with its place among them. All ranks call it, and all leave together
+    /// where one is asked to stop.
+    ///
+    /// # Errors
+    /// `Stopped`, on all ranks; what `work` fails with.
+    pub fn each_study<R>(
+        &self,
+        studies: &[&StudyUid],
+        mut work: impl FnMut(usize, &StudyUid) -> Result<R>,
+    ) -> Result<Vec<R>> {
+        let names = names_of(studies.iter().copied());
+        let mut results = Vec::with_capacity(studies.len());
+        for (place, study) in studies.iter().enumerate() {
+            self.report.works_on(&[place], &names);
+            if self.stop.is_requested() {
+                break;
+            }
+            results.push(work(place, study)?);
+        }
+        // From here on it waits for the others.
+        self.report.works_on(&[], &names);
+        go_on_together(results.len() < studies.len(), self.group, self.device)?;
+        Ok(results)
+    }
+
+    /// Between two pieces of work that a rank does alone.
+    ///
+    /// # Errors
+    /// `Stopped`, where it was asked to.
+    pub fn go_on(&self) -> Result<()> {
+        match self.stop.is_requested() {
+            true => Err(TrainError::Stopped),
+            false => Ok(()),
+        }
     }
 
     pub fn progress(&self, what: &str, done: usize, total: usize) {
@@ -209,6 +252,12 @@ impl Context<'_> {
             });
         }
     }
+}
+
+/// What studies are called, by their places among these.
+pub(crate) fn names_of<'a>(studies: impl Iterator<Item = &'a StudyUid>) -> Names {
+    let names: Vec<String> = studies.map(ToString::to_string).collect();
+    Arc::new(move |place| names.get(place).cloned().unwrap_or_default())
 }
 
 /// How the recipe wants slices to look at this side.

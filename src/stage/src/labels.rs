@@ -20,7 +20,7 @@ use recipe::{BadStudy, Check};
 use train::TrainError;
 
 use crate::Result;
-use crate::context::{Context, read_labels};
+use crate::context::{Context, names_of, read_labels};
 
 /// How many bad studies are named.
 const NAMED: usize = 10;
@@ -32,6 +32,9 @@ const AT_ONCE: usize = 64;
 ///
 /// Every study is read first, as the recipe's `data.check` says: what cannot be read is known now, not after hours of
 /// training, and what is left out is left out of every job alike.
+///
+/// # Errors
+/// `Stopped`, where a stop was asked for while studies were read: nothing is written then.
 pub fn make_labels(context: &Context, seed: u64) -> Result<()> {
     let mut labels: Vec<StudyLabels> = read_labels(context.data)?.into_values().collect();
     // What is quickly told is told before hours of reading.
@@ -107,16 +110,23 @@ fn read_studies(
     context: &Context,
     labels: &[StudyLabels],
 ) -> Result<Vec<(StudyUid, data::Result<Targets>)>> {
-    let data_set = context.data_set();
+    let (data_set, stop) = (context.data_set(), context.stop);
+    let names = names_of(labels.iter().map(|row| &row.study));
     let mut studies = Vec::with_capacity(labels.len());
     for part in labels.chunks(AT_ONCE) {
         context.progress("studies", studies.len(), labels.len());
+        let places: Vec<usize> = (studies.len()..).take(part.len()).collect();
+        context.report.works_on(&places, &names);
+        // What is being read is read to its end, and nothing more is begun.
         let read = part.par_iter().map(|row| {
-            let targets = read_study(&data_set, &row.study, context.data.check);
-            train::progress::went_on();
-            (row.study.clone(), targets)
+            (!stop.is_requested()).then(|| {
+                let targets = read_study(&data_set, &row.study, context.data.check);
+                train::progress::went_on();
+                (row.study.clone(), targets)
+            })
         });
-        studies.extend(read.collect::<Vec<_>>());
+        let read: Option<Vec<_>> = read.collect();
+        studies.extend(read.ok_or(TrainError::Stopped)?);
     }
     context.progress("studies", labels.len(), labels.len());
     Ok(studies)

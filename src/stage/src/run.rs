@@ -7,8 +7,8 @@ use event::{EventKind, Phase};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
 use tch::nn::VarStore;
 use train::{
-    CheckpointPlace, Ended, Execution, ExecutionConfig, FitOptions, Part, Resume, Setup, StopFlag,
-    Task, TrainError, train, weights,
+    CheckpointPlace, Ended, Execution, ExecutionConfig, FitOptions, Part, Resume, Setup, Task,
+    TrainError, train, weights,
 };
 
 use crate::Result;
@@ -72,10 +72,13 @@ pub struct Settings<'a> {
     /// Updates between two comparisons of the replicas; 0: none.
     pub replica_check: u64,
     pub resume: &'a Resume,
-    pub stop: &'a StopFlag,
 }
 
 /// Trains, predicts the held-out studies, writes their table and metrics.json.
+///
+/// # Errors
+/// `Stopped`, on all ranks, where one was asked to stop before or after the training proper: what was computed then is computed
+/// anew; the training goes on from its checkpoint.
 pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
     let Settings { training, fold, .. } = *settings;
     let images = settings.micro_batch * settings.stage.images_per_sample();
@@ -164,7 +167,7 @@ fn run<T: Task>(
         replica_check: settings.replica_check,
         resume: settings.resume,
         report: context.report,
-        stop: settings.stop,
+        stop: context.stop,
     };
     let (ended, step) = train(task, &setup)?;
     if ended == Ended::Stopped {

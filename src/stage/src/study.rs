@@ -148,19 +148,17 @@ impl<'a> Stage3<'a> {
 
     /// Every rank computes all of them: the LSTM over a few hundred vectors is cheaper than sharing it.
     fn predict(&self) -> Result<Vec<StudyPrediction>> {
-        self.held_out
-            .iter()
-            .map(|(study, features)| {
-                let (features, mask, _) = self.batch(std::slice::from_ref(features))?;
-                let forward = |pass: &Pass| Ok(self.model.forward(&features, &mask, pass)?);
-                let logits = self.execution.evaluate(forward)?;
-                Ok(StudyPrediction {
-                    study: study.clone(),
-                    fold: self.fold as u32,
-                    probabilities: probabilities(&logits)?,
-                })
+        let studies: Vec<&StudyUid> = self.held_out.iter().map(|(study, _)| study).collect();
+        self.context.each_study(&studies, |place, study| {
+            let (features, mask, _) = self.batch(&[&self.held_out[place].1])?;
+            let forward = |pass: &Pass| Ok(self.model.forward(&features, &mask, pass)?);
+            let logits = self.execution.evaluate(forward)?;
+            Ok(StudyPrediction {
+                study: study.clone(),
+                fold: self.fold as u32,
+                probabilities: probabilities(&logits)?,
             })
-            .collect()
+        })
     }
 
     fn metrics(&self, rows: &[StudyPrediction]) -> BTreeMap<String, f64> {
@@ -179,11 +177,11 @@ impl<'a> Stage3<'a> {
     }
 
     /// Features (B, S, F), mask (B, S), labels (B, 8) on the device.
-    fn batch(&self, studies: &[StudyFeatures]) -> Result<(Tensor, Tensor, Tensor)> {
+    fn batch(&self, studies: &[&StudyFeatures]) -> Result<(Tensor, Tensor, Tensor)> {
         let device = self.context.device;
         let (b, s) = (studies.len(), self.max_images);
         let gather = |of: &dyn Fn(&StudyFeatures) -> Vec<f32>| -> Result<Tensor> {
-            let values: Vec<f32> = studies.iter().flat_map(of).collect();
+            let values: Vec<f32> = studies.iter().flat_map(|study| of(study)).collect();
             Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
         };
         Ok((
@@ -262,11 +260,11 @@ fn shared_features(
 ) -> Result<Vec<(Vec<f32>, usize)>> {
     let (rank, world_size) = (context.group.rank(), context.group.world_size());
     let mine: Vec<&StudyUid> = share(studies, context.group).collect();
-    let mut own = BTreeMap::new();
-    for (done, study) in mine.iter().enumerate() {
+    let extracted = context.each_study(&mine, |done, study| {
         context.progress(what, done, mine.len());
-        own.insert((*study).clone(), extract(study)?);
-    }
+        Ok((study.clone(), extract(study)?))
+    })?;
+    let mut own: BTreeMap<StudyUid, _> = extracted.into_iter().collect();
     context.progress(what, mine.len(), mine.len());
     let options = (Kind::Float, context.device);
     let mut all = Vec::with_capacity(studies.len());
@@ -299,7 +297,7 @@ impl Task for Stage3<'_> {
     }
 
     fn loss(&self, samples: Vec<StudyFeatures>) -> Result<Losses> {
-        let (features, mask, label) = self.batch(&samples)?;
+        let (features, mask, label) = self.batch(&samples.iter().collect::<Vec<_>>())?;
         let images = samples.iter().map(|s| s.images).sum();
         let forward = |pass: &Pass| Ok(self.model.forward(&features, &mask, pass)?);
         let logits = self.execution.train(forward)?;

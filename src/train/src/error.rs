@@ -6,6 +6,9 @@ use event::FailureClass;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    /// No failure: it ends work that has no step boundary to stop at. Ranks that share work return it together.
+    #[error("stopped on request")]
+    Stopped,
     #[error(transparent)]
     Data(#[from] data::DataError),
     #[error(transparent)]
@@ -128,7 +131,8 @@ impl TrainError {
             | TrainError::OneImage { .. }
             | TrainError::Input { .. }
             | TrainError::Network(nn::NnError::UnknownArchitecture { .. }) => FailureClass::Setup,
-            TrainError::Torch(_)
+            TrainError::Stopped
+            | TrainError::Torch(_)
             | TrainError::Network(_)
             | TrainError::TrainerState { .. }
             | TrainError::Thread(_)

@@ -1,6 +1,6 @@
-//! Work that ranks share study by study, and its results brought together.
+//! Work that ranks share study by study, its results brought together, and its end where one of them is asked to stop.
 
-use collective::ProcessGroup;
+use collective::{ProcessGroup, ReduceOp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
@@ -10,6 +10,28 @@ use crate::{Result, TrainError, progress};
 /// This rank's stride of the items.
 pub fn share<'a, T>(items: &'a [T], group: &ProcessGroup) -> impl Iterator<Item = &'a T> {
     items.iter().skip(group.rank()).step_by(group.world_size())
+}
+
+/// Ends work that is shared where some rank has left its part of it early. All ranks call it, also those that are done with
+/// theirs: so nobody waits in a collective for one that has gone.
+///
+/// # Errors
+/// `Stopped`, on all ranks or on none.
+pub fn go_on_together(left_early: bool, group: &ProcessGroup, device: Device) -> Result<()> {
+    let stopped = match group.world_size() {
+        1 => left_early,
+        _ => {
+            let _waiting = progress::waiting();
+            let some =
+                Tensor::f_from_slice(&[f32::from(u8::from(left_early))])?.f_to_device(device)?;
+            group.all_reduce(&some, ReduceOp::Max)?;
+            some.f_double_value(&[0])? > 0.0
+        }
+    };
+    match stopped {
+        true => Err(TrainError::Stopped),
+        false => Ok(()),
+    }
 }
 
 /// The rows of all ranks, in order of rank, on every rank.
@@ -41,4 +63,26 @@ pub fn gather_rows<T: Serialize + DeserializeOwned>(
         all.extend(serde_json::from_slice::<Vec<T>>(&bytes).map_err(TrainError::Gather)?);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::on_ranks;
+
+    #[test]
+    fn all_ranks_go_on_or_none_does() {
+        for (leaves, world_size) in [(None, 2), (Some(0), 1), (Some(1), 2)] {
+            let ended = on_ranks(world_size, |group| {
+                let left_early = leaves == Some(group.rank());
+                go_on_together(left_early, group, Device::Cpu)
+            });
+            for ended in ended {
+                match leaves {
+                    None => assert!(ended.is_ok(), "{ended:?}"),
+                    Some(_) => assert!(matches!(ended, Err(TrainError::Stopped)), "{ended:?}"),
+                }
+            }
+        }
+    }
 }

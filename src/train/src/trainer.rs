@@ -20,7 +20,7 @@ use crate::execution::Execution;
 use crate::progress;
 use crate::record::Record;
 use crate::replicas::Replicas;
-use crate::report::Report;
+use crate::report::{Names, Report};
 use crate::restore::{restore, sizes, snapshot};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
@@ -38,6 +38,9 @@ pub trait Task {
     fn loss(&self, samples: Vec<<Self::Data as Dataset>::Sample>) -> Result<Losses>;
 
     /// Metrics on held-out studies. All ranks call it; each does its share.
+    ///
+    /// # Errors
+    /// `Stopped`, on all ranks, where one was asked to stop meanwhile.
     fn evaluate(&self) -> Result<BTreeMap<String, f64>>;
 }
 
@@ -155,13 +158,31 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         setup.report.report(EventKind::Warning { message });
     }
 
-    let requests = requests(setup.seed, start, total, per_epoch, samples, batch, group);
-    let mut loader = Loader::new(task.data(), requests, setup.workers, setup.prefetch);
+    let requests = || requests(setup.seed, start, total, per_epoch, samples, batch, group);
+    let mut loader = Loader::new(task.data(), requests(), setup.workers, setup.prefetch);
+    let names: Names = {
+        let data = Arc::clone(task.data());
+        Arc::new(move |index| data.id(index))
+    };
+    // The same once more: what is awaited is known before it is there.
+    let mut awaited = requests().map(|request| request.index);
     for step in start..total {
         // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
         // evaluates when it goes on.
         if step > 0 && step.is_multiple_of(evaluations) {
-            let metrics = stepper.averaged(|| evaluate(task, setup, step))?;
+            let metrics = match stepper.averaged(|| evaluate(task, setup, step)) {
+                Err(TrainError::Stopped) => {
+                    replicas.after(step, saved != step)?;
+                    if saved != step {
+                        let kept = (record.seal()?, best.as_ref());
+                        let at = (step, total, per_epoch);
+                        write_checkpoint(setup, &stepper, &mut writer, at, kept)?;
+                    }
+                    writer.wait()?;
+                    return Ok((Ended::Stopped, step));
+                }
+                metrics => metrics?,
+            };
             let by = &checkpoints.settings.keep_best;
             if is_first && !by.is_empty() {
                 let better = Best::of(by, best.as_ref(), step, &metrics)?;
@@ -178,14 +199,18 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         let began = Instant::now();
         let rate = learning_rate(&training.optimization, step, total);
         let load = || {
-            let loaded = (0..setup.micro_batch).map(|_| {
+            let wanted: Vec<usize> = awaited.by_ref().take(setup.micro_batch).collect();
+            let loaded = (0..setup.micro_batch).map(|there| {
+                let missing = wanted.get(there..).unwrap_or_default();
+                setup.report.works_on(missing, &names);
                 let (request, sample) = loader.next_answer().ok_or(data::DataError::LoaderEnded)?;
                 Ok((sample?, request.index))
             });
-            let (samples, numbers) = loaded
+            let (samples, numbers): (_, Vec<usize>) = loaded
                 .collect::<data::Result<Vec<_>>>()?
                 .into_iter()
                 .unzip();
+            setup.report.works_on(&numbers, &names);
             Ok(MicroBatch { samples, numbers })
         };
         let mut micro = 0;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use event::{EventKind, FailureClass, FailureReport, Phase, Pulse, StepRecord};
+use event::{EventKind, FailureClass, FailureReport, Phase, Pulse, Samples, StepRecord};
 use plan::Timeouts;
 
-use super::world::World;
-use crate::action::Event;
+use super::world::{World, death};
+use crate::action::{Death, Event};
 use crate::exit::Exit;
 use crate::{Outcome, sample};
 
@@ -22,7 +22,16 @@ fn pulse(phase: Phase, sequence: u64, idle: f64) -> EventKind {
         progress: 90,
         idle_seconds: idle,
         local_seconds: None,
+        samples: samples(sequence),
     })
+}
+
+/// What a rank works on when it has issued so many collectives.
+fn samples(sequence: u64) -> Samples {
+    Samples {
+        ids: vec![format!("1.2.3/{sequence}")],
+        count: 6,
+    }
 }
 
 fn says(world: &mut World, rank: usize, kind: &EventKind) {
@@ -78,6 +87,7 @@ fn a_frozen_rank_is_named_though_the_other_one_waits_in_a_collective() {
     );
     assert_eq!((report.phase, report.step), (Some(Phase::Forward), Some(7)));
     assert_eq!(report.sequence, Some(40));
+    assert_eq!(report.samples, samples(40));
 }
 
 #[test]
@@ -144,13 +154,11 @@ fn a_silent_death_ends_the_others_at_once() {
 fn a_kill_for_want_of_memory_is_told_from_one_from_outside() {
     let mut world = World::new(sample::chain(1));
     world.alive.retain(|rank| *rank != 1);
-    world.happens(Event::Ended {
-        rank: 1,
-        exit: Exit::Signal(9),
-        at: 1.0,
-        last_words: String::new(),
+    let death = Death {
         oom_kill: true,
-    });
+        ..death(Exit::Signal(9), 1.0)
+    };
+    world.happens(Event::Ended { rank: 1, death });
     let (_, report) = &world.reports[0];
     assert_eq!(report.class, FailureClass::HostMemory);
     assert!(
@@ -224,6 +232,34 @@ fn the_first_retry_after_progress_is_immediate_and_the_third_death_at_one_update
         panic!("{:?}", world.outcome);
     };
     assert!(reason.contains("no further than update 5"), "{reason}");
+}
+
+#[test]
+fn a_rank_that_begins_to_die_is_judged_before_it_is_gone_and_only_once() {
+    let mut world = World::new(sample::chain(1));
+    says(&mut world, 1, &pulse(Phase::Forward, 40, 0.0));
+    let death = death(Exit::Signal(libc::SIGSEGV), 5.0);
+    world.happens(Event::Dying { rank: 1, death });
+    let [(1, report)] = &world.reports[..] else {
+        panic!("{:?}", world.reports);
+    };
+    assert_eq!(
+        (report.class, report.failed_at),
+        (FailureClass::Killed, 5.0)
+    );
+    assert_eq!(report.exit.as_deref(), Some("signal 11"));
+    assert!(world.alive.is_empty(), "the others are ended");
+    let retried = world.told.iter().find_map(|kind| match kind {
+        EventKind::JobRetried { reason, .. } => Some(reason),
+        _ => None,
+    });
+    let reason = retried.expect("a retry");
+    for part in [
+        "rank 1, forward at step 7",
+        "samples in work: 1.2.3/40 and 5 more",
+    ] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
 }
 
 #[test]

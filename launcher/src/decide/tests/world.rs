@@ -8,7 +8,7 @@ use plan::{JobState, Plan, Progress};
 
 use super::super::Supervisor;
 use crate::Outcome;
-use crate::action::{Action, Event};
+use crate::action::{Action, Death, Event};
 use crate::exit::{Exit, STOPPED};
 use crate::facts::Facts;
 
@@ -145,13 +145,8 @@ impl World {
         if let Some(place) = self.alive.iter().position(|alive| *alive == rank) {
             self.alive.remove(place);
             let at = self.now.as_secs_f64();
-            self.happens(Event::Ended {
-                rank,
-                exit,
-                at,
-                last_words: String::new(),
-                oom_kill: false,
-            });
+            let death = death(exit, at);
+            self.happens(Event::Ended { rank, death });
         }
     }
 
@@ -207,5 +202,15 @@ impl World {
         started
             .map(|(job, attempt)| (job.as_str(), *attempt))
             .collect()
+    }
+}
+
+/// Without a word.
+pub fn death(exit: Exit, at: f64) -> Death {
+    Death {
+        exit,
+        at,
+        last_words: String::new(),
+        oom_kill: false,
     }
 }

@@ -160,7 +160,8 @@ fn failure_line(rank: Option<usize>, report: &FailureReport) -> String {
         .exit
         .as_ref()
         .map_or_else(String::new, |exit| format!(" ({exit})"));
-    format!("{who} failed{exit}: {}", report.message)
+    let samples = report.samples.clause();
+    format!("{who} failed{exit}: {}{samples}", report.message)
 }
 
 fn metrics_after(separator: &str, metrics: &BTreeMap<String, f64>) -> String {
