@@ -89,6 +89,7 @@ fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>
         root: folder.clone(),
         job: "bench".into(),
         hash: "bench".into(),
+        patience: Duration::from_secs(60),
         settings: Checkpointing {
             every: EVERY,
             asynchronous,

@@ -29,6 +29,7 @@ mod tally;
 mod testing;
 mod trainer;
 pub mod weights;
+mod writers;
 
 // What weights are asked for and what became of it.
 pub use checkpoint::{FitOptions, FitReport, Part};

@@ -102,7 +102,8 @@ fn train_with_a_flip(
                 root: folder.join("checkpoints"),
                 job: "job".into(),
                 hash: "hash".into(),
-                settings: Checkpointing {
+                patience: Duration::from_secs(60),
+        settings: Checkpointing {
                     every: 3,
                     keep_last: 9,
                     ..Checkpointing::default()
