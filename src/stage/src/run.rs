@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use event::{EventKind, Phase};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};

@@ -62,11 +62,7 @@ struct Done {
 }
 
 impl<'a> CheckpointWriter<'a> {
-    pub fn new(
-        place: &'a CheckpointPlace,
-        writers: &'a Writers,
-        report: &'a dyn Report,
-    ) -> Self {
+    pub fn new(place: &'a CheckpointPlace, writers: &'a Writers, report: &'a dyn Report) -> Self {
         CheckpointWriter {
             place,
             writers,

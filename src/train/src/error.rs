@@ -92,12 +92,10 @@ pub enum TrainError {
     Thread(#[source] io::Error),
     #[error(
         "{root} on {} is not the folder that rank 0 sees, and parts of one checkpoint go into one folder: put the run directory on a \
-         file system that all machines share, or write checkpoint.shards: off", ranks_of(ranks)
+         file system that all machines share, or write checkpoint.shards: off",
+        ranks_of(ranks)
     )]
-    NotShared {
-        root: String,
-        ranks: Vec<usize>,
-    },
+    NotShared { root: String, ranks: Vec<usize> },
     #[error("ranks exchanged what is not a table: {0}")]
     Gather(serde_json::Error),
 }

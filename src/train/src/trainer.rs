@@ -313,15 +313,7 @@ fn write_checkpoint(
     }
     setup.report.at(Phase::Checkpoint, at.0, group.sequence());
     writer.write(kept.1.map(|best| best.step), |memory| {
-        snapshot(
-            setup.checkpoints,
-            store,
-            stepper,
-            writers,
-            at,
-            kept,
-            memory,
-        )
+        snapshot(setup.checkpoints, store, stepper, writers, at, kept, memory)
     })
 }
 

@@ -62,7 +62,8 @@ fn save(place: &CheckpointPlace, small: &Small, stepper: &Stepper, at: (u64, u64
         at,
         kept,
         memory,
-    ).unwrap();
+    )
+    .unwrap();
     checkpoint::write(&place.root, &copy).unwrap();
 }
 

@@ -103,7 +103,7 @@ fn train_with_a_flip(
                 job: "job".into(),
                 hash: "hash".into(),
                 patience: Duration::from_secs(60),
-        settings: Checkpointing {
+                settings: Checkpointing {
                     every: 3,
                     keep_last: 9,
                     ..Checkpointing::default()
