@@ -11,6 +11,7 @@ mod execution;
 mod feed;
 mod gather;
 mod groups;
+mod host_copy;
 mod host_pixels;
 mod optimizer;
 pub mod progress;

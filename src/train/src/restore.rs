@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, Meta, TensorData, TensorSpec};
+use checkpoint::{Checkpoint, Meta, TensorSpec};
 use collective::ProcessGroup;
 use event::EventKind;
 use serde::{Deserialize, Serialize};
@@ -63,13 +63,13 @@ pub(crate) fn snapshot(
         scaler: stepper.scaler.as_ref().map(Scaler::state).transpose()?,
         best: best.cloned(),
     };
+    let own_model: Vec<_> = writers.own_of_model(model(store, stepper)).collect();
+    let own_optimizer = writers.own_of_optimizer(beside_the_model(stepper));
+    let own_optimizer: Vec<_> = own_optimizer.collect();
     Ok(Checkpoint {
         step,
-        model: to_host(writers.own_of_model(model(store, stepper)), memory.model)?,
-        optimizer: to_host(
-            writers.own_of_optimizer(beside_the_model(stepper)),
-            memory.optimizer,
-        )?,
+        model: state::copy_all_to_host(&own_model, memory.model)?,
+        optimizer: state::copy_all_to_host(&own_optimizer, memory.optimizer)?,
         trainer: json!(state),
         meta: Meta {
             plan_hash: place.hash.clone(),
@@ -125,19 +125,6 @@ fn beside_the_model(stepper: &Stepper) -> BTreeMap<String, Tensor> {
         tensors.extend(names.zip(parameters.tensors.iter().map(Tensor::shallow_clone)));
     }
     tensors
-}
-
-/// The tensors in `memory`, which an earlier copy of the same tensors has left.
-fn to_host(
-    tensors: impl Iterator<Item = (String, Tensor)>,
-    memory: Vec<Vec<u8>>,
-) -> Result<Vec<TensorData>> {
-    let mut memory = memory.into_iter();
-    tensors
-        .map(|(name, tensor)| {
-            state::copy_to_host(&name, &tensor, memory.next().unwrap_or_default())
-        })
-        .collect()
 }
 
 /// Where a training goes on.
