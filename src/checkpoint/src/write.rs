@@ -119,9 +119,9 @@ fn contribute(root: &Path, checkpoint: &Checkpoint, share: &Share) -> Result<(),
     let folder = share.folder(root, step);
     check_room(root, &folder, needed).map_err(|error| failed(root, error))?;
     let written = contents.write_into(&folder).and_then(|files| {
-        share
-            .leave_note(&folder, files)
-            .and_then(|()| folder::sync(&folder))
+        // After the note the folder may be gone any moment, under its final name.
+        folder::sync(&folder)
+            .and_then(|()| share.leave_note(&folder, files))
             .map_err(|error| (folder.clone(), error))
     });
     written.map_err(|(at, error)| {
