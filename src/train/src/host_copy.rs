@@ -11,10 +11,10 @@ use std::thread;
 const PIECE: usize = 4 << 20;
 
 /// From where to where; both are of the same length.
-pub(crate) type Copy<'a> = (&'a [u8], &'a mut [u8]);
+pub(crate) type FromTo<'a> = (&'a [u8], &'a mut [u8]);
 
 /// Does all the copies, by up to so many threads, this one among them.
-pub(crate) fn copy_all(copies: Vec<Copy>, threads: usize) {
+pub(crate) fn copy_all(copies: Vec<FromTo>, threads: usize) {
     let pieces = pieces(copies, PIECE);
     let threads = threads.min(pieces.len());
     let pieces = Mutex::new(pieces);
@@ -37,7 +37,7 @@ pub(crate) fn copy_all(copies: Vec<Copy>, threads: usize) {
 }
 
 /// The copies in lists of so many bytes each; the last may have less.
-fn pieces(copies: Vec<Copy>, bytes: usize) -> Vec<Vec<Copy>> {
+fn pieces(copies: Vec<FromTo>, bytes: usize) -> Vec<Vec<FromTo>> {
     let mut pieces = Vec::new();
     let (mut piece, mut room) = (Vec::new(), bytes);
     for (mut source, mut target) in copies {
@@ -61,7 +61,7 @@ const LINE: usize = 64;
 
 #[cfg(target_arch = "x86_64")]
 fn stream(source: &[u8], target: &mut [u8]) {
-    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
 
     let length = source.len().min(target.len());
     // Such stores want whole, aligned lines; before the first and after the last an ordinary copy does.
@@ -69,8 +69,8 @@ fn stream(source: &[u8], target: &mut [u8]) {
     let lines = (length - before) / LINE;
     let after = before + lines * LINE;
     let (from, into) = (source.as_ptr(), target.as_mut_ptr());
-    for at in (before..after).step_by(LINE) {
-        for at in (at..at + LINE).step_by(size_of::<__m128i>()) {
+    for line in 0..lines {
+        for at in [0, 16, 32, 48].map(|of_line| before + line * LINE + of_line) {
             // SAFETY: `at` and the 16 bytes from it lie within both slices, and the address of the target is a multiple of
             // 16. SSE2 is part of x86-64.
             unsafe {
@@ -130,7 +130,7 @@ mod tests {
         let mut target = vec![0; 1000];
         let (one, other) = target.split_at_mut(900);
         let pieces = pieces(vec![(&source[..900], one), (&source[900..], other)], 334);
-        let bytes = |piece: &Vec<Copy>| piece.iter().map(|(from, _)| from.len()).sum::<usize>();
+        let bytes = |piece: &Vec<FromTo>| piece.iter().map(|(from, _)| from.len()).sum::<usize>();
         assert_eq!(
             pieces.iter().map(bytes).collect::<Vec<_>>(),
             [334, 334, 332]
