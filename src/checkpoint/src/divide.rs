@@ -50,8 +50,10 @@ mod tests {
             let parts = random.random_range(1..=9);
             // As models have them: a few large tensors, and many of a few bytes.
             let bytes: Vec<usize> = (0..random.random_range(0..200))
-                .map(|_| 1usize << random.random_range(0..24))
-                .map(|most| random.random_range(0..=most))
+                .map(|_| {
+                    let most = 1usize << random.random_range(0..24u32);
+                    random.random_range(0..=most)
+                })
                 .collect();
             let loads = loads(&bytes, parts);
             let total: usize = bytes.iter().sum();

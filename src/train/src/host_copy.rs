@@ -91,13 +91,7 @@ fn stream(source: &[u8], target: &mut [u8]) {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn stream(source: &[u8], target: &mut [u8]) {
-    for (from, into) in source
-        .chunks(WORTH_A_THREAD)
-        .zip(target.chunks_mut(WORTH_A_THREAD))
-    {
-        let length = from.len().min(into.len());
-        into[..length].copy_from_slice(&from[..length]);
-    }
+    target.copy_from_slice(source);
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ pub fn write_in_parts(root: &Path, checkpoint: &Checkpoint, parts: usize, token:
             .into_iter()
             .filter_map(|writer| writer.join().unwrap());
         let written: Vec<Written> = written.collect();
-        let [written] = written.try_into().expect("one of them completes it");
+        let [written]: [Written; 1] = written.try_into().expect("one of them completes it");
         written
     })
 }

@@ -23,7 +23,7 @@ const PARTS: usize = 2;
 #[test]
 fn writer_of_a_part() {
     if let Some(root) = std::env::var_os(ROOT) {
-        let number = |name: &str| std::env::var(name).unwrap().parse().unwrap();
+        let number = |name: &str| -> u64 { std::env::var(name).unwrap().parse().unwrap() };
         let (part, token) = (number(PART) as usize, number(TOKEN));
         write_on_and_on(Path::new(&root), part, number(FIRST), token);
     }
