@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use checkpoint::TensorData;
 use collective::kernels::ScaleGrowth;
 use recipe::Checkpointing;
 
