@@ -114,6 +114,8 @@ struct Write {
 
 fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>, Box<dyn Error>> {
     let folder = folder.join(format!("checkpoint-stall-{}", std::process::id()));
+    // The ledger goes there, too, before any checkpoint does.
+    std::fs::create_dir_all(&folder)?;
     let (_rendezvous, group) = alone()?;
     let checkpoints = CheckpointPlace {
         root: folder.clone(),
@@ -151,8 +153,9 @@ fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>
             stop: &StopFlag::new(),
         },
     );
-    std::fs::remove_dir_all(&folder)?;
+    let removed = std::fs::remove_dir_all(&folder);
     trained?;
+    removed?;
     Ok(writes
         .0
         .into_inner()
