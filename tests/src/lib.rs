@@ -290,10 +290,8 @@ pub fn outcome(run_dir: &Path) -> BTreeMap<String, Vec<u8>> {
             .and_then(|name| name.to_str())
             .unwrap_or_default();
         name.ends_with(".csv")
-            || matches!(
-                name,
-                "metrics.json" | "summary.json" | "model.safetensors" | "optimizer.safetensors"
-            )
+            || name.ends_with(".safetensors")
+            || matches!(name, "metrics.json" | "summary.json")
     };
     files.retain(|path| kept(path));
     files

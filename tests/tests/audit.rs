@@ -19,6 +19,22 @@ fn audit(run: &Path, more: &[&str]) -> (Option<i32>, String) {
     )
 }
 
+/// All checkpoints of the run verify, and the newest has this file: each rank wrote a part of it.
+fn checkpoints_are_whole(run: &Path, file: &str) {
+    let path = run.to_str().expect("a path in UTF-8");
+    let verified = spinectl(["checkpoint", "verify", path, "--json"]);
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(0), "{said}");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&said).unwrap();
+    let newest = rows
+        .iter()
+        .filter(|row| row["job"] == JOB)
+        .max_by_key(|row| row["step"].as_u64());
+    let folder = newest.expect("a checkpoint")["path"].as_str();
+    let part = Path::new(folder.expect("its folder")).join(file);
+    assert!(part.is_file(), "{} is missing: {said}", part.display());
+}
+
 #[test]
 fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
     let folder = tempfile::tempdir().unwrap();
@@ -31,6 +47,7 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
             "--set=stage1a.training.epochs=8",
             "--set=stage1a.training.micro_batch=2",
             "--set=replica_check=2",
+            "--set=checkpoint.shards=on",
         ];
         Launch::start(&launch_arguments(&data, &run, ranks, &more), &run)
     };
@@ -45,6 +62,7 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
     let (code, said) = audit(&run, &[JOB]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("proved so far"), "{said}");
+    checkpoints_are_whole(&run, "model-00002-of-00002.safetensors");
 
     // On one rank, and on three to the end.
     let mut at_work = launch(1);
@@ -53,6 +71,7 @@ fn what_was_killed_and_resumed_on_two_one_and_three_ranks_is_proved() {
     assert_eq!(at_work.finish(), Some(75), "{}", at_work.log());
     let mut at_work = launch(3);
     assert_eq!(at_work.finish(), Some(0), "{}", at_work.log());
+    checkpoints_are_whole(&run, "model-00003-of-00003.safetensors");
 
     let (code, said) = audit(&run, &[]);
     assert_eq!(code, Some(0), "{said}");

@@ -15,11 +15,12 @@ use spinectl_tests::{
 /// Longer than a machine that does anything at all needs; a process that is left over stays for ever.
 const LIVENESS: Duration = Duration::from_secs(60);
 
-/// Two small training jobs and their tables, a checkpoint after each update: a job that dies three times at the same update is ended
+/// Two small training jobs and their tables, a checkpoint after each update, of which each rank writes a part: a job that dies three times at the same update is ended
 /// by the launcher, so each attempt must be able to save what it has done.
-const RECIPE: [&str; 6] = [
+const RECIPE: [&str; 7] = [
     "--stages=1a",
     "--set=checkpoint.every=1",
+    "--set=checkpoint.shards=on",
     "--set=stage1a.training.epochs=5",
     "--set=stage1a.training.micro_batch=3",
     "--set=stall_timeout=60",

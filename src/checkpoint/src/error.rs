@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::find::Skipped;
 use crate::fit_report::FitReport;
@@ -33,6 +34,19 @@ pub enum Error {
         root.display()
     )]
     Busy { root: PathBuf },
+    #[error(
+        "the checkpoint of step {step} in {} is given up: {} on disk within {:.1} s after rank 0's own. Ranks on machines \
+         that do not share this folder cannot write parts of a checkpoint: write checkpoint.shards: off. Where they do, \
+         its disk is slow: write that too, or raise stall_timeout. The checkpoints already there are untouched",
+        root.display(), parts_of(missing), waited.as_secs_f64()
+    )]
+    PartsMissing {
+        step: u64,
+        root: PathBuf,
+        /// The ranks whose parts they are.
+        missing: Vec<usize>,
+        waited: Duration,
+    },
     #[error(
         "tensor `{name}` cannot be saved: {reason}; this is a fault of the program that made it"
     )]
@@ -146,10 +160,19 @@ pub enum Fault {
     },
     #[error("{file} cannot be read: {reason}")]
     Unreadable { file: String, reason: String },
-    #[error("manifest.json is of format {found}, this program reads format {supported}")]
+    #[error("manifest.json is of format {found}, this program reads formats up to {supported}")]
     Version { found: u64, supported: u32 },
     #[error("the folder is named for step {folder}, its manifest is of step {manifest}")]
     Step { folder: u64, manifest: u64 },
+}
+
+/// `the part of rank 3 is not`
+fn parts_of(ranks: &[usize]) -> String {
+    let numbers: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    match ranks {
+        [rank] => format!("the part of rank {rank} is not"),
+        _ => format!("the parts of ranks {} are not", numbers.join(", ")),
+    }
 }
 
 /// What helps against an I/O error in writing.

@@ -28,6 +28,11 @@ pub(crate) fn parse_step(folder: &Path) -> Option<u64> {
     (step_name(step) == name).then_some(step)
 }
 
+/// The path of what is in the making and is called `name`.
+pub(crate) fn temporary(root: &Path, name: &str) -> PathBuf {
+    root.join(format!("{TEMPORARY}{name}"))
+}
+
 /// A folder, made by whoever asks for its name, that vanishes when this is dropped: nothing half
 /// made stays behind.
 pub(crate) struct Temporary {
@@ -37,14 +42,13 @@ pub(crate) struct Temporary {
 impl Temporary {
     /// The name for `purpose` and `step`; nothing is made yet.
     pub(crate) fn at(root: &Path, purpose: &str, step: u64) -> Self {
-        let name = format!(
-            "{TEMPORARY}{purpose}{}-{}",
-            step_name(step),
-            std::process::id()
-        );
-        Temporary {
-            path: root.join(name),
-        }
+        let whose = std::process::id();
+        let name = format!("{purpose}{}-{whose}", step_name(step));
+        Temporary::new(temporary(root, &name))
+    }
+
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Temporary { path }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -59,14 +63,16 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes what writers that were killed have left. Only for the holder of the lock.
-pub(crate) fn remove_stale(root: &Path) -> io::Result<()> {
+/// Removes what writers that were killed have left, but not what is `in_use`: it is asked for names as
+/// [`temporary`] takes them. Only for the holder of the lock.
+pub(crate) fn remove_stale(root: &Path, in_use: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
-        if entry
-            .file_name()
-            .as_bytes()
-            .starts_with(TEMPORARY.as_bytes())
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name
+            .strip_prefix(TEMPORARY)
+            .is_some_and(|name| !in_use(name))
         {
             // What will not go is in nobody's way.
             let _ = fs::remove_dir_all(entry.path());

@@ -11,9 +11,16 @@
 //! it, [`diff`] compares it with the model that shall take it, [`retain`] deletes what is no longer
 //! wanted.
 //!
+//! Where several processes hold the same state, each may write a part of it ([`write_part`]):
+//!
+//! ```text
+//! step-<8 digits>/   model-00001-of-00002.safetensors ... optimizer-00002-of-00002.safetensors trainer.json manifest.json
+//! ```
+//!
 //! One writer at a time per folder: a lock on it refuses a second one, and is gone with its
 //! process.
 
+mod divide;
 mod error;
 mod find;
 mod fit_report;
@@ -25,11 +32,13 @@ mod manifest;
 mod matching;
 mod read;
 mod retain;
+mod share;
 mod tensor;
 mod tensor_file;
 mod weights_file;
 mod write;
 
+pub use divide::divide;
 pub use error::{Error, Fault};
 pub use find::{Entry, Found, Skipped, State, list, newest_valid, newest_valid_of};
 pub use fit_report::{FitReport, Note};
@@ -39,12 +48,13 @@ pub use manifest::{FileRecord, Manifest, verify};
 pub use matching::{Assignment, Fit, Part, fit, is_first_convolution, unwrapped};
 pub use read::{read, read_model, read_trainer};
 pub use retain::{Retention, retain};
+pub use share::{Mark, Share};
 pub use tensor::{Dtype, TensorData};
 pub use weights_file::{
     FitOptions, WeightsFile, file_sha256, load_safetensors, read_weights, safetensors_specs,
     save_safetensors,
 };
-pub use write::{Written, write};
+pub use write::{Written, write, write_part};
 
 /// All that a job needs to go on as if it had never stopped.
 #[derive(Clone, Debug, PartialEq)]

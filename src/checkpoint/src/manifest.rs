@@ -9,16 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::folder::parse_step;
 use crate::hashing::{Hashing, sha256};
-use crate::{Error, Fault};
+use crate::{Error, Fault, Meta};
 
-pub(crate) const MODEL: &str = "model.safetensors";
-pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
 pub(crate) const TRAINER: &str = "trainer.json";
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// The files of a checkpoint, besides the manifest. Names are never taken from a manifest.
-const FILES: [&str; 3] = [MODEL, OPTIMIZER, TRAINER];
 
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The format of a checkpoint whose tensors are in one piece, and that of one in shards. Programs that know the first alone
+/// still read what is in one piece.
+const WHOLE: u32 = 1;
+const SHARDED: u32 = 2;
 /// Far above what the few lines of a manifest take.
 const MAX_MANIFEST: u64 = 1 << 20;
 
@@ -31,11 +30,43 @@ pub struct Manifest {
     pub job: String,
     pub plan_hash: String,
     pub world_size: usize,
+    /// How many files the model's tensors are in, and how many the optimizer's.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub shards: usize,
     /// By file name.
     pub files: BTreeMap<String, FileRecord>,
     /// SHA-256 of this manifest as compact JSON with this field empty: a manifest can rot like any
     /// other file.
     pub manifest_sha256: String,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(shards: &usize) -> bool {
+    *shards == 1
+}
+
+/// The tensors of a checkpoint, by what they belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tensors {
+    Model,
+    Optimizer,
+}
+
+impl Tensors {
+    /// The file of part `part` of `shards`, counted from 0; in their names parts are counted from 1.
+    pub(crate) fn file(self, part: usize, shards: usize) -> String {
+        let of = match self {
+            Tensors::Model => "model",
+            Tensors::Optimizer => "optimizer",
+        };
+        match shards {
+            0 | 1 => format!("{of}.safetensors"),
+            _ => format!("{of}-{:05}-of-{shards:05}.safetensors", part + 1),
+        }
+    }
 }
 
 /// What a file was when it was written.
@@ -48,6 +79,42 @@ pub struct FileRecord {
 }
 
 impl Manifest {
+    /// That of a checkpoint of these files.
+    pub(crate) fn of(
+        step: u64,
+        meta: &Meta,
+        shards: usize,
+        files: BTreeMap<String, FileRecord>,
+    ) -> serde_json::Result<Self> {
+        Manifest {
+            format_version: if is_one(&shards) { WHOLE } else { SHARDED },
+            step,
+            job: meta.job.clone(),
+            plan_hash: meta.plan_hash.clone(),
+            world_size: meta.world_size,
+            shards,
+            files,
+            manifest_sha256: String::new(),
+        }
+        .sealed()
+    }
+
+    /// The names of the checkpoint's files, besides the manifest: they follow from the number of shards, and are never
+    /// taken from a manifest.
+    fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let tensors = [Tensors::Model, Tensors::Optimizer];
+        tensors
+            .into_iter()
+            .flat_map(|tensors| self.shards_of(tensors))
+            .chain([TRAINER.to_owned()])
+    }
+
+    /// The files of these tensors.
+    pub(crate) fn shards_of(&self, tensors: Tensors) -> impl Iterator<Item = String> + use<> {
+        let shards = self.shards;
+        (0..shards).map(move |part| tensors.file(part, shards))
+    }
+
     /// Bytes of the checkpoint's files, without the manifest.
     pub fn bytes(&self) -> u64 {
         self.files
@@ -56,7 +123,7 @@ impl Manifest {
     }
 
     /// The manifest with its own hash filled in.
-    pub(crate) fn sealed(mut self) -> serde_json::Result<Self> {
+    fn sealed(mut self) -> serde_json::Result<Self> {
         self.manifest_sha256 = self.own_hash()?;
         Ok(self)
     }
@@ -87,8 +154,8 @@ pub fn verify(path: &Path) -> Result<Manifest, Error> {
 /// As [`verify`], with the fault alone as the error.
 pub(crate) fn verify_contents(path: &Path) -> Result<Manifest, Fault> {
     let manifest = survey(path)?;
-    for name in FILES {
-        read_checked(path, &manifest, name, |reader, _| {
+    for name in manifest.names() {
+        read_checked(path, &manifest, &name, |reader, _| {
             io::copy(reader, &mut io::sink()).map_err(|error| error.to_string())
         })?;
     }
@@ -105,8 +172,8 @@ pub(crate) fn survey(path: &Path) -> Result<Manifest, Fault> {
             manifest: manifest.step,
         });
     }
-    for name in FILES {
-        open_checked(path, &manifest, name)?;
+    for name in manifest.names() {
+        open_checked(path, &manifest, &name)?;
     }
     Ok(manifest)
 }
@@ -126,10 +193,11 @@ fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
     let version = value
         .get("format_version")
         .and_then(serde_json::Value::as_u64);
-    if let Some(found) = version.filter(|&found| found != u64::from(FORMAT_VERSION)) {
+    let supported = u64::from(WHOLE)..=u64::from(SHARDED);
+    if let Some(found) = version.filter(|found| !supported.contains(found)) {
         return Err(Fault::Version {
             found,
-            supported: FORMAT_VERSION,
+            supported: SHARDED,
         });
     }
     let manifest: Manifest =
@@ -143,6 +211,11 @@ fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
             expected: manifest.manifest_sha256,
             found: hash,
         });
+    }
+    // Before anything counts up to a number that a file claims.
+    let (shards, files) = (manifest.shards, manifest.files.len());
+    if shards == 0 || shards.saturating_mul(2).saturating_add(1) != files {
+        return Err(wrong(format!("it lists {files} files of {shards} shards")));
     }
     Ok(manifest)
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::manifest::{MODEL, OPTIMIZER, TRAINER, read_checked, survey};
+use crate::manifest::{TRAINER, Tensors, read_checked, survey};
 use crate::tensor_file::read_from;
 use crate::{Checkpoint, Error, Fault, Manifest, Meta, TensorData};
 
@@ -35,7 +35,7 @@ pub fn read(path: &Path, plan_hash: Option<&str>) -> Result<Checkpoint, Error> {
 pub fn read_model(path: &Path) -> Result<(Manifest, Vec<TensorData>), Error> {
     let read = || {
         let manifest = survey(path)?;
-        let model = read_checked(path, &manifest, MODEL, read_from)?;
+        let model = tensors(path, &manifest, Tensors::Model)?;
         Ok((manifest, model))
     };
     read().map_err(|fault| Error::Damaged {
@@ -69,12 +69,22 @@ fn trainer(path: &Path, manifest: &Manifest) -> Result<serde_json::Value, Fault>
     })
 }
 
+/// The tensors of all shards, in the order of their names.
+fn tensors(path: &Path, manifest: &Manifest, of: Tensors) -> Result<Vec<TensorData>, Fault> {
+    let mut all = Vec::new();
+    for name in manifest.shards_of(of) {
+        all.extend(read_checked(path, manifest, &name, read_from)?);
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
 fn read_contents(path: &Path, manifest: Manifest) -> Result<Checkpoint, Fault> {
     let trainer = trainer(path, &manifest)?;
     Ok(Checkpoint {
         step: manifest.step,
-        model: read_checked(path, &manifest, MODEL, read_from)?,
-        optimizer: read_checked(path, &manifest, OPTIMIZER, read_from)?,
+        model: tensors(path, &manifest, Tensors::Model)?,
+        optimizer: tensors(path, &manifest, Tensors::Optimizer)?,
         trainer,
         meta: Meta {
             plan_hash: manifest.plan_hash,

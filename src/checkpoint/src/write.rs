@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::find::bytes_in;
 use crate::folder::{self, Temporary, free_bytes, step_name};
 use crate::hashing::Hashing;
-use crate::manifest::{
-    FORMAT_VERSION, FileRecord, MANIFEST, MODEL, Manifest, OPTIMIZER, TRAINER, verify,
-};
+use crate::manifest::{FileRecord, MANIFEST, Manifest, TRAINER, Tensors, verify};
 use crate::read::MAX_TRAINER;
 use crate::tensor_file::TensorFile;
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Error, Share};
 
 /// Room for the manifest in the estimate of what a checkpoint needs.
 const MANIFEST_ESTIMATE: u64 = 4096;
@@ -37,9 +35,31 @@ pub struct Written {
 /// plan, is replaced. On an error the others are untouched and nothing of this one stays on the disk,
 /// unless it was the very last sync that failed: then it is there, and whole.
 pub fn write(root: &Path, checkpoint: &Checkpoint) -> Result<Written, Error> {
-    let contents = Contents::new(checkpoint)?;
-    let needed = contents.bytes();
-    let failed = |path: &Path, source| Error::write(checkpoint.step, root, path, needed, source);
+    complete(root, checkpoint, None)
+}
+
+/// As [`write`](fn@write), where several processes write a part each: `checkpoint` has the tensors of this part alone, its
+/// trainer's state counts in part 0. Part 0 returns when the whole is durable, the others when their part is.
+///
+/// # Errors
+/// Also where another part is not written within the share's patience: that checkpoint is given up.
+pub fn write_part(
+    root: &Path,
+    checkpoint: &Checkpoint,
+    share: &Share,
+) -> Result<Option<Written>, Error> {
+    match share.part {
+        0 if share.parts <= 1 => complete(root, checkpoint, None).map(Some),
+        0 => complete(root, checkpoint, Some(share)).map(Some),
+        _ => contribute(root, checkpoint, share).map(|()| None),
+    }
+}
+
+fn complete(root: &Path, checkpoint: &Checkpoint, share: Option<&Share>) -> Result<Written, Error> {
+    let contents = Contents::new(checkpoint, share)?;
+    let needed = contents.bytes_of_all_parts();
+    let step = checkpoint.step;
+    let failed = |path: &Path, source| Error::write(step, root, path, needed, source);
 
     make_folder(root).map_err(|error| failed(root, error))?;
     let Some(_lock) = folder::lock(root).map_err(|error| failed(root, error))? else {
@@ -47,10 +67,15 @@ pub fn write(root: &Path, checkpoint: &Checkpoint) -> Result<Written, Error> {
             root: root.to_owned(),
         });
     };
-    folder::remove_stale(root).map_err(|error| failed(root, error))?;
+    let in_use = |name: &str| share.is_some_and(|share| share.uses(name, step));
+    folder::remove_stale(root, in_use).map_err(|error| failed(root, error))?;
 
-    let path = root.join(step_name(checkpoint.step));
-    if verify(&path).is_ok_and(|found| found.plan_hash == checkpoint.meta.plan_hash) {
+    let temporary = match share {
+        None => Temporary::at(root, "", step),
+        Some(share) => Temporary::new(share.folder(root, step)),
+    };
+    let path = root.join(step_name(step));
+    if is_there(&path, checkpoint) {
         let bytes = bytes_in(&path);
         return Ok(Written {
             path,
@@ -58,16 +83,18 @@ pub fn write(root: &Path, checkpoint: &Checkpoint) -> Result<Written, Error> {
             reused: true,
         });
     }
-    // Asked beforehand: a disk filled to the last byte also stops the logs and the run's database.
-    if free_bytes(root).is_some_and(|free| free < needed) {
-        return Err(failed(root, io::Error::from_raw_os_error(libc::ENOSPC)));
-    }
+    check_room(root, temporary.path(), needed).map_err(|error| failed(root, error))?;
 
-    let temporary = Temporary::at(root, "", checkpoint.step);
-    let bytes = contents
+    let mut files = contents
         .write_into(temporary.path())
         .map_err(|(at, error)| failed(&at, error))?;
-    rename_over(root, temporary.path(), &path, checkpoint.step)
+    if let Some(share) = share {
+        files.extend(share.gather(root, temporary.path(), step, failed)?);
+    }
+    let bytes = contents
+        .seal(temporary.path(), files)
+        .map_err(|(at, error)| failed(&at, error))?;
+    rename_over(root, temporary.path(), &path, step)
         .and_then(|()| folder::sync(root))
         .map_err(|error| failed(&path, error))?;
     Ok(Written {
@@ -75,6 +102,50 @@ pub fn write(root: &Path, checkpoint: &Checkpoint) -> Result<Written, Error> {
         bytes,
         reused: false,
     })
+}
+
+/// Writes a part that is not the first; part 0 waits for it, or for the end of its patience.
+fn contribute(root: &Path, checkpoint: &Checkpoint, share: &Share) -> Result<(), Error> {
+    let contents = Contents::new(checkpoint, Some(share))?;
+    let needed = contents.bytes_of_all_parts();
+    let step = checkpoint.step;
+    let failed = |path: &Path, source| Error::write(step, root, path, needed, source);
+
+    make_folder(root).map_err(|error| failed(root, error))?;
+    // Part 0 sees it, too, and waits for nobody.
+    if is_there(&root.join(step_name(step)), checkpoint) {
+        return Ok(());
+    }
+    let folder = share.folder(root, step);
+    check_room(root, &folder, needed).map_err(|error| failed(root, error))?;
+    let written = contents.write_into(&folder).and_then(|files| {
+        // After the note the folder may be gone any moment, under its final name.
+        folder::sync(&folder)
+            .and_then(|()| share.leave_note(&folder, files))
+            .map_err(|error| (folder.clone(), error))
+    });
+    written.map_err(|(at, error)| {
+        // What fills the disk goes at once. The folder is part 0's to remove.
+        for tensors in [Tensors::Model, Tensors::Optimizer] {
+            let _ = fs::remove_file(folder.join(tensors.file(share.part, share.parts)));
+        }
+        failed(&at, error)
+    })
+}
+
+/// Whether this very checkpoint is there already, and whole.
+fn is_there(path: &Path, checkpoint: &Checkpoint) -> bool {
+    verify(path).is_ok_and(|found| found.plan_hash == checkpoint.meta.plan_hash)
+}
+
+/// Asked beforehand: a disk filled to the last byte also stops the logs and the run's database. What the parts have written to
+/// `folder` by now has its room.
+fn check_room(root: &Path, folder: &Path, needed: u64) -> io::Result<()> {
+    let left = needed.saturating_sub(bytes_in(folder));
+    match free_bytes(root) {
+        Some(free) if free < left => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes `root` and its name durable.
@@ -100,16 +171,18 @@ fn rename_over(root: &Path, new: &Path, path: &Path, step: u64) -> io::Result<()
     }
 }
 
-/// The files of a checkpoint before they are files.
+/// The files of a checkpoint, or of a part of it, before they are files.
 struct Contents<'a> {
     checkpoint: &'a Checkpoint,
+    part: usize,
+    parts: usize,
     model: TensorFile<'a>,
     optimizer: TensorFile<'a>,
     trainer: Vec<u8>,
 }
 
 impl<'a> Contents<'a> {
-    fn new(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
+    fn new(checkpoint: &'a Checkpoint, share: Option<&Share>) -> Result<Self, Error> {
         let trainer = checkpoint.trainer.to_string().into_bytes();
         if trainer.len() as u64 > MAX_TRAINER {
             return Err(Error::TrainerTooLarge {
@@ -119,41 +192,54 @@ impl<'a> Contents<'a> {
         }
         Ok(Contents {
             checkpoint,
+            part: share.map_or(0, |share| share.part),
+            parts: share.map_or(1, |share| share.parts),
             model: TensorFile::new(&checkpoint.model)?,
             optimizer: TensorFile::new(&checkpoint.optimizer)?,
             trainer,
         })
     }
 
-    /// Bytes that the checkpoint will take, rounded up.
-    fn bytes(&self) -> u64 {
-        self.model.bytes() + self.optimizer.bytes() + self.trainer.len() as u64 + MANIFEST_ESTIMATE
+    /// Bytes that the checkpoint will take, rounded up; the parts are about the same.
+    fn bytes_of_all_parts(&self) -> u64 {
+        let tensors = self.model.bytes() + self.optimizer.bytes();
+        tensors.saturating_mul(self.parts as u64) + self.trainer.len() as u64 + MANIFEST_ESTIMATE
     }
 
-    /// Fills `folder` and syncs all of it; returns the bytes, or the path at which it failed.
-    fn write_into(&self, folder: &Path) -> Result<u64, (PathBuf, io::Error)> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| (path, error)
-        };
-        fs::create_dir(folder).map_err(at(folder))?;
-
+    /// Fills `folder` with this part's files, syncs them, and returns what they are, or the path at which it failed.
+    fn write_into(&self, folder: &Path) -> Result<BTreeMap<String, FileRecord>, At> {
+        match fs::create_dir(folder) {
+            // Another part was first.
+            Err(error) if self.parts > 1 && error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(at(folder))?,
+        }
         let mut files = BTreeMap::new();
-        let mut add = |name: &str, fill: &dyn Fn(&mut FileWriter) -> io::Result<()>| {
-            let path = folder.join(name);
+        let mut add = |name: String, fill: &dyn Fn(&mut FileWriter) -> io::Result<()>| {
+            let path = folder.join(&name);
             let record = write_file(&path, fill).map_err(at(&path))?;
-            files.insert(name.to_owned(), record);
+            files.insert(name, record);
             Ok(())
         };
-        add(MODEL, &|writer| self.model.write_to(writer))?;
-        add(OPTIMIZER, &|writer| self.optimizer.write_to(writer))?;
-        add(TRAINER, &|writer| writer.write_all(&self.trainer))?;
+        let name = |tensors: Tensors| tensors.file(self.part, self.parts);
+        add(name(Tensors::Model), &|writer| self.model.write_to(writer))?;
+        add(name(Tensors::Optimizer), &|writer| {
+            self.optimizer.write_to(writer)
+        })?;
+        if self.part == 0 {
+            add(TRAINER.to_owned(), &|writer| {
+                writer.write_all(&self.trainer)
+            })?;
+        }
+        Ok(files)
+    }
 
+    /// Writes the manifest of all parts' `files` and syncs the folder; returns the bytes of the whole, or the path at which it
+    /// failed.
+    fn seal(&self, folder: &Path, files: BTreeMap<String, FileRecord>) -> Result<u64, At> {
+        let Checkpoint { step, meta, .. } = self.checkpoint;
         let path = folder.join(MANIFEST);
-        let manifest = self
-            .manifest(files)
-            .map_err(io::Error::from)
-            .map_err(at(&path))?;
+        let manifest = Manifest::of(*step, meta, self.parts, files);
+        let manifest = manifest.map_err(io::Error::from).map_err(at(&path))?;
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(io::Error::from)
             .map_err(at(&path))?;
@@ -161,26 +247,20 @@ impl<'a> Contents<'a> {
         folder::sync(folder).map_err(at(folder))?;
         Ok(manifest.bytes() + record.bytes)
     }
-
-    fn manifest(&self, files: BTreeMap<String, FileRecord>) -> serde_json::Result<Manifest> {
-        let Checkpoint { step, meta, .. } = self.checkpoint;
-        Manifest {
-            format_version: FORMAT_VERSION,
-            step: *step,
-            job: meta.job.clone(),
-            plan_hash: meta.plan_hash.clone(),
-            world_size: meta.world_size,
-            files,
-            manifest_sha256: String::new(),
-        }
-        .sealed()
-    }
 }
 
-type FileWriter = BufWriter<Hashing<File>>;
+/// A failure, and at which path.
+type At = (PathBuf, io::Error);
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> At + use<> {
+    let path = path.to_owned();
+    move |error| (path, error)
+}
+
+pub(crate) type FileWriter = BufWriter<Hashing<File>>;
 
 /// Creates the file, fills it and syncs it.
-fn write_file(
+pub(crate) fn write_file(
     path: &Path,
     fill: &dyn Fn(&mut FileWriter) -> io::Result<()>,
 ) -> io::Result<FileRecord> {

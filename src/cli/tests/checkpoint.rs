@@ -4,8 +4,9 @@ mod program;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use checkpoint::{Checkpoint, Dtype, Meta, TensorData, load_safetensors};
+use checkpoint::{Checkpoint, Dtype, Meta, Share, TensorData, load_safetensors, write_part};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -236,6 +237,62 @@ fn a_broken_checkpoint_is_not_exported() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("skipped step 2"), "{}", ran.err);
     assert!(ran.out.contains("after step 1"), "{}", ran.out);
+}
+
+/// A third checkpoint of the job, in two parts.
+fn trained_in_parts(job: &Path) -> PathBuf {
+    let root = job.join("checkpoints");
+    // The first completes it, and finds the other done.
+    for (part, own) in [(1, "head.bias"), (0, "backbone.conv1.weight")] {
+        let checkpoint = Checkpoint {
+            step: 3,
+            model: vec![tensor(own, 3.0)],
+            optimizer: Vec::new(),
+            trainer: serde_json::json!({}),
+            meta: Meta {
+                plan_hash: "p".into(),
+                job: "stage2-a-fold0-seed0".into(),
+                world_size: 2,
+            },
+        };
+        let share = Share {
+            part,
+            parts: 2,
+            token: 1,
+            patience: Duration::from_secs(60),
+        };
+        write_part(&root, &checkpoint, &share).unwrap();
+    }
+    root.join("step-00000003")
+}
+
+#[test]
+fn one_in_shards_is_as_good_as_one_in_a_piece() {
+    let folder = TempDir::new().unwrap();
+    let job = trained(folder.path());
+    let newest = trained_in_parts(&job);
+    let path = job.to_str().unwrap();
+    let ran = spinectl(folder.path(), &["verify", path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = export(folder.path(), &job, &["--out", "m.safetensors"]);
+    assert!(ran.out.contains("after step 3, 2 tensors"), "{}", ran.out);
+    let whole = [
+        tensor("backbone.conv1.weight", 3.0),
+        tensor("head.bias", 3.0),
+    ];
+    let exported = load_safetensors(&folder.path().join("m.safetensors"));
+    assert_eq!(exported.unwrap(), whole);
+
+    // A part is gone: it is named, and the job has an older one.
+    let part = "model-00002-of-00002.safetensors";
+    fs::remove_file(newest.join(part)).unwrap();
+    let missing = format!("{part} is missing");
+    let ran = spinectl(folder.path(), &["verify", path]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains(&missing), "{}", ran.err);
+    let ran = export(folder.path(), &job, &["--out", "n.safetensors"]);
+    assert!(ran.err.contains(&missing), "{}", ran.err);
+    assert!(ran.out.contains("after step 2"), "{}", ran.out);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 /// | `start_up` | T, 60 s at least | 60 s | 300 s |
 /// | `rendezvous` | `start_up` + T | 65 s | 600 s |
 /// | `collective` | 2 T | 10 s | 600 s |
+/// | `parts` | T / 2 | 2.5 s | 150 s |
 /// | `examination` | 0.7 s | 0.7 s | 0.7 s |
 /// | `grace` | 0.5 s | 0.5 s | 0.5 s |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub struct Timeouts {
     pub rendezvous: Duration,
     /// When a collective gives up by itself: where the launcher is gone or there is none.
     pub collective: Duration,
+    /// How long rank 0 waits for the other ranks' parts of a checkpoint: it says which are missing before the launcher sees
+    /// no more than a rank that comes no further.
+    pub parts: Duration,
     /// How long the launcher looks at a rank before it ends it.
     pub examination: Duration,
     /// How long ranks that lost a peer are left, so that the peer's own report arrives, and then killed.
@@ -44,6 +48,7 @@ impl Timeouts {
             start_up,
             rendezvous: start_up + stall,
             collective: stall * 2,
+            parts: stall / 2,
             examination: Duration::from_millis(700),
             grace: Duration::from_millis(500),
         }
@@ -65,6 +70,7 @@ mod tests {
             );
             assert!(verdict <= of.stall + Duration::from_secs(1));
             assert!(of.collective > verdict + of.grace, "{seconds}");
+            assert!(of.parts < of.stall, "{seconds}");
             assert!(of.rendezvous > of.start_up + of.examination, "{seconds}");
         }
     }

@@ -132,6 +132,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             micro_batch: split.micro_batch,
             accumulation: split.accumulation,
             checkpointing: &plan.checkpoint,
+            patience: plan.timeouts().parts,
             replica_check: plan.replica_check,
             resume: &job.resume(),
         },

@@ -166,6 +166,20 @@ pub struct Checkpointing {
     pub keep_best: BTreeMap<String, Mode>,
     /// They are written beside the training, from a copy of its state in memory.
     pub asynchronous: bool,
+    /// Whether each rank writes a part of them.
+    pub shards: Shards,
+}
+
+/// Whether each rank of a job copies and writes a part of its checkpoints, or rank 0 all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shards {
+    /// Where the state is large and all ranks see the same folder.
+    #[default]
+    Auto,
+    /// Wherever there is more than one rank; a folder that not all of them see is an error.
+    On,
+    Off,
 }
 
 impl Default for Checkpointing {
@@ -176,6 +190,7 @@ impl Default for Checkpointing {
             keep_every: 0,
             keep_best: BTreeMap::new(),
             asynchronous: true,
+            shards: Shards::Auto,
         }
     }
 }

@@ -249,6 +249,15 @@ fn checkpointing(section: Section) -> Checkpointing {
             .section("keep_best")
             .words(&[("min", Mode::Min), ("max", Mode::Max)]),
         asynchronous: section.switch("asynchronous", default.asynchronous),
+        shards: section.choice(
+            "shards",
+            default.shards,
+            &[
+                ("auto", Shards::Auto),
+                ("on", Shards::On),
+                ("off", Shards::Off),
+            ],
+        ),
     };
     if checkpointing.keep_every > 0 && !checkpointing.keep_every.is_multiple_of(checkpointing.every)
     {

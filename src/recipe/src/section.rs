@@ -236,14 +236,20 @@ impl<'r, 'a> Section<'r, 'a> {
         present.then_some(value)
     }
 
-    /// One of a few words.
+    /// One of a few words. YAML's readers take a bare `on` or `off` for a switch: here it is the word again.
     pub fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         let Some(node) = self.get(key) else {
             return default;
         };
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        match &node.value {
-            Value::Text(text) => match words.iter().find(|(word, _)| word == text) {
+        let text = match &node.value {
+            Value::Text(text) => Some(text.as_str()),
+            Value::Bool(true) => all.contains(&"on").then_some("on"),
+            Value::Bool(false) => all.contains(&"off").then_some("off"),
+            _ => None,
+        };
+        match text {
+            Some(text) => match words.iter().find(|(word, _)| *word == text) {
                 Some((_, value)) => return *value,
                 None => {
                     let near = nearest(text, &all)
@@ -256,7 +262,7 @@ impl<'r, 'a> Section<'r, 'a> {
                     );
                 }
             },
-            _ => self.wrong_type(node, key, "a word", all.first().unwrap_or(&"")),
+            None => self.wrong_type(node, key, "a word", all.first().unwrap_or(&"")),
         }
         default
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use event::{EventKind, Phase};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
@@ -69,6 +70,8 @@ pub struct Settings<'a> {
     pub micro_batch: usize,
     pub accumulation: usize,
     pub checkpointing: &'a Checkpointing,
+    /// How long rank 0 waits for the other ranks' parts of a checkpoint.
+    pub patience: Duration,
     /// Updates between two comparisons of the replicas; 0: none.
     pub replica_check: u64,
     pub resume: &'a Resume,
@@ -147,6 +150,7 @@ fn run<T: Task>(
         job: settings.job.to_owned(),
         hash: settings.hash.to_owned(),
         settings: settings.checkpointing.clone(),
+        patience: settings.patience,
     };
     // The other ranks take rank 0's variables. A checkpoint would replace them.
     if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {

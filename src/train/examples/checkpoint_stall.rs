@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use data::loader::Dataset;
 use event::{EventKind, Phase};
@@ -23,7 +23,9 @@ use train::{
 };
 
 const EVERY: u64 = 8;
-const CHECKPOINTS: u64 = 8;
+const CHECKPOINTS: u64 = 6;
+/// Each way is measured so often, in turn: what others do on the machine meets both.
+const ROUNDS: usize = 3;
 const ELSEWHERE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     };
     println!(
-        "state                MB   waits s   beside s   first stall s   later stalls s   share"
+        "state                MB   waits s   beside s   memcpy s   first stall s     later stalls s   share"
     );
     for (name, whole) in [("resnest50d", false), ("stage 2's model", true)] {
         let store = VarStore::new(Device::Cpu);
@@ -47,30 +49,58 @@ fn main() -> Result<(), Box<dyn Error>> {
                 SliceHeads::Fracture,
             )?),
         }
-        let waiting = run(&store, Path::new(&folder), false)?;
-        let beside = run(&store, Path::new(&folder), true)?;
-        // The last one of a training is waited for in both ways.
-        let waits = median(waiting.iter().map(|w| w.stalled).collect());
-        let [first, later @ .., _] = beside.as_slice() else {
-            return Err("too few checkpoints".into());
-        };
-        let stalled: Vec<f64> = later.iter().map(|w| w.stalled).collect();
-        let all: Vec<String> = stalled.iter().map(|s| format!("{s:.3}")).collect();
+        let (mut waits, mut first, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        let mut copies = Vec::new();
+        for _ in 0..ROUNDS {
+            let waiting = run(&store, Path::new(&folder), false)?;
+            waits.extend(waiting.into_iter().map(|write| write.stalled));
+            copies.push(memcpy(&store));
+            let mut beside = run(&store, Path::new(&folder), true)?;
+            // The last one of a training is waited for in both ways.
+            beside.pop();
+            let mut beside = beside.into_iter();
+            first.extend(beside.next());
+            later.extend(beside);
+        }
+        let bytes = first.first().ok_or("no checkpoint")?.bytes;
+        let stalls: Vec<f64> = later.iter().map(|write| write.stalled).collect();
+        let least = stalls.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = stalls.iter().copied().fold(0.0, f64::max);
+        let waits = median(waits);
+        let stall = median(stalls);
         println!(
-            "{name:<16} {:>6.0} {waits:>9.2} {:>10.2} {:>15.3}   {:>14}   {:.1} %",
-            first.bytes as f64 / 1e6,
-            median(later.iter().map(|w| w.seconds).collect()),
-            first.stalled,
-            all.join(" "),
-            100.0 * median(stalled) / waits,
+            "{name:<16} {:>6.0} {waits:>9.2} {:>10.2} {:>10.3} {:>15.3}   {stall:.3} ({least:.3} to {most:.3})   {:.1} %",
+            bytes as f64 / 1e6,
+            median(later.iter().map(|write| write.seconds).collect()),
+            median(copies),
+            median(first.iter().map(|write| write.stalled).collect()),
+            100.0 * stall / waits,
         );
     }
     println!(
-        "waits: a write that the training waits for; beside: from the copy until it is durable, when it does not; stall: how \
-         long the training stands still then (the first copy goes into memory that was made ready beside the first updates); share: median of the later stalls, of \
-         `waits`"
+        "waits: a write that the training waits for; beside: from the copy until it is durable, when it does not; memcpy: a \
+         plain copy of as many bytes as parameters and moments by one thread, into pages that were written to before; stall: \
+         how long the training stands still (the first copy goes into memory that was made ready beside the first updates); \
+         share: of `waits`. All are medians over {ROUNDS} rounds in turn"
     );
     Ok(())
+}
+
+/// Seconds of a plain copy of as many bytes as the parameters and their two moments have, tensor by tensor.
+fn memcpy(store: &VarStore) -> f64 {
+    let tensors = store.trainable_variables();
+    let of = |byte: u8| {
+        let bytes = tensors.iter().map(|tensor| 3 * 4 * tensor.numel());
+        bytes.map(|bytes| vec![byte; bytes]).collect::<Vec<_>>()
+    };
+    let (sources, mut targets) = (of(1), of(2));
+    let began = Instant::now();
+    for (source, target) in sources.iter().zip(&mut targets) {
+        target.copy_from_slice(std::hint::black_box(source));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    std::hint::black_box(targets);
+    seconds
 }
 
 /// One checkpoint as it was reported: bytes, and seconds.
@@ -82,11 +112,14 @@ struct Write {
 
 fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>, Box<dyn Error>> {
     let folder = folder.join(format!("checkpoint-stall-{}", std::process::id()));
+    // The ledger goes there, too, before any checkpoint does.
+    std::fs::create_dir_all(&folder)?;
     let (_rendezvous, group) = alone()?;
     let checkpoints = CheckpointPlace {
         root: folder.clone(),
         job: "bench".into(),
         hash: "bench".into(),
+        patience: Duration::from_secs(60),
         settings: Checkpointing {
             every: EVERY,
             asynchronous,
@@ -118,8 +151,9 @@ fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>
             stop: &StopFlag::new(),
         },
     );
-    std::fs::remove_dir_all(&folder)?;
+    let removed = std::fs::remove_dir_all(&folder);
     trained?;
+    removed?;
     Ok(writes
         .0
         .into_inner()

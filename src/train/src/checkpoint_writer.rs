@@ -1,6 +1,7 @@
 //! Writes checkpoints beside the training: a thread of its own hashes, syncs and renames a copy of the state, and deletes
 //! what is no longer wanted, while the updates go on.
 //!
+//! Each rank that writes a part has such a thread; that of rank 0 completes the checkpoint, once all parts are on the disk.
 //! At most one checkpoint is in flight, and none once this is dropped. The thread touches host memory and files only,
 //! never libtorch.
 
@@ -14,11 +15,13 @@ use event::EventKind;
 
 use crate::report::Report;
 use crate::trainer::CheckpointPlace;
+use crate::writers::Writers;
 use crate::{Result, TrainError};
 
-/// The checkpoints that one training writes.
+/// The checkpoints that one training writes, or this rank's parts of them.
 pub(crate) struct CheckpointWriter<'a> {
     place: &'a CheckpointPlace,
+    writers: &'a Writers,
     report: &'a dyn Report,
     in_flight: Option<InFlight>,
     memory: Memory,
@@ -53,14 +56,16 @@ struct InFlight {
 
 struct Done {
     copy: Checkpoint,
-    written: std::result::Result<Written, checkpoint::Error>,
+    /// None where another rank completes the checkpoint.
+    written: std::result::Result<Option<Written>, checkpoint::Error>,
     at: Instant,
 }
 
 impl<'a> CheckpointWriter<'a> {
-    pub fn new(place: &'a CheckpointPlace, report: &'a dyn Report) -> Self {
+    pub fn new(place: &'a CheckpointPlace, writers: &'a Writers, report: &'a dyn Report) -> Self {
         CheckpointWriter {
             place,
+            writers,
             report,
             in_flight: None,
             memory: Memory::default(),
@@ -107,9 +112,16 @@ impl<'a> CheckpointWriter<'a> {
             keep_every: self.place.settings.keep_every,
             keep_best: best,
         };
+        let share = self.writers.share().cloned();
         let work = move || {
-            let written = checkpoint::write(&root, &checkpoint).and_then(|written| {
-                checkpoint::retain(&root, &checkpoint.meta.plan_hash, &retention)?;
+            let written = match &share {
+                Some(share) => checkpoint::write_part(&root, &checkpoint, share),
+                None => checkpoint::write(&root, &checkpoint).map(Some),
+            };
+            let written = written.and_then(|written| {
+                if written.is_some() {
+                    checkpoint::retain(&root, &checkpoint.meta.plan_hash, &retention)?;
+                }
                 Ok(written)
             });
             Done {
@@ -143,7 +155,7 @@ impl<'a> CheckpointWriter<'a> {
         }
     }
 
-    /// Waits until the checkpoint in flight, if there is one, is durable, and reports it.
+    /// Waits until the checkpoint in flight, or this rank's part of it, is durable, and reports it if it is complete.
     ///
     /// # Errors
     /// What it failed with; it is in flight no more.
@@ -162,7 +174,9 @@ impl<'a> CheckpointWriter<'a> {
 
     fn done(&mut self, step: u64, began: Instant, stalled: Duration, done: Done) -> Result<()> {
         self.memory = Memory::of(done.copy);
-        let written = done.written?;
+        let Some(written) = done.written? else {
+            return Ok(());
+        };
         self.report.report(EventKind::CheckpointWritten {
             step,
             bytes: written.bytes,

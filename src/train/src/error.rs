@@ -93,8 +93,23 @@ pub enum TrainError {
          checkpoint.asynchronous: false"
     )]
     Thread(#[source] io::Error),
+    #[error(
+        "{root} on {} is not the folder that rank 0 sees, and parts of one checkpoint go into one folder: put the run directory on a \
+         file system that all machines share, or write checkpoint.shards: off",
+        ranks_of(ranks)
+    )]
+    NotShared { root: String, ranks: Vec<usize> },
     #[error("ranks exchanged what is not a table: {0}")]
     Gather(serde_json::Error),
+}
+
+/// `rank 3`, `ranks 1, 2`
+fn ranks_of(ranks: &[usize]) -> String {
+    let numbers: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    match ranks {
+        [rank] => format!("rank {rank}"),
+        _ => format!("ranks {}", numbers.join(", ")),
+    }
 }
 
 impl From<nn::NnError> for TrainError {
@@ -117,7 +132,9 @@ impl TrainError {
             TrainError::Data(error) => data_class(error),
             TrainError::Tables(_) => FailureClass::Data,
             TrainError::Collective(_) => FailureClass::Collective,
-            TrainError::Checkpoint(checkpoint::Error::Write { .. }) => FailureClass::Disk,
+            TrainError::Checkpoint(
+                checkpoint::Error::Write { .. } | checkpoint::Error::PartsMissing { .. },
+            ) => FailureClass::Disk,
             TrainError::Checkpoint(checkpoint::Error::Busy { .. }) => FailureClass::Other,
             TrainError::Checkpoint(_) => FailureClass::Setup,
             TrainError::Write { .. } => FailureClass::Disk,
@@ -129,6 +146,7 @@ impl TrainError {
             | TrainError::Unfinished { .. }
             | TrainError::UnknownMetric { .. }
             | TrainError::OneImage { .. }
+            | TrainError::NotShared { .. }
             | TrainError::Input { .. }
             | TrainError::Network(nn::NnError::UnknownArchitecture { .. }) => FailureClass::Setup,
             TrainError::Stopped

@@ -11,6 +11,7 @@ mod execution;
 mod feed;
 mod gather;
 mod groups;
+mod host_copy;
 mod host_pixels;
 mod optimizer;
 pub mod progress;
@@ -29,6 +30,7 @@ mod tally;
 mod testing;
 mod trainer;
 pub mod weights;
+mod writers;
 
 // What weights are asked for and what became of it.
 pub use checkpoint::{FitOptions, FitReport, Part};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, Meta, TensorData, TensorSpec};
+use checkpoint::{Checkpoint, Meta, TensorSpec};
 use collective::ProcessGroup;
 use event::EventKind;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use crate::scaler::{Scaler, ScalerState};
 use crate::state;
 use crate::step::Stepper;
 use crate::trainer::{CheckpointPlace, Resume};
+use crate::writers::Writers;
 use crate::{Result, TrainError};
 
 /// What a checkpoint holds beside tensors. All randomness of a step is a function of (seed, epoch, sample), so the
@@ -44,12 +45,12 @@ pub fn is_final(checkpoint: &Checkpoint) -> bool {
     state.is_ok_and(|state| state.step == state.total_steps)
 }
 
-/// Copies the state after `step` updates to host memory: to `memory`, as far as it goes.
+/// Copies what this rank writes of the state after `step` updates to host memory: to `memory`, as far as it goes.
 pub(crate) fn snapshot(
     place: &CheckpointPlace,
     store: &VarStore,
     stepper: &Stepper,
-    world_size: usize,
+    writers: &Writers,
     (step, total_steps, updates_per_epoch): (u64, u64, u64),
     (ledger, best): (Option<String>, Option<&Best>),
     memory: Memory,
@@ -62,20 +63,23 @@ pub(crate) fn snapshot(
         scaler: stepper.scaler.as_ref().map(Scaler::state).transpose()?,
         best: best.cloned(),
     };
+    let own_model: Vec<_> = writers.own_of_model(model(store, stepper)).collect();
+    let own_optimizer = writers.own_of_optimizer(beside_the_model(stepper));
+    let own_optimizer: Vec<_> = own_optimizer.collect();
     Ok(Checkpoint {
         step,
-        model: to_host(&model(store, stepper), memory.model)?,
-        optimizer: to_host(&beside_the_model(stepper), memory.optimizer)?,
+        model: state::copy_all_to_host(&own_model, memory.model)?,
+        optimizer: state::copy_all_to_host(&own_optimizer, memory.optimizer)?,
         trainer: json!(state),
         meta: Meta {
             plan_hash: place.hash.clone(),
             job: place.job.clone(),
-            world_size,
+            world_size: writers.world_size(),
         },
     })
 }
 
-/// Bytes of each tensor of a [`snapshot`]: the model's, and those beside it.
+/// Bytes of each tensor of the state: the model's, and those beside it, each in order of name.
 pub(crate) fn sizes(store: &VarStore, stepper: &Stepper) -> Result<[Vec<usize>; 2]> {
     let sizes = |tensors: &BTreeMap<String, Tensor>| -> Result<Vec<usize>> {
         let specs = state::specs(tensors)?;
@@ -121,15 +125,6 @@ fn beside_the_model(stepper: &Stepper) -> BTreeMap<String, Tensor> {
         tensors.extend(names.zip(parameters.tensors.iter().map(Tensor::shallow_clone)));
     }
     tensors
-}
-
-/// The tensors in `memory`, which an earlier copy of the same tensors has left.
-fn to_host(tensors: &BTreeMap<String, Tensor>, memory: Vec<Vec<u8>>) -> Result<Vec<TensorData>> {
-    let mut memory = memory.into_iter();
-    tensors
-        .iter()
-        .map(|(name, tensor)| state::copy_to_host(name, tensor, memory.next().unwrap_or_default()))
-        .collect()
 }
 
 /// Where a training goes on.
@@ -246,9 +241,13 @@ fn load(
     })
 }
 
-/// Rank 0's step on all ranks.
-fn agree_on(group: &ProcessGroup, device: Device, step: Option<u64>) -> Result<Option<u64>> {
-    let number = step.map_or(-1, |step| step as i64);
+/// Rank 0's number, below 2^63, on all ranks.
+pub(crate) fn agree_on(
+    group: &ProcessGroup,
+    device: Device,
+    number: Option<u64>,
+) -> Result<Option<u64>> {
+    let number = number.map_or(-1, |number| number as i64);
     let number = Tensor::f_from_slice(&[number])?.f_to_device(device)?;
     group.broadcast(&number, 0)?;
     Ok(u64::try_from(number.f_int64_value(&[0])?).ok())

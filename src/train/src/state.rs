@@ -6,7 +6,7 @@ use checkpoint::{Dtype, TensorData, TensorSpec};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, host_copy};
 
 /// What is trained: names and tensors, in the order in which the layers were made (the same on every rank).
 #[derive(Debug)]
@@ -121,24 +121,66 @@ pub fn to_host(name: &str, tensor: &Tensor) -> Result<TensorData> {
 
 /// As [`to_host`], in the memory of `bytes`, whatever was in it: pages that were written to before take the copy at the
 /// speed of memory.
-pub fn copy_to_host(name: &str, tensor: &Tensor, mut bytes: Vec<u8>) -> Result<TensorData> {
-    let kind = tensor.kind();
-    let dtype = dtype(kind)?;
-    bytes.resize(tensor.numel() * dtype.size(), 0);
-    if !bytes.is_empty() {
-        // One copy, by all of libtorch's threads, whatever device and layout it comes from.
-        // SAFETY: the bytes are as many as such a tensor has, and outlive it; nothing else holds them.
-        let mut host = unsafe {
-            Tensor::f_from_blob(bytes.as_mut_ptr(), &tensor.size(), &[], kind, Device::Cpu)?
-        };
-        host.f_copy_(&tensor.f_detach()?)?;
+pub fn copy_to_host(name: &str, tensor: &Tensor, bytes: Vec<u8>) -> Result<TensorData> {
+    let mut copy = room_for(name, tensor, bytes)?;
+    fill(&mut copy, tensor)?;
+    Ok(copy)
+}
+
+/// As [`copy_to_host`], of many tensors, into the `memory` that an earlier copy of the same tensors has left; those that lie
+/// in host memory as they are to be saved are copied by all threads that libtorch has.
+pub(crate) fn copy_all_to_host(
+    tensors: &[(String, Tensor)],
+    memory: Vec<Vec<u8>>,
+) -> Result<Vec<TensorData>> {
+    let mut memory = memory.into_iter();
+    let mut copies = tensors
+        .iter()
+        .map(|(name, tensor)| room_for(name, tensor, memory.next().unwrap_or_default()))
+        .collect::<Result<Vec<_>>>()?;
+    let mut plain = Vec::new();
+    for ((_, tensor), copy) in tensors.iter().zip(&mut copies) {
+        match bytes_of(tensor) {
+            Some(bytes) => plain.push((bytes, copy.bytes.as_mut_slice())),
+            None => fill(copy, tensor)?,
+        }
     }
+    host_copy::copy_all(plain, tch::get_num_threads().max(1) as usize);
+    Ok(copies)
+}
+
+/// What the tensor's copy will be, but for its bytes.
+fn room_for(name: &str, tensor: &Tensor, mut bytes: Vec<u8>) -> Result<TensorData> {
+    let dtype = dtype(tensor.kind())?;
+    bytes.resize(tensor.numel() * dtype.size(), 0);
     Ok(TensorData {
         name: name.to_owned(),
         dtype,
         shape: shape_of(tensor),
         bytes,
     })
+}
+
+/// Fills the copy's bytes, whatever device and layout they come from.
+fn fill(copy: &mut TensorData, tensor: &Tensor) -> Result<()> {
+    let bytes = &mut copy.bytes;
+    if !bytes.is_empty() {
+        let kind = tensor.kind();
+        // SAFETY: the bytes are as many as such a tensor has, and outlive it; nothing else holds them.
+        let mut host = unsafe {
+            Tensor::f_from_blob(bytes.as_mut_ptr(), &tensor.size(), &[], kind, Device::Cpu)?
+        };
+        host.f_copy_(&tensor.f_detach()?)?;
+    }
+    Ok(())
+}
+
+/// A tensor's memory, where it lies on the host and in row-major order. Nothing may write to the tensor meanwhile.
+fn bytes_of(tensor: &Tensor) -> Option<&[u8]> {
+    let plain = tensor.device() == Device::Cpu && tensor.is_contiguous() && tensor.numel() > 0;
+    let bytes = tensor.numel() * dtype(tensor.kind()).ok()?.size();
+    // SAFETY: a contiguous tensor's elements lie side by side from its pointer on, and it lives as long as the slice.
+    plain.then(|| unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), bytes) })
 }
 
 /// The tensor of these bytes, on the host.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use collective::ProcessGroup;
 use data::ledger::Segment;
@@ -21,11 +21,12 @@ use crate::progress;
 use crate::record::Record;
 use crate::replicas::Replicas;
 use crate::report::{Names, Report};
-use crate::restore::{restore, sizes, snapshot};
+use crate::restore::{agree_on, restore, sizes, snapshot};
 use crate::schedule::learning_rate;
 use crate::state::Parameters;
 use crate::step::{Losses, MicroBatch, Outcome, Stepper};
 use crate::stop::StopFlag;
+use crate::writers::Writers;
 use crate::{Result, TrainError};
 
 /// What is trained: samples, their loss, and how well it does on studies that it did not see.
@@ -54,6 +55,8 @@ pub struct CheckpointPlace {
     pub hash: String,
     /// When they are written and which are kept.
     pub settings: Checkpointing,
+    /// How long rank 0 waits for the parts of the other ranks, once its own is on the disk.
+    pub patience: Duration,
 }
 
 /// From where to go on.
@@ -127,6 +130,9 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         setup.report,
         (total, per_epoch),
     )?;
+    let device = setup.store.device();
+    let state_bytes = sizes(setup.store, &stepper)?;
+    let writers = Writers::agree(checkpoints, &state_bytes, group, device, setup.report)?;
     drop(waiting);
 
     let start = restored.step;
@@ -144,12 +150,10 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     // Whether all have loaded the same.
     replicas.after(start, true)?;
     let mut best = restored.best;
-    let mut writer = CheckpointWriter::new(checkpoints, setup.report);
+    let mut writer = CheckpointWriter::new(checkpoints, &writers, setup.report);
+    writer.warm(state_bytes);
     let mut saved = start;
     let is_first = group.rank() == 0;
-    if is_first {
-        writer.warm(sizes(setup.store, &stepper)?);
-    }
     let evaluations = per_epoch * training.evaluate_every;
 
     if is_first && !checkpoints.settings.keep_best.is_empty() && evaluations >= total {
@@ -176,7 +180,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
                     if saved != step {
                         let kept = (record.seal()?, best.as_ref());
                         let at = (step, total, per_epoch);
-                        write_checkpoint(setup, &stepper, &mut writer, at, kept)?;
+                        write_checkpoint(setup, &stepper, &writers, &mut writer, at, kept)?;
                     }
                     writer.wait()?;
                     return Ok((Ended::Stopped, step));
@@ -184,12 +188,20 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
                 metrics => metrics?,
             };
             let by = &checkpoints.settings.keep_best;
-            if is_first && !by.is_empty() {
-                let better = Best::of(by, best.as_ref(), step, &metrics)?;
-                if better.is_some() && saved != step {
+            if !by.is_empty() && writers.writes() {
+                let mut better = None;
+                if is_first {
+                    better = Best::of(by, best.as_ref(), step, &metrics)?;
+                }
+                let mut save = better.is_some() && saved != step;
+                if writers.share().is_some() {
+                    // All ranks have the same metrics; that they come to the same is not left to their arithmetic.
+                    save = agree_on(group, device, save.then_some(step))?.is_some();
+                }
+                if save {
                     let at = (step, total, per_epoch);
                     let kept = (record.seal()?, better.as_ref());
-                    write_checkpoint(setup, &stepper, &mut writer, at, kept)?;
+                    write_checkpoint(setup, &stepper, &writers, &mut writer, at, kept)?;
                     saved = step;
                 }
                 best = better.or(best);
@@ -238,7 +250,7 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         if due {
             let at = (done, total, per_epoch);
             let kept = (record.seal()?, best.as_ref());
-            write_checkpoint(setup, &stepper, &mut writer, at, kept)?;
+            write_checkpoint(setup, &stepper, &writers, &mut writer, at, kept)?;
             saved = done;
         }
         if stop {
@@ -311,22 +323,22 @@ fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<BTreeMap<Stri
     Ok(metrics)
 }
 
-/// Begins to write a checkpoint after `at`'s first number of updates; rank 0 only.
+/// Begins to write a checkpoint after `at`'s first number of updates, or this rank's part of it.
 fn write_checkpoint(
     setup: &Setup,
     stepper: &Stepper,
+    writers: &Writers,
     writer: &mut CheckpointWriter,
     at: (u64, u64, u64),
     kept: (Option<String>, Option<&Best>),
 ) -> Result<()> {
     let Setup { group, store, .. } = setup;
-    if group.rank() != 0 {
+    if !writers.writes() {
         return Ok(());
     }
     setup.report.at(Phase::Checkpoint, at.0, group.sequence());
     writer.write(kept.1.map(|best| best.step), |memory| {
-        let ranks = group.world_size();
-        snapshot(setup.checkpoints, store, stepper, ranks, at, kept, memory)
+        snapshot(setup.checkpoints, store, stepper, writers, at, kept, memory)
     })
 }
 

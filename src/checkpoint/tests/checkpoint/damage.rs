@@ -132,17 +132,17 @@ fn a_manifest_of_another_format_says_so() {
     let path = write(folder.path(), &checkpoint(1, 4)).unwrap().path;
     fs::write(
         path.join("manifest.json"),
-        r#"{"format_version": 2, "shards": []}"#,
+        r#"{"format_version": 3, "shards": []}"#,
     )
     .unwrap();
     let Err(Error::Damaged { fault, .. }) = verify(&path) else {
-        panic!("a manifest of format 2 was taken");
+        panic!("a manifest of format 3 was taken");
     };
     assert_eq!(
         fault,
         Fault::Version {
-            found: 2,
-            supported: 1
+            found: 3,
+            supported: 2
         }
     );
 }

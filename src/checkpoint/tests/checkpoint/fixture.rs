@@ -3,10 +3,11 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use checkpoint::{Checkpoint, Dtype, Meta, TensorData, list};
+use checkpoint::{Checkpoint, Dtype, Meta, Share, TensorData, Written, divide, list, write_part};
 
-/// The files of a checkpoint.
+/// The files of a checkpoint that one process wrote.
 pub const FILES: [&str; 4] = [
     "manifest.json",
     "model.safetensors",
@@ -63,6 +64,58 @@ pub fn checkpoint(step: u64, floats: usize) -> Checkpoint {
             world_size: 2,
         },
     }
+}
+
+/// The files of a checkpoint in so many parts, sorted.
+pub fn files(parts: usize) -> Vec<String> {
+    if parts == 1 {
+        return FILES.map(str::to_owned).to_vec();
+    }
+    let of = |tensors: &'static str| {
+        (1..=parts).map(move |part| format!("{tensors}-{part:05}-of-{parts:05}.safetensors"))
+    };
+    let mut files = vec!["manifest.json".to_owned(), "trainer.json".to_owned()];
+    files.extend(of("model").chain(of("optimizer")));
+    files.sort();
+    files
+}
+
+/// Which part a process writes; patient enough for a loaded machine.
+pub fn share(part: usize, parts: usize, token: u64) -> Share {
+    Share {
+        part,
+        parts,
+        token,
+        patience: Duration::from_secs(60),
+    }
+}
+
+/// What one part of it has to write.
+pub fn part_of(mut checkpoint: Checkpoint, part: usize, parts: usize) -> Checkpoint {
+    let all = [&checkpoint.model, &checkpoint.optimizer];
+    let bytes: Vec<usize> = all.into_iter().flatten().map(|t| t.bytes.len()).collect();
+    let mut of = divide(&bytes, parts).into_iter();
+    checkpoint.model.retain(|_| of.next() == Some(part));
+    checkpoint.optimizer.retain(|_| of.next() == Some(part));
+    checkpoint
+}
+
+/// Writes it in so many parts, each by a thread.
+pub fn write_in_parts(root: &Path, checkpoint: &Checkpoint, parts: usize, token: u64) -> Written {
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..parts)
+            .map(|part| {
+                let own = part_of(checkpoint.clone(), part, parts);
+                scope.spawn(move || write_part(root, &own, &share(part, parts, token)).unwrap())
+            })
+            .collect();
+        let written = writers
+            .into_iter()
+            .filter_map(|writer| writer.join().unwrap());
+        let written: Vec<Written> = written.collect();
+        let [written]: [Written; 1] = written.try_into().expect("one of them completes it");
+        written
+    })
 }
 
 /// Names in a folder, sorted.

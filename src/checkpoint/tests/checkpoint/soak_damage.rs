@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Checkpoint, newest_valid_of, read, write};
+use checkpoint::{Checkpoint, newest_valid_of, read};
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
 use crate::chance::{seeded, tries};
-use crate::fixture::{FILES, PLAN, checkpoint};
+use crate::fixture::{PLAN, checkpoint, files, write_in_parts};
 
 const STEPS: [u64; 4] = [100, 200, 300, 450];
 
@@ -23,26 +23,28 @@ fn folder_of(root: &Path, step: u64) -> PathBuf {
 }
 
 /// The contents of all files of a checkpoint, by name.
-fn contents(folder: &Path) -> BTreeMap<&'static str, Option<Vec<u8>>> {
-    let files = FILES.into_iter();
+type Contents = BTreeMap<String, Option<Vec<u8>>>;
+
+fn contents(folder: &Path, files: &[String]) -> Contents {
     files
-        .map(|name| (name, fs::read(folder.join(name)).ok()))
+        .iter()
+        .map(|name| (name.clone(), fs::read(folder.join(name)).ok()))
         .collect()
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy(from: &Path, to: &Path, files: &[String]) {
     for step in STEPS {
         let into = folder_of(to, step);
         fs::create_dir(&into).unwrap();
-        for name in FILES {
+        for name in files {
             fs::copy(folder_of(from, step).join(name), into.join(name)).unwrap();
         }
     }
 }
 
 /// Spoils one file of `step`; says how.
-fn spoil(root: &Path, step: u64, random: &mut ChaCha8Rng) -> String {
-    let name = FILES[random.random_range(0..FILES.len())];
+fn spoil(root: &Path, step: u64, files: &[String], random: &mut ChaCha8Rng) -> String {
+    let name = &files[random.random_range(0..files.len())];
     let path = folder_of(root, step).join(name);
     // A second blow may meet a file that is gone.
     let mut bytes = fs::read(&path).unwrap_or_default();
@@ -89,7 +91,7 @@ fn spoil(root: &Path, step: u64, random: &mut ChaCha8Rng) -> String {
             format!("replaced by that of step {other}")
         }
         7 => {
-            let other = FILES[random.random_range(0..FILES.len())];
+            let other = &files[random.random_range(0..files.len())];
             bytes = fs::read(folder_of(root, step).join(other)).unwrap_or_default();
             format!("replaced by {other}")
         }
@@ -119,8 +121,8 @@ fn edit_manifest(folder: &Path, random: &mut ChaCha8Rng) -> String {
 }
 
 /// Two checkpoints exchange a file.
-fn exchange(root: &Path, random: &mut ChaCha8Rng) -> String {
-    let name = FILES[random.random_range(0..FILES.len())];
+fn exchange(root: &Path, files: &[String], random: &mut ChaCha8Rng) -> String {
+    let name = &files[random.random_range(0..files.len())];
     let [one, other] = [STEPS[2], STEPS[3]].map(|step| folder_of(root, step).join(name));
     let aside = root.join("aside");
     fs::rename(&one, &aside).unwrap();
@@ -131,29 +133,45 @@ fn exchange(root: &Path, random: &mut ChaCha8Rng) -> String {
 
 #[test]
 fn whatever_is_spoilt_no_bad_data_is_read_and_the_newest_whole_one_is_found() {
+    spoil_checkpoints(1);
+}
+
+#[test]
+fn whatever_is_spoilt_of_one_in_parts_it_is_the_same() {
+    spoil_checkpoints(3);
+}
+
+fn spoil_checkpoints(parts: usize) {
+    let files = files(parts);
     let (mut random, seed) = seeded("checkpoints are spoilt");
     let pristine = tempfile::tempdir().unwrap();
     let mut originals = BTreeMap::new();
     for step in STEPS {
-        let path = write(pristine.path(), &of_step(step)).unwrap().path;
-        originals.insert(step, contents(&path));
+        let path = write_in_parts(pristine.path(), &of_step(step), parts, 1).path;
+        originals.insert(step, contents(&path, &files));
     }
     let mut passed_over = 0;
     for round in 0..tries(500) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        copy(pristine.path(), root);
+        copy(pristine.path(), root, &files);
         let blows = match random.random_range(0..4) {
-            0 => vec![exchange(root, &mut random)],
-            1 => vec![spoil(root, 450, &mut random), spoil(root, 300, &mut random)],
-            2 => vec![spoil(root, 450, &mut random), spoil(root, 450, &mut random)],
-            _ => vec![spoil(root, 450, &mut random)],
+            0 => vec![exchange(root, &files, &mut random)],
+            1 => vec![
+                spoil(root, 450, &files, &mut random),
+                spoil(root, 300, &files, &mut random),
+            ],
+            2 => vec![
+                spoil(root, 450, &files, &mut random),
+                spoil(root, 450, &files, &mut random),
+            ],
+            _ => vec![spoil(root, 450, &files, &mut random)],
         };
         let place = format!(
             "SPINECTL_SOAK_SEED={seed}, round {round}: {}",
             blows.join(", ")
         );
-        passed_over += check(root, &originals, &place);
+        passed_over += check(root, &originals, &files, &place);
     }
     println!(
         "{passed_over} checkpoints were passed over in {} rounds",
@@ -166,11 +184,7 @@ fn whatever_is_spoilt_no_bad_data_is_read_and_the_newest_whole_one_is_found() {
 }
 
 /// Looks for the newest whole checkpoint below `root`; returns how many newer ones were passed over.
-fn check(
-    root: &Path,
-    originals: &BTreeMap<u64, BTreeMap<&'static str, Option<Vec<u8>>>>,
-    place: &str,
-) -> usize {
+fn check(root: &Path, originals: &BTreeMap<u64, Contents>, files: &[String], place: &str) -> usize {
     let found = newest_valid_of(root, PLAN).unwrap().expect(place);
     let loaded = read(&found.path, Some(PLAN)).expect(place);
     assert!(loaded == of_step(found.step), "{place}: other data is read");
@@ -179,12 +193,9 @@ fn check(
     let mut skipped = found.skipped.iter();
     for step in STEPS.into_iter().rev() {
         let path = folder_of(root, step);
-        let now = contents(&path);
+        let now = contents(&path, files);
         let original = &originals[&step];
-        let changed: Vec<&str> = FILES
-            .into_iter()
-            .filter(|f| now[f] != original[f])
-            .collect();
+        let changed: Vec<&String> = files.iter().filter(|f| now[*f] != original[*f]).collect();
         // A manifest that reads the same is the same, however it is written.
         let only_manifest = changed == ["manifest.json"];
         if let Ok(loaded) = read(&path, None) {

@@ -14,14 +14,14 @@ use crate::chance::{seeded, tries};
 use crate::fixture::{PLAN, checkpoint, names, steps};
 
 const ROOT: &str = "CHECKPOINT_SOAK_ROOT";
-const KEEP_TWO: Retention = Retention {
+pub const KEEP_TWO: Retention = Retention {
     keep_last: 2,
     keep_every: 0,
     keep_best: None,
 };
 
 /// The checkpoint of a step: 4 kB to 160 kB, as the step has it.
-fn of_step(step: u64) -> Checkpoint {
+pub fn of_step(step: u64) -> Checkpoint {
     checkpoint(step, 500 + (step * 7919 % 20_000) as usize)
 }
 
@@ -65,7 +65,11 @@ fn write_and_die(root: &Path, after: Duration) -> Option<u64> {
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     out.read_to_end(&mut said).unwrap();
-    let said = String::from_utf8(said).unwrap();
+    said_durable(&String::from_utf8(said).unwrap())
+}
+
+/// The last step that a writer said to be durable.
+pub fn said_durable(said: &str) -> Option<u64> {
     // What is not ended by a line's end was not said in full.
     let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let mut durable = whole

@@ -76,6 +76,11 @@ fn which_checkpoints_stay_is_read_and_checked() {
     );
     assert_eq!(recipe.checkpoint.keep_every, 200);
     assert!(recipe.checkpoint.asynchronous);
+    assert_eq!(recipe.checkpoint.shards, Shards::Auto);
+    for (word, shards) in [("on", Shards::On), ("off", Shards::Off)] {
+        let recipe = read(SMALL, &[&format!("checkpoint.shards={word}")]).unwrap();
+        assert_eq!(recipe.checkpoint.shards, shards);
+    }
 
     let set = [
         "checkpoint.keep_every=150",

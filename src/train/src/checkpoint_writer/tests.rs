@@ -29,6 +29,7 @@ fn place(root: &Path, asynchronous: bool) -> CheckpointPlace {
         root: root.to_owned(),
         job: "job".into(),
         hash: "hash".into(),
+        patience: Duration::from_secs(60),
         settings: Checkpointing {
             asynchronous,
             ..Checkpointing::default()
@@ -38,12 +39,13 @@ fn place(root: &Path, asynchronous: bool) -> CheckpointPlace {
 
 fn write(writer: &mut CheckpointWriter, small: &Small, stepper: &Stepper, step: u64) -> Result<()> {
     let place = writer.place;
+    let writers = writer.writers;
     writer.write(None, |memory| {
         snapshot(
             place,
             &small.store,
             stepper,
-            1,
+            writers,
             (step, 9, 9),
             (None, None),
             memory,
@@ -63,7 +65,8 @@ fn a_checkpoint_is_of_its_step_though_updates_go_on_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(folder.path(), asynchronous);
         let reported = Reported::default();
-        let mut writer = CheckpointWriter::new(&place, &reported);
+        let writers = Writers::one(0, 1);
+        let mut writer = CheckpointWriter::new(&place, &writers, &reported);
         let small = Small::new();
         let mut stepper = small.stepper(&UpdateConfig::default(), &group);
         writer.warm(sizes(&small.store, &stepper).unwrap());
@@ -75,7 +78,7 @@ fn a_checkpoint_is_of_its_step_though_updates_go_on_meanwhile() {
                 &place,
                 &small.store,
                 &stepper,
-                1,
+                &writers,
                 at,
                 (None, None),
                 Memory::default(),
@@ -102,7 +105,8 @@ fn it_is_reported_when_it_is_durable_and_not_before() {
     let reported = Reported::default();
     let small = Small::new();
     let stepper = small.stepper(&UpdateConfig::default(), &group);
-    let mut writer = CheckpointWriter::new(&place, &reported);
+    let writers = Writers::one(0, 1);
+    let mut writer = CheckpointWriter::new(&place, &writers, &reported);
     write(&mut writer, &small, &stepper, 1).unwrap();
     assert!(reported.0.borrow().is_empty(), "nobody has looked yet");
     let patience = Instant::now() + Duration::from_secs(60);
@@ -129,7 +133,8 @@ fn a_write_that_fails_is_told_at_the_next_occasion() {
     let small = Small::new();
     let stepper = small.stepper(&UpdateConfig::default(), &group);
     let reported = Reported::default();
-    let mut writer = CheckpointWriter::new(&place, &reported);
+    let writers = Writers::one(0, 1);
+    let mut writer = CheckpointWriter::new(&place, &writers, &reported);
 
     write(&mut writer, &small, &stepper, 1).unwrap();
     let error = writer.wait().unwrap_err();

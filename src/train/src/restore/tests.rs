@@ -1,5 +1,7 @@
 use std::path::Path;
+use std::time::Duration;
 
+use checkpoint::TensorData;
 use collective::kernels::ScaleGrowth;
 use recipe::Checkpointing;
 
@@ -44,6 +46,7 @@ fn place(root: &Path) -> CheckpointPlace {
         root: root.to_owned(),
         job: "job".into(),
         hash: "hash".into(),
+        patience: Duration::from_secs(60),
         settings: Checkpointing::default(),
     }
 }
@@ -52,7 +55,16 @@ fn place(root: &Path) -> CheckpointPlace {
 fn save(place: &CheckpointPlace, small: &Small, stepper: &Stepper, at: (u64, u64, u64)) {
     let kept = (Some("ab".to_owned()), None);
     let memory = Memory::default();
-    let copy = snapshot(place, &small.store, stepper, 1, at, kept, memory).unwrap();
+    let copy = snapshot(
+        place,
+        &small.store,
+        stepper,
+        &Writers::one(0, 1),
+        at,
+        kept,
+        memory,
+    )
+    .unwrap();
     checkpoint::write(&place.root, &copy).unwrap();
 }
 

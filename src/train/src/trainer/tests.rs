@@ -1,2 +1,3 @@
 mod best;
 mod record;
+mod shards;

@@ -99,6 +99,7 @@ fn run(root: &Path, metric: &str, mode: Mode, stop_at: Option<u64>) -> Result<Co
         root: root.to_owned(),
         job: "job".into(),
         hash: "hash".into(),
+        patience: Duration::from_secs(60),
         settings: Checkpointing {
             every: 5,
             keep_last: 1,

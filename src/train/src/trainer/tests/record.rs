@@ -102,6 +102,7 @@ fn train_with_a_flip(
                 root: folder.join("checkpoints"),
                 job: "job".into(),
                 hash: "hash".into(),
+                patience: Duration::from_secs(60),
                 settings: Checkpointing {
                     every: 3,
                     keep_last: 9,
