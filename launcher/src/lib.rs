@@ -5,6 +5,7 @@
 
 mod action;
 mod attempt;
+mod compare;
 mod database;
 mod decide;
 mod error;
@@ -38,6 +39,7 @@ mod straggler;
 mod supervise;
 mod verdict;
 
+pub use compare::{Compared, What, compare};
 pub use error::LaunchError;
 pub use launch::{LaunchOptions, Resume, launch};
 pub use logs::{LogLine, LogQuery, Logs};
@@ -45,5 +47,6 @@ pub use outcome::Outcome;
 pub use predict::predict;
 pub use program::rank_program;
 pub use recipe::Device;
+pub use signals::StopSignals;
 pub use status::{JobStatus, LastFailure, RankStatus, RunStatus, status};
 pub use stop::{Running, running};
