@@ -90,7 +90,7 @@ fn compare_pair(
         return Err(faults.join("; "));
     };
     let [weights, optimizer, trainer] = found;
-    let mut same = |name: &str, part: &mut Compared| {
+    let same = |name: &str, part: &mut Compared| {
         part.add(manifest.files.get(name).map_or(0, |file| file.bytes));
         digest(&manifest, name).is_some()
             && digest(&manifest, name) == digest(&other_manifest, name)

@@ -9,17 +9,19 @@ mod ranks;
 mod result;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
-use launcher::StopSignals;
+use launcher::{Compared, StopSignals};
+use tokio::sync::oneshot;
 
 use course::Course;
 use launched::{Interrupted, Launched};
 use place::Place;
-use result::{Found, Verified};
+use result::{Audited, Found, Verified};
 use watch::Watch;
 
 use crate::exit::{self, fault, wrong_use};
@@ -51,7 +53,7 @@ pub fn run(request: &Request) -> anyhow::Result<u8> {
     let verified = match command::block_on(verify(request, &place, seed))? {
         Ok(verified) => verified,
         Err(error) => {
-            let Some(Interrupted(signal)) = error.downcast_ref() else {
+            let Some(Interrupted(signal)) = error.downcast_ref::<Interrupted>() else {
                 return Err(error);
             };
             output::say(&format!(
@@ -109,8 +111,7 @@ async fn verify(request: &Request<'_>, place: &Place, seed: u64) -> anyhow::Resu
     let disturbed_seconds = clock.elapsed().as_secs_f64();
 
     let runs = [place::UNDISTURBED, place::DISTURBED].map(|name| place.run(name));
-    let compared = launcher::compare(&runs[0], &runs[1])?;
-    let audits = result::audits(&runs)?;
+    let (compared, audits) = compare(runs, &mut signals).await?;
     let found = Found {
         folder: request.folder.to_owned(),
         seed,
@@ -121,6 +122,29 @@ async fn verify(request: &Request<'_>, place: &Place, seed: u64) -> anyhow::Resu
         audits,
     };
     Ok(found.into())
+}
+
+/// Compares and audits both runs: on a thread of its own, as that may take minutes and a signal ends it at once.
+async fn compare(
+    runs: [PathBuf; 2],
+    signals: &mut StopSignals,
+) -> anyhow::Result<(Vec<Compared>, Vec<Audited>)> {
+    let (tell, told) = oneshot::channel();
+    let compare = move || {
+        let [undisturbed, disturbed] = &runs;
+        let found = launcher::compare(undisturbed, disturbed).map_err(anyhow::Error::from);
+        let found = found.and_then(|compared| Ok((compared, result::audits(&runs)?)));
+        // Nobody listens where a signal has come.
+        let _ = tell.send(found);
+    };
+    thread::Builder::new()
+        .name("compare".into())
+        .spawn(compare)
+        .context("cannot start a thread that compares the runs")?;
+    tokio::select! {
+        signal = signals.next() => Err(Interrupted(signal).into()),
+        found = told => found.context("the comparison of the runs broke down")?,
+    }
 }
 
 /// A launch that ended by itself must have ended well: else there is nothing to compare.

@@ -4,13 +4,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Instant;
 
+use anyhow::Context;
 use launcher::StopSignals;
 use serde::Serialize;
 
 use super::course::{Moment, Planned, Weapon};
 use super::launched::Launched;
 use super::place::{DISTURBED, Place};
-use super::ranks::{self, Rank};
+use super::ranks;
 use super::require_done;
 use super::watch::Watch;
 use crate::table::or_dash;
@@ -148,17 +149,13 @@ impl Arm<'_> {
     /// Waits for the moment; the launch's end where it ended before.
     async fn reach(&mut self, moment: &Moment) -> anyhow::Result<Option<ExitStatus>> {
         let watch = &mut self.watch;
-        // Where the run has come further meanwhile, the blow before took longer than the time between the two.
-        let is_past = |watch: &Watch| watch.place > moment.after;
-        let is_there = |watch: &mut Watch| {
+        let ended = self.launched.until(self.signals, || {
             watch.look()?;
             Ok(watch.place >= moment.after)
-        };
-        let ended = self
-            .launched
-            .until(self.signals, || is_there(watch))
-            .await?;
-        if ended.is_some() || is_past(watch) {
+        });
+        let ended = ended.await?;
+        // Where the run has come further meanwhile, the blow before took longer than the time between the two.
+        if ended.is_some() || self.watch.place > moment.after {
             return Ok(ended);
         }
         let reached = Instant::now();
@@ -167,8 +164,7 @@ impl Arm<'_> {
     }
 
     async fn kill_rank(&mut self, blow: &mut Blow) -> anyhow::Result<Option<ExitStatus>> {
-        let (mut failures, mut finished) = (0, 0);
-        loop {
+        let (failures, finished) = loop {
             // Between two jobs there is none.
             let launcher = self.launched.id();
             let mut alive = Vec::new();
@@ -180,13 +176,14 @@ impl Arm<'_> {
                 return Ok(Some(ended));
             }
             self.watch.look()?;
-            (failures, finished) = (self.watch.failures, self.watch.finished);
-            let victim: Option<&Rank> = self.random.choice(&alive);
-            if let Some(victim) = victim.filter(|victim| victim.kill().is_ok_and(|killed| killed)) {
+            let before = (self.watch.failures, self.watch.finished);
+            if let Some(victim) = self.random.choice(&alive)
+                && victim.kill().context("cannot kill a rank")?
+            {
                 blow.rank = Some(victim.rank);
-                break;
+                break before;
             }
-        }
+        };
         let watch = &mut self.watch;
         let ended = self.launched.until(self.signals, || {
             watch.look()?;

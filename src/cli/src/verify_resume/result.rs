@@ -214,3 +214,108 @@ impl Verified {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use launcher::What;
+
+    use super::super::course::Weapon;
+    use super::*;
+
+    fn blow(dealt: bool) -> Blow {
+        Blow {
+            weapon: Weapon::KillRank,
+            share: 0.25,
+            rank: dealt.then_some(1),
+            job: Some("stage1a".into()),
+            step: Some(7),
+            dealt,
+            outcome: "as it may be".into(),
+            repeated: 2,
+        }
+    }
+
+    fn audited(faults: &[&str]) -> Audited {
+        Audited {
+            run: "disturbed".into(),
+            proved: 9,
+            total: 10,
+            faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+        }
+    }
+
+    /// Of these blows, differences and faults.
+    fn verified(blows: Vec<Blow>, differences: &[String], faults: &[&str]) -> Verified {
+        let compared = Compared {
+            what: What::Weights,
+            count: 3,
+            bytes: Some(1_500_000),
+            differences: differences.to_vec(),
+            notes: Vec::new(),
+        };
+        Verified::from(Found {
+            folder: "runs/small-verify-resume".into(),
+            seed: 11,
+            undisturbed_seconds: 61.0,
+            disturbed_seconds: 90.0,
+            blows,
+            compared: vec![compared],
+            audits: vec![audited(faults)],
+        })
+    }
+
+    fn assert_contains(text: &str, parts: &[&str]) {
+        for part in parts {
+            assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+    }
+
+    #[test]
+    fn runs_that_are_the_same_are_proved_by_the_blows_that_were_dealt() {
+        let all = verified(vec![blow(true), blow(true)], &[], &[]);
+        assert!(all.is_proved());
+        let parts = ["SIGKILL of rank 1", "25.0 %", "stage1a, step 7", "1.5 MB"];
+        assert_contains(&all.text(), &parts);
+        assert_contains(
+            &all.text(),
+            &["identical: 2 kills dealt", "--verify-seed 11"],
+        );
+
+        let some = verified(vec![blow(true), blow(false)], &[], &[]);
+        assert!(some.is_proved());
+        assert_contains(&some.text(), &["only 1 of 2 kills came in time"]);
+    }
+
+    #[test]
+    fn without_a_blow_nothing_is_proved() {
+        let none = verified(vec![blow(false)], &[], &[]);
+        assert!(!none.is_proved() && none.identical);
+        assert_contains(&none.text(), &["NOTHING PROVED", "--verify-seed 11"]);
+    }
+
+    #[test]
+    fn a_difference_and_a_fault_of_an_audit_are_both_no_proof_and_named() {
+        let differences: Vec<String> = (0..20).map(|n| format!("weight{n} differs")).collect();
+        let differ = verified(vec![blow(true)], &differences, &[]);
+        assert!(!differ.is_proved());
+        let parts = [
+            "20 differences",
+            "weight11 differs",
+            "and 8 more",
+            "NOT the same",
+        ];
+        assert_contains(&differ.text(), &parts);
+        assert!(!differ.text().contains("weight12"));
+
+        let torn = verified(vec![blow(true)], &[], &["line 3 is not what was written"]);
+        assert!(!torn.is_proved());
+        let parts = [
+            "audit of disturbed",
+            "9/10",
+            "1 fault",
+            "line 3 is not",
+            "NOT the same",
+        ];
+        assert_contains(&torn.text(), &parts);
+    }
+}
