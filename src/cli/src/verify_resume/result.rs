@@ -114,14 +114,20 @@ impl Verified {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n{}\n", self.blows_table(), self.compared_table());
         let parts = self.found.compared.iter();
-        let parts = parts.map(|part| (part.what.as_str().to_owned(), &part.differences));
+        let parts = parts.map(|part| {
+            let what = part.what.as_str();
+            (
+                format!("{what}, undisturbed and disturbed"),
+                &part.differences,
+            )
+        });
         let audits = self.found.audits.iter();
         let audits = audits.map(|audit| (format!("audit of {}", audit.run), &audit.faults));
         for (name, differences) in parts.chain(audits) {
             if differences.is_empty() {
                 continue;
             }
-            let _ = writeln!(text, "{name}, undisturbed and disturbed:");
+            let _ = writeln!(text, "{name}:");
             for difference in differences.iter().take(SHOWN) {
                 let _ = writeln!(text, "  {difference}");
             }
