@@ -27,6 +27,11 @@ pub enum LaunchError {
         run_dir: PathBuf,
         missing: &'static str,
     },
+    #[error(
+        "{} and {} are runs of different plans: there is nothing to compare",
+        one.display(), other.display()
+    )]
+    OtherPlan { one: PathBuf, other: PathBuf },
     #[error("{0}")]
     NoLog(String),
     #[error("cannot resume from {}: {reason}", path.display())]
@@ -82,6 +87,7 @@ impl LaunchError {
             | LaunchError::Batch { .. }
             | LaunchError::HoldsRun { .. }
             | LaunchError::NotARun { .. }
+            | LaunchError::OtherPlan { .. }
             | LaunchError::NoLog(_)
             | LaunchError::Resume { .. } => 2,
             LaunchError::Locked { .. }

@@ -5,6 +5,7 @@
 
 mod action;
 mod attempt;
+mod compare;
 mod database;
 mod decide;
 mod error;
@@ -39,6 +40,7 @@ mod straggler;
 mod supervise;
 mod verdict;
 
+pub use compare::{Compared, What, compare};
 pub use error::LaunchError;
 pub use launch::{LaunchOptions, Resume, launch};
 pub use logs::{LogLine, LogQuery, Logs};
@@ -46,5 +48,6 @@ pub use outcome::Outcome;
 pub use predict::predict;
 pub use program::rank_program;
 pub use recipe::Device;
+pub use signals::StopSignals;
 pub use status::{JobStatus, LastFailure, RankStatus, RunStatus, status};
 pub use stop::{Running, running};

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Stop requests: SIGINT (the terminal), SIGTERM (a service manager), SIGUSR1 (Slurm's warning
 /// before the time limit), SIGHUP (the terminal is gone).
 #[derive(Debug)]
-pub(crate) struct StopSignals {
+pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
     user: Signal,

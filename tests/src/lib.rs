@@ -4,7 +4,6 @@ pub mod parity;
 pub mod setup;
 pub mod soak;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -278,76 +277,11 @@ fn of_run(run_dir: &Path, name: &str) -> Vec<i32> {
     .collect()
 }
 
-/// Everything that a run hands on, by path: tables, out-of-fold predictions, metrics, final weights.
-pub fn outcome(run_dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = vec![run_dir.join("summary.json")];
-    for folder in ["tables", "jobs"] {
-        collect(&run_dir.join(folder), &mut files);
-    }
-    let kept = |path: &Path| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.ends_with(".csv")
-            || name.ends_with(".safetensors")
-            || matches!(name, "metrics.json" | "summary.json")
-    };
-    files.retain(|path| kept(path));
-    files
-        .into_iter()
-        .map(|path| {
-            let name = path
-                .strip_prefix(run_dir)
-                .expect("below the run")
-                .display()
-                .to_string();
-            (name, fs::read(&path).expect("a file of the run"))
-        })
-        .collect()
-}
-
-/// The run handed on the same files with the same bytes.
-pub fn assert_same(run: &Path, undisturbed: &BTreeMap<String, Vec<u8>>) {
-    let mut outcome = outcome(run);
-    // A kill between a last checkpoint and the deletion of an older one leaves the older one.
-    outcome.retain(|name, _| undisturbed.contains_key(name) || !name.contains("/checkpoints/"));
-    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&outcome), names(undisturbed));
-    let differing: Vec<_> = outcome
-        .iter()
-        .filter(|(name, bytes)| undisturbed[*name] != **bytes)
-        .map(|(name, _)| name)
-        .collect();
-    assert!(
-        differing.is_empty(),
-        "differ from the undisturbed run: {differing:?}"
-    );
-}
-
-/// The loss of every update as the event file holds it, by job and step; of a repeated step, the last.
-pub fn loss_curves(run_dir: &Path) -> BTreeMap<(String, u64), String> {
-    let text = fs::read_to_string(run_dir.join("events.jsonl")).expect("events.jsonl");
-    let events = text.lines().map(|line| -> serde_json::Value {
-        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
-    });
-    events
-        .filter(|event| event["event"] == "step")
-        .map(|event| {
-            let job = event["job"].as_str().expect("a job").to_owned();
-            (
-                (job, event["step"].as_u64().expect("a step")),
-                event["loss"].to_string(),
-            )
-        })
-        .collect()
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.path() {
-            path if path.is_dir() => collect(&path, files),
-            path => files.push(path),
-        }
+/// The run came to the same end as an undisturbed one, to the bit: weights, optimizer state, tables, the numbers of every update.
+pub fn assert_same(run: &Path, undisturbed: &Path) {
+    let compared = launcher::compare(undisturbed, run).expect("two runs of one plan");
+    for part in compared {
+        assert!(part.differences.is_empty(), "{part:#?}");
+        assert!(part.count > 0, "nothing was compared: {part:?}");
     }
 }

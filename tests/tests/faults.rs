@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use spinectl_tests::soak::{Soak, Times, now};
 use spinectl_tests::{
-    Launch, assert_same, kill, launch_arguments, outcome, phantom, processes, ranks, spinectl,
+    Launch, assert_same, kill, launch_arguments, phantom, processes, ranks, spinectl,
 };
 
 /// Longer than a machine that does anything at all needs; a process that is left over stays for ever.
@@ -27,11 +27,11 @@ const RECIPE: [&str; 7] = [
     "--set=retries=100",
 ];
 
-/// A data set, the arguments of launches over it, and what they must come to.
+/// A data set, the arguments of launches over it, and the run whose end they must come to.
 struct Stand {
     folder: tempfile::TempDir,
     data: PathBuf,
-    undisturbed: BTreeMap<String, Vec<u8>>,
+    undisturbed: PathBuf,
     runs: usize,
 }
 
@@ -42,14 +42,13 @@ impl Stand {
         let mut stand = Stand {
             folder,
             data,
-            undisturbed: BTreeMap::new(),
+            undisturbed: PathBuf::new(),
             runs: 0,
         };
         let run = stand.next_run();
         let mut launch = stand.launch(&run);
         assert_eq!(launch.finish(), Some(0), "{}", launch.log());
-        stand.undisturbed = outcome(&run);
-        std::fs::remove_dir_all(&run).unwrap();
+        stand.undisturbed = run;
         stand
     }
 

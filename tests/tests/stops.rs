@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use spinectl_tests::{Launch, assert_same, kill, launch_arguments, outcome, phantom};
+use spinectl_tests::{Launch, assert_same, kill, launch_arguments, phantom};
 
 /// Where a rank is held until it is asked to stop: job, rank, phase, number of the study in that phase.
 const HELD: [(&str, usize, &str, u64); 5] = [
@@ -21,10 +21,9 @@ fn a_stop_outside_of_updates_ends_all_ranks_and_the_run_goes_on_to_the_same_tabl
     let data = phantom(folder.path());
     let more = ["--resume=auto", "--set=stage2.training.evaluate_every=1"];
     let arguments = |run: &Path| launch_arguments(&data, run, 2, &more);
-    let run = folder.path().join("undisturbed");
-    let mut launch = Launch::start(&arguments(&run), &run);
+    let undisturbed = folder.path().join("undisturbed");
+    let mut launch = Launch::start(&arguments(&undisturbed), &undisturbed);
     assert_eq!(launch.finish(), Some(0), "{}", launch.log());
-    let undisturbed = outcome(&run);
 
     let run = folder.path().join("stopped");
     for (job, rank, phase, study) in HELD {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use spinectl_tests::{
-    Launch, assert_same, kill, launch_arguments, outcome, phantom, processes, ranks,
+    Launch, assert_same, kill, launch_arguments, phantom, processes, ranks,
 };
 
 /// Of the user `nobody`, who exists on every Linux.
@@ -160,5 +160,5 @@ fn who_knocks_at_the_ranks_changes_nothing() {
     });
     assert!(knocks.into_inner() > 0, "nobody listened");
     assert_eq!(code, Some(0), "{}", launch.log());
-    assert_same(&disturbed, &outcome(&quiet));
+    assert_same(&disturbed, &quiet);
 }

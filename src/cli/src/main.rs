@@ -17,6 +17,7 @@ mod report;
 mod run_command;
 mod table;
 mod units;
+mod verify_resume;
 
 use std::process::ExitCode;
 

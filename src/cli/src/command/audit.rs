@@ -8,7 +8,7 @@ use checkpoint::State;
 use clap::Args;
 use data::ledger::{self, Audit, Chain, Expected, Mark};
 use launcher::JobStatus;
-use plan::{JobSpec, JobState, Training};
+use plan::{JobSpec, JobState, Plan, Training};
 use serde::Serialize;
 
 use crate::table::{self, Column};
@@ -43,19 +43,19 @@ pub struct Arguments {
 
 /// A job and what its ledger proves.
 #[derive(Serialize)]
-struct Row {
-    job: String,
+pub struct Row {
+    pub job: String,
     state: JobState,
     ledger: PathBuf,
     /// None where the job has not trained anything yet.
-    audit: Option<Audit>,
+    pub audit: Option<Audit>,
     /// A ledger or checkpoint that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<String>,
 }
 
 impl Row {
-    fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         let found = self.audit.iter().flat_map(|audit| &audit.faults);
         let found = found.map(|fault| fault.to_string());
         self.unreadable.iter().cloned().chain(found).collect()
@@ -63,20 +63,8 @@ impl Row {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    let status = launcher::status(&arguments.run_dir)?;
     let plan = plan::read(&arguments.run_dir.join("plan.json"))?;
-    let chosen = |job: &&JobSpec| match &arguments.job {
-        Some(name) => job.id.as_str() == name,
-        None => true,
-    };
-    let trained = plan.jobs.iter().filter(chosen);
-    let trained = trained.filter_map(|job| Some((job, job.kind.training()?)));
-    let rows: Vec<Row> = trained
-        .filter_map(|(job, training)| {
-            let status = status.jobs.iter().find(|status| status.id == job.id)?;
-            Some(row(&arguments.run_dir, job, training, status))
-        })
-        .collect();
+    let rows = of_run(&arguments.run_dir, &plan, arguments.job.as_deref())?;
     if rows.is_empty() {
         let jobs = plan.jobs.iter().filter(|job| job.kind.is_training());
         let names: Vec<&str> = jobs.map(|job| job.id.as_str()).collect();
@@ -92,6 +80,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let wrong = rows.iter().any(|row| !row.faults().is_empty());
     Ok(if wrong { exit::FAILED } else { exit::DONE })
+}
+
+/// What is proved of a run's training jobs, or of this one alone.
+pub fn of_run(run_dir: &Path, plan: &Plan, job: Option<&str>) -> anyhow::Result<Vec<Row>> {
+    let status = launcher::status(run_dir)?;
+    let chosen = |spec: &&JobSpec| job.is_none_or(|name| spec.id.as_str() == name);
+    let trained = plan.jobs.iter().filter(chosen);
+    let trained = trained.filter_map(|job| Some((job, job.kind.training()?)));
+    let rows = trained.filter_map(|(job, training)| {
+        let status = status.jobs.iter().find(|status| status.id == job.id)?;
+        Some(row(run_dir, job, training, status))
+    });
+    Ok(rows.collect())
 }
 
 fn row(run_dir: &Path, job: &JobSpec, training: &Training, status: &JobStatus) -> Row {

@@ -15,7 +15,7 @@ use crate::plan_view::PlanView;
 use crate::pretrained::Pretrained;
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::RecipeArguments;
-use crate::{batch, leakage, output, report, run_command};
+use crate::{batch, leakage, output, report, run_command, verify_resume};
 
 /// Run a recipe on this machine, or go on with a run
 #[derive(Debug, Args)]
@@ -24,15 +24,24 @@ Examples:
   spinectl launch --gpus 8
   spinectl launch configs/demo.yaml --device cpu --ranks 2 --run-dir runs/demo
   spinectl launch --gpus 4 --cluster slurm --time 1-00:00 --dry-run | sbatch
+  spinectl launch configs/demo.yaml --device cpu --ranks 2 --verify-resume 6
 
 The same command goes on with what was begun: jobs that are done are not run
 again, others go on from their newest checkpoint. Ctrl-C stops after the step
-with a checkpoint; a second one stops at once.")]
+with a checkpoint; a second one stops at once.
+
+--verify-resume proves that a resume is exact, on your machine and recipe. It runs the recipe once undisturbed
+and once disturbed, in two folders below --run-dir: at KILLS random moments, spread over the run, it kills a
+rank, kills the launcher and launches again, or stops it and launches again, in turn. Then it compares weights,
+optimizer state, tables and metrics, and the numbers of every update, to the bit, and audits both runs. On GPUs
+sums may be taken in another order each time: there two undisturbed runs can differ as well.
+Exit codes of --verify-resume: 0 the runs are the same; 1 they differ, or no kill came in time, and it says where;
+130, 143 interrupted; a run that fails ends it with that run's own.")]
 pub struct Arguments {
     #[command(flatten)]
     recipe: RecipeArguments,
 
-    /// Where the run is kept [default: runs/<the recipe's name>]
+    /// Where the run is kept [default: runs/<the recipe's name>; with --verify-resume runs/<name>-verify-resume]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
 
@@ -58,6 +67,21 @@ pub struct Arguments {
     /// Partition for Slurm
     #[arg(long)]
     partition: Option<String>,
+
+    /// Run twice, kill one of the two so often, and compare what both come to [KILLS: 3 where it is left out]
+    #[arg(
+        long,
+        value_name = "KILLS",
+        num_args = 0..=1,
+        default_missing_value = "3",
+        value_parser = kills,
+        conflicts_with_all = ["resume", "dry_run", "nodes", "time", "partition"]
+    )]
+    verify_resume: Option<usize>,
+
+    /// Draw the moments of --verify-resume from this number again [default: another one each time, which is printed]
+    #[arg(long, value_name = "N", requires = "verify_resume")]
+    verify_seed: Option<u64>,
 
     /// Show only warnings, failures and the end
     #[arg(long, short)]
@@ -91,6 +115,13 @@ impl FromStr for ResumeArgument {
     }
 }
 
+fn kills(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(kills @ 1..=1000) => Ok(kills),
+        _ => Err("expected how often to kill, 1 to 1000; write the recipe before it".to_owned()),
+    }
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let recipe = arguments.recipe.load()?;
     let pretrained = Pretrained::look(&recipe);
@@ -114,7 +145,10 @@ fn run_dir(arguments: &Arguments, recipe: &Recipe) -> anyhow::Result<PathBuf> {
             "the recipe's name `{name}` is no folder's name: write --run-dir DIR"
         )));
     }
-    Ok(Path::new("runs").join(name))
+    Ok(Path::new("runs").join(match arguments.verify_resume {
+        None => name.clone(),
+        Some(_) => format!("{name}-verify-resume"),
+    }))
 }
 
 fn on_this_machine(
@@ -157,6 +191,16 @@ fn on_this_machine(
     }
     pretrained.require()?;
     leakage::before_launch(&plan, &run_dir)?;
+    if let Some(kills) = arguments.verify_resume {
+        return verify_resume::run(&verify_resume::Request {
+            recipe,
+            folder: &run_dir,
+            kills,
+            seed: arguments.verify_seed,
+            talk: !arguments.quiet && !arguments.json,
+            json: arguments.json,
+        });
+    }
     let options = LaunchOptions {
         plan,
         recipe_yaml: recipe::to_yaml(recipe)?,
@@ -234,6 +278,11 @@ fn on_slurm(
     plan: &Plan,
     run_dir: &Path,
 ) -> anyhow::Result<u8> {
+    if arguments.verify_resume.is_some() {
+        return Err(wrong_use(
+            "--verify-resume kills what it runs itself, on this machine: leave --cluster slurm out",
+        ));
+    }
     if arguments.resume.0 != Resume::Auto {
         return Err(wrong_use(
             "a job that is requeued must go on by itself: leave --resume out with --cluster slurm",

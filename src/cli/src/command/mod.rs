@@ -1,6 +1,6 @@
 //! The commands, one a file.
 
-mod audit;
+pub mod audit;
 mod checkpoint;
 mod completions;
 mod data;
@@ -64,7 +64,7 @@ impl Command {
 }
 
 /// Drives a future to its end on this thread.
-fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+pub fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
