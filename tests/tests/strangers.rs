@@ -10,9 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use spinectl_tests::{
-    Launch, assert_same, kill, launch_arguments, phantom, processes, ranks,
-};
+use spinectl_tests::{Launch, assert_same, kill, launch_arguments, phantom, processes, ranks};
 
 /// Of the user `nobody`, who exists on every Linux.
 const NOBODY: u32 = 65534;

@@ -143,7 +143,8 @@ fn tensors(one: &[TensorData], other: &[TensorData]) -> Option<String> {
     let differing: Vec<_> = one.iter().zip(other).filter(|(a, b)| a != b).collect();
     let Some((a, b)) = differing.first() else {
         let lengths = (one.len(), other.len());
-        return (lengths.0 != lengths.1).then(|| format!("{} tensors and {}", lengths.0, lengths.1));
+        return (lengths.0 != lengths.1)
+            .then(|| format!("{} tensors and {}", lengths.0, lengths.1));
     };
     if (&a.name, a.dtype, &a.shape) != (&b.name, b.dtype, &b.shape) {
         return Some(format!("{a:?} is {b:?}"));

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use checkpoint::{Checkpoint, Dtype, Meta, TensorData};
+use checkpoint::{Checkpoint, Dtype, Meta, Share, TensorData};
 use event::{EventKind, RunEvent, StepRecord};
 use plan::Plan;
 use serde_json::json;
@@ -52,13 +53,44 @@ impl Stand {
 
     /// Writes a checkpoint with one thing about it changed.
     fn save(&self, name: &str, step: u64, change: impl FnOnce(&mut Checkpoint)) {
+        let mut checkpoint = self.checkpoint(name, step);
+        change(&mut checkpoint);
+        checkpoint::write(&self.cleared(name, step), &checkpoint).unwrap();
+    }
+
+    /// Writes it as two ranks do, the first tensor of the model in the second shard.
+    fn save_in_shards(&self, name: &str, step: u64) {
+        let root = self.cleared(name, step);
+        for part in [1, 0] {
+            let mut own = self.checkpoint(name, step);
+            let mut parts = [1, 0, 0].into_iter().map(|of| of == part);
+            own.model.retain(|_| parts.next() == Some(true));
+            own.optimizer.retain(|_| parts.next() == Some(true));
+            let share = Share {
+                part,
+                parts: 2,
+                token: 7,
+                patience: Duration::from_secs(60),
+            };
+            checkpoint::write_part(&root, &own, &share).unwrap();
+        }
+    }
+
+    /// The folder of checkpoints, without that of this step.
+    fn cleared(&self, name: &str, step: u64) -> PathBuf {
+        let root = self.run(name).join("jobs/job0/checkpoints");
+        let _ = fs::remove_dir_all(root.join(format!("step-{step:08}")));
+        root
+    }
+
+    fn checkpoint(&self, name: &str, step: u64) -> Checkpoint {
         let tensor = |name: &str, values: [f32; 2]| TensorData {
             name: name.into(),
             dtype: Dtype::F32,
             shape: vec![2],
             bytes: values.into_iter().flat_map(f32::to_le_bytes).collect(),
         };
-        let mut checkpoint = Checkpoint {
+        Checkpoint {
             step,
             model: vec![tensor("bias", [0.5, 1.0]), tensor("weight", [2.0, 3.0])],
             optimizer: vec![tensor("weight.exp_avg", [0.125, 0.25])],
@@ -68,11 +100,7 @@ impl Stand {
                 job: "job0".into(),
                 world_size: 2,
             },
-        };
-        change(&mut checkpoint);
-        let root = self.run(name).join("jobs/job0/checkpoints");
-        let _ = fs::remove_dir_all(root.join(format!("step-{step:08}")));
-        checkpoint::write(&root, &checkpoint).unwrap();
+        }
     }
 
     fn compare(&self) -> Vec<Compared> {
@@ -164,7 +192,7 @@ fn a_bit_of_a_weight_is_named_with_its_tensor_and_element() {
     assert_contains(
         &said,
         &[
-            "job0 step 4, model.safetensors: weight f32 [2]: element 1",
+            "job0 step 4, model: weight f32 [2]: element 1",
             "0x40400000 and 0x40400001",
         ],
     );
@@ -178,7 +206,7 @@ fn a_moment_of_the_optimizer_and_the_trainers_state_are_compared_too() {
     });
     let (what, said) = stand.only_difference();
     assert_eq!(what, What::Optimizer);
-    assert_contains(&said, &["step 2, optimizer.safetensors: weight.exp_avg"]);
+    assert_contains(&said, &["step 2, optimizer: weight.exp_avg"]);
 
     let stand = Stand::new();
     stand.save("disturbed", 4, |checkpoint| {
@@ -187,6 +215,22 @@ fn a_moment_of_the_optimizer_and_the_trainers_state_are_compared_too() {
     let (what, said) = stand.only_difference();
     assert_eq!(what, What::Trainer);
     assert_contains(&said, &["step 4, trainer.json: `best` is 1 and 2"]);
+}
+
+#[test]
+fn other_numbers_of_shards_hold_the_same_tensors() {
+    let stand = Stand::new();
+    let [one, two] = ["undisturbed", "disturbed"].map(|name| {
+        let root = stand.run(name).join("jobs/job0/checkpoints");
+        root.join("step-00000004")
+    });
+    let files = |folder: &Path| checkpoint::verify(folder).unwrap().files;
+    assert_eq!(files(&one), files(&two));
+    stand.save_in_shards("disturbed", 4);
+    assert_ne!(files(&one), files(&two));
+    for part in stand.compare() {
+        assert!(part.differences.is_empty(), "{part:?}");
+    }
 }
 
 #[test]
