@@ -35,12 +35,11 @@ fn place(root: &Path, shards: Shards) -> CheckpointPlace {
     }
 }
 
-/// What each rank writes of tensors of these bytes, by number; and the warnings of all.
-fn agreed(
-    roots: &[&Path],
-    shards: Shards,
-    sizes: [Vec<usize>; 2],
-) -> Vec<(Result<[Vec<usize>; 2]>, Vec<String>)> {
+/// What a rank writes, of the model and of the optimizer, by number; and its warnings.
+type Agreed = (Result<[Vec<usize>; 2]>, Vec<String>);
+
+/// What each rank comes to with tensors of these bytes.
+fn agreed(roots: &[&Path], shards: Shards, sizes: [Vec<usize>; 2]) -> Vec<Agreed> {
     on_ranks(roots.len(), |group| {
         let warnings = Warnings::default();
         let place = place(roots[group.rank()], shards);
