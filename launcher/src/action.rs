@@ -36,6 +36,10 @@ pub(crate) enum Event<'e> {
         message: String,
     },
     Signal(i32),
+    /// The run directory is not at its place any more: why, and what to do.
+    Lost {
+        message: String,
+    },
     /// The [`Supervisor::deadline`](crate::decide::Supervisor::deadline) is over.
     Tick,
 }

@@ -48,6 +48,8 @@ pub(crate) struct Supervisor {
     doing: Doing,
     /// The newest signal that asked for an end.
     stop: Option<i32>,
+    /// What has become of the run directory, where it is gone.
+    lost: Option<String>,
     first_failure: Option<Outcome>,
     actions: Vec<Action>,
 }
@@ -70,6 +72,7 @@ impl Supervisor {
             devices_at_first: ranks,
             doing: Doing::Nothing,
             stop: None,
+            lost: None,
             first_failure: None,
             actions: Vec::new(),
         }
@@ -112,6 +115,7 @@ impl Supervisor {
                 now,
             ),
             Event::Signal(signal) => self.signal(signal, now),
+            Event::Lost { message } => self.lost(message, now),
             Event::Tick => self.tick(now),
         }
         std::mem::take(&mut self.actions)
@@ -255,6 +259,11 @@ impl Supervisor {
             return;
         };
         let (job, number) = (attempt.job, attempt.number);
+        if let Some(reason) = self.lost.clone() {
+            self.close(&attempt, "failed", Some(FailureClass::Setup), &reason);
+            self.end_without_directory(job, number, reason, now);
+            return;
+        }
         match verdict {
             Verdict::Succeeded => {
                 self.close(&attempt, "succeeded", None, "");
@@ -377,7 +386,7 @@ impl Supervisor {
         self.doing = Doing::Nothing;
         let state = match &outcome {
             Outcome::Done => "done",
-            Outcome::Failed { .. } => "failed",
+            Outcome::Failed { .. } | Outcome::Lost { .. } => "failed",
             Outcome::Stopped | Outcome::Interrupted { .. } => "stopped",
         };
         self.actions.push(Action::Tell {

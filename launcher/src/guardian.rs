@@ -1,18 +1,21 @@
 //! A second process that outlives the launcher by a moment and ends what it leaves behind.
 //!
 //! Ranks die with the launcher by PDEATHSIG, but what they have started does not. The guardian
-//! knows the process groups of the running ranks; when the launcher is gone, however it ended, it
-//! kills them. Until they are gone it also holds the run directory's lock, so that no second launch
-//! writes beside a rank of the first.
+//! knows the process groups of the running ranks and the launch's mark; when the launcher is gone,
+//! however it ended, it kills the groups and whoever bears the mark. Until they are gone it also
+//! holds the run directory's lock, so that no second launch writes beside a rank of the first.
 
 use std::fs::File;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use crate::mark::Mark;
 
 /// Groups that can be watched at once; ranks of one machine are far fewer.
 const SLOTS: usize = 1024;
-/// How long the guardian waits for killed ranks to be gone, in milliseconds.
-const PATIENCE: libc::c_int = 5000;
+/// How long the guardian waits for what it has killed to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Guardian {
@@ -20,6 +23,7 @@ pub(crate) struct Guardian {
     /// None once it is closed.
     line: Option<PipeWriter>,
     pid: libc::pid_t,
+    mark: Mark,
 }
 
 impl Guardian {
@@ -28,16 +32,23 @@ impl Guardian {
         let (from, to) = io::pipe()?;
         let from_fd = from.as_raw_fd();
         let lock_fd = lock.map(AsRawFd::as_raw_fd);
+        let mark = Mark::new()?;
         // SAFETY: the child runs `guard` alone, which calls nothing but async-signal-safe functions,
         // allocates nothing and never returns.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => unsafe { guard(from_fd, lock_fd) },
+            0 => unsafe { guard(from_fd, lock_fd, mark) },
             pid => Ok(Guardian {
                 line: Some(to),
                 pid,
+                mark,
             }),
         }
+    }
+
+    /// What every process of the launch is to bear.
+    pub fn mark(&self) -> Mark {
+        self.mark
     }
 
     /// Watches the process group that `pid` leads.
@@ -70,7 +81,7 @@ impl Drop for Guardian {
 ///
 /// # Safety
 /// Only in a child that was just forked.
-unsafe fn guard(line: RawFd, lock: Option<RawFd>) -> ! {
+unsafe fn guard(line: RawFd, lock: Option<RawFd>, mark: Mark) -> ! {
     let mut groups = [0_i32; SLOTS];
     // Of the ranks that lead the groups. A rank that has ended is told from one that only waits to be reaped by whoever
     // inherits it, which may take its time. -1: none, which `poll` passes over.
@@ -115,9 +126,12 @@ unsafe fn guard(line: RawFd, lock: Option<RawFd>) -> ! {
         for group in groups.iter().filter(|group| **group > 0) {
             libc::kill(-group, libc::SIGKILL);
         }
+        let begun = Instant::now();
+        mark.sweep(PATIENCE);
+        let left = PATIENCE.saturating_sub(begun.elapsed()).as_millis() as libc::c_int;
         // No more than are in use: `poll` refuses more than a process may have open.
         while let Some(last) = leaders.iter().rposition(|leader| leader.fd >= 0)
-            && libc::poll(leaders.as_mut_ptr(), last as libc::nfds_t + 1, PATIENCE) > 0
+            && libc::poll(leaders.as_mut_ptr(), last as libc::nfds_t + 1, left) > 0
         {
             for leader in leaders.iter_mut().filter(|leader| leader.revents != 0) {
                 leader.fd = -1;

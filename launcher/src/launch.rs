@@ -2,12 +2,13 @@
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use event::{EventKind, RunEvent};
 use plan::{JobId, JobState, Plan, Progress};
 use recipe::Device;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
 use crate::decide::Supervisor;
@@ -15,11 +16,15 @@ use crate::guardian::Guardian;
 use crate::journal::Journal;
 use crate::lock::Lock;
 use crate::memory::OomKills;
+use crate::presence::Presence;
 use crate::ranks::device_argument;
 use crate::run_dir::{Provenance, RunDir};
 use crate::signals::StopSignals;
 use crate::supervise::Executor;
 use crate::{LaunchError, Outcome, gpu};
+
+/// How often the run directory is looked for.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What to run, where, and on how many ranks.
 #[derive(Clone, Debug)]
@@ -117,6 +122,9 @@ pub async fn launch(
         device: device_argument(options.device).to_owned(),
         ranks: options.ranks,
     }));
+    for message in plan::elastic_words(&options.plan, options.ranks) {
+        journal.tell(RunEvent::run(EventKind::Warning { message }));
+    }
     if !void.is_empty() {
         let jobs: Vec<&str> = void.iter().map(JobId::as_str).collect();
         journal.tell(RunEvent::run(EventKind::Warning {
@@ -128,6 +136,9 @@ pub async fn launch(
         }));
     }
 
+    let presence = Presence::of(&dir).map_err(LaunchError::io("open", dir.root()))?;
+    let mut beat = interval(LOOK);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let micro_batches = database.micro_batches(&options.plan)?;
     let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks, micro_batches);
     let executor = Executor {
@@ -136,6 +147,8 @@ pub async fn launch(
         database,
         journal,
         dir,
+        presence,
+        beat,
         options,
         chosen,
         signals,
@@ -153,12 +166,11 @@ fn check(options: &LaunchOptions) -> Result<(), LaunchError> {
     for job in &options.plan.jobs {
         if let Some(training) = job.kind.training() {
             // An elastic recipe may take fewer ranks than are offered.
-            if plan::ranks_of(training, options.ranks, options.plan.elastic).is_some() {
-                continue;
-            }
-            plan::accumulation(training, options.ranks).map_err(|source| LaunchError::Batch {
-                job: job.id.to_string(),
-                source,
+            plan::spread(training, options.ranks, options.plan.elastic).map_err(|source| {
+                LaunchError::Batch {
+                    job: job.id.to_string(),
+                    source,
+                }
             })?;
         }
     }

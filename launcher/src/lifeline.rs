@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::future::pending;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::thread;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::oneshot::{Receiver, channel};
 
 use crate::exit::Exit;
@@ -27,14 +28,7 @@ impl Lifeline {
     /// A new one, and the descriptor by which the rank comes to it.
     pub fn new() -> io::Result<(Self, File)> {
         let length = size_of::<libc::pthread_mutex_t>();
-        // SAFETY: plain system calls; the descriptor is new and nobody else's.
-        let file = unsafe {
-            let fd = libc::memfd_create(c"spinectl-lifeline".as_ptr(), libc::MFD_CLOEXEC);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            File::from_raw_fd(fd)
-        };
+        let file = File::from(memfd_create(c"spinectl-lifeline", MemfdFlags::CLOEXEC)?);
         file.set_len(length as u64)?;
         let lock = map(file.as_raw_fd(), length)?;
         let lifeline = Lifeline(lock);

@@ -13,6 +13,8 @@ pub enum Outcome {
         class: FailureClass,
         reason: String,
     },
+    /// The run directory was deleted, moved or unmounted while the run was at work: how it was, and what to do.
+    Lost { reason: String },
     /// Stopped on request, with everything saved: launch again to go on.
     Stopped,
     /// Ended by this signal before everything was saved; older checkpoints are whole.
@@ -20,11 +22,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The exit code of DESIGN.md: 0, 1 (3 and 4 by the failure's class), 75, 128 + signal.
+    /// The exit code of DESIGN.md: 0, 1 (3 and 4 by the failure's class), 3, 75, 128 + signal.
     pub fn exit_code(&self) -> i32 {
         match self {
             Outcome::Done => 0,
             Outcome::Failed { class, .. } => class.exit_code(),
+            Outcome::Lost { .. } => 3,
             Outcome::Stopped => 75,
             Outcome::Interrupted { signal } => 128 + signal,
         }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use plan::JobId;
 use recipe::Device;
@@ -16,6 +17,7 @@ use crate::events::{Message, Speaker, listen};
 use crate::exit::Exit;
 use crate::guardian::Guardian;
 use crate::lifeline::Life;
+use crate::mark::{self, Mark};
 use crate::numa::Cores;
 use crate::pidfd::Pidfd;
 use crate::process::{Launch, Process};
@@ -23,6 +25,8 @@ use crate::rendezvous::meeting_file;
 
 /// Events that wait for the supervisor; ranks that talk faster wait for it in turn.
 const WAITING: usize = 256;
+/// How long the next attempt is kept waiting for what the ranks have left behind to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to start on every rank.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub(crate) struct Ranks {
     questions: Vec<UnixStream>,
     listeners: Vec<JoinHandle<()>>,
     messages: Receiver<(usize, Message)>,
+    /// What these ranks and all that they start bear.
+    mark: Mark,
 }
 
 impl Ranks {
@@ -58,6 +64,7 @@ impl Ranks {
             questions: Vec::with_capacity(order.logs.len()),
             listeners: Vec::with_capacity(order.logs.len()),
             messages,
+            mark: Mark::new()?,
         };
         for rank in 0..order.logs.len() {
             if let Err(error) = ranks.add(rank, &order, &store, &to, guardian) {
@@ -90,6 +97,7 @@ impl Ranks {
             environment: environment(rank, order.logs.len())
                 .into_iter()
                 .chain(visible)
+                .chain([mark::variable([guardian.mark(), self.mark])])
                 .collect(),
             log,
             cores: order
@@ -154,8 +162,12 @@ impl Ranks {
 impl Drop for Ranks {
     fn drop(&mut self) {
         self.listeners.iter().for_each(JoinHandle::abort);
-        // All at once, so that none sees another one's end; then each is reaped as it is dropped.
+        // All at once, so that none sees another one's end; then what they have started in sessions of their own.
         self.kill();
+        for process in &mut self.processes {
+            process.reap();
+        }
+        self.mark.sweep(PATIENCE);
     }
 }
 

@@ -6,14 +6,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// A new, empty one. Child processes do not inherit it unless they are told to.
 pub(crate) fn meeting_file() -> io::Result<File> {
-    // SAFETY: the name is a C string, which the call copies.
-    match unsafe { libc::memfd_create(c"spinectl-rendezvous".as_ptr(), libc::MFD_CLOEXEC) } {
-        -1 => Err(io::Error::last_os_error()),
-        // SAFETY: the call made this descriptor and nobody else has it.
-        fd => Ok(unsafe { File::from_raw_fd(fd) }),
-    }
+    Ok(memfd_create(c"spinectl-rendezvous", MemfdFlags::CLOEXEC)?.into())
 }

@@ -57,20 +57,6 @@ impl RunDir {
             .map_err(LaunchError::io("open the run directory", path))
     }
 
-    /// Refuses to go on where it was deleted or moved: what is made anew at its place would be half a run.
-    pub fn require(&self) -> io::Result<()> {
-        match self.plan().exists() {
-            true => Ok(()),
-            false => Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!(
-                    "{} is gone: it was deleted or moved while the run was at work",
-                    self.0.display()
-                ),
-            )),
-        }
-    }
-
     pub fn root(&self) -> &Path {
         &self.0
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use event::{EventKind, FailureClass, RunEvent};
 use plan::JobId;
 use recipe::Device;
-use tokio::time::sleep_until;
+use tokio::time::{Interval, sleep_until};
 
 use crate::action::{Action, Death, Event};
 use crate::database::Database;
@@ -23,6 +23,7 @@ use crate::journal::Journal;
 use crate::launch::{LaunchOptions, Resume};
 use crate::logs;
 use crate::memory::OomKills;
+use crate::presence::Presence;
 use crate::ranks::{Order, Ranks, device_argument};
 use crate::run_dir::{RunDir, replace};
 use crate::signals::StopSignals;
@@ -36,6 +37,9 @@ pub(crate) struct Executor {
     pub database: Database,
     pub journal: Journal,
     pub dir: RunDir,
+    /// Looked at with every `beat`, and when a rank has ended.
+    pub presence: Presence,
+    pub beat: Interval,
     pub options: LaunchOptions,
     /// The job that goes on from a checkpoint of the user's choice, until it has.
     pub chosen: Option<(JobId, OsString)>,
@@ -68,6 +72,7 @@ enum Next {
     Signal(i32),
     Message(usize, Message),
     Deadline,
+    Look,
 }
 
 impl Executor {
@@ -76,18 +81,24 @@ impl Executor {
         let mut queue = VecDeque::from(supervisor.step(Event::Launched, self.now()));
         loop {
             while let Some(action) = queue.pop_front() {
-                match self.carry_out(action)? {
-                    Done::GoOn => {}
-                    Done::Finished(outcome) => return Ok(outcome),
-                    Done::Examined(rank, facts) => {
+                match self.carry_out(action) {
+                    Ok(Done::GoOn) => {}
+                    Ok(Done::Finished(outcome)) => return Ok(outcome),
+                    Ok(Done::Examined(rank, facts)) => {
                         let at = event::now();
                         let event = Event::Examined { rank, facts, at };
                         queue.extend(supervisor.step(event, self.now()));
                     }
-                    Done::NotStarted(error) => {
+                    Ok(Done::NotStarted(error)) => {
+                        queue.extend(self.look(&mut supervisor));
                         let event = not_started(&self.options, error);
                         queue.extend(supervisor.step(event, self.now()));
                     }
+                    // What could not be recorded has gone with the run directory.
+                    Err(_) if self.presence.lost().is_some() => {
+                        queue.extend(self.look(&mut supervisor));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             let next = self.next(supervisor.deadline()).await;
@@ -95,6 +106,7 @@ impl Executor {
             queue.extend(match next {
                 Next::Signal(signal) => supervisor.step(Event::Signal(signal), now),
                 Next::Deadline => supervisor.step(Event::Tick, now),
+                Next::Look => self.look(&mut supervisor),
                 Next::Message(rank, Message::Event(event)) => {
                     let kind = event.kind.clone();
                     self.journal.tell(*event);
@@ -105,13 +117,18 @@ impl Executor {
                     Vec::new()
                 }
                 Next::Message(rank, Message::Dying(exit)) => {
+                    // A rank that finds nothing any more is not to blame.
+                    let mut actions = self.look(&mut supervisor);
                     let death = self.death(rank, exit);
-                    supervisor.step(Event::Dying { rank, death }, now)
+                    actions.extend(supervisor.step(Event::Dying { rank, death }, now));
+                    actions
                 }
                 Next::Message(rank, Message::Ended) => match self.reap(rank) {
                     Some(exit) => {
+                        let mut actions = self.look(&mut supervisor);
                         let death = self.death(rank, exit);
-                        supervisor.step(Event::Ended { rank, death }, now)
+                        actions.extend(supervisor.step(Event::Ended { rank, death }, now));
+                        actions
                     }
                     None => Vec::new(),
                 },
@@ -121,6 +138,14 @@ impl Executor {
 
     fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// Looks whether the run directory is still there.
+    fn look(&self, supervisor: &mut Supervisor) -> Vec<Action> {
+        match self.presence.lost() {
+            Some(message) => supervisor.step(Event::Lost { message }, self.now()),
+            None => Vec::new(),
+        }
     }
 
     async fn next(&mut self, deadline: Option<Duration>) -> Next {
@@ -142,6 +167,7 @@ impl Executor {
             biased;
             signal = self.signals.next() => Next::Signal(signal),
             () = deadline => Next::Deadline,
+            _ = self.beat.tick() => Next::Look,
             (rank, message) = message => Next::Message(rank, message),
         }
     }
@@ -243,7 +269,10 @@ impl Executor {
         micro_batch: Option<u64>,
         visible_gpus: Option<String>,
     ) -> io::Result<()> {
-        self.dir.require()?;
+        if let Some(message) = self.presence.lost() {
+            // What is made anew at its place would be half a run.
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
         fs::create_dir_all(self.dir.attempt(job, attempt))?;
         let mut arguments: Vec<OsString> = vec!["job".into(), "--run-dir".into()];
         arguments.push(self.dir.root().into());

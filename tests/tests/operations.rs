@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use spinectl_tests::{Launch, launch_arguments, phantom, ranks, spinectl};
+use spinectl_tests::{Launch, kill, launch_arguments, phantom, processes, ranks, spinectl};
 
 /// The user that owns nothing.
 const NOBODY: u32 = 65534;
@@ -116,6 +116,45 @@ fn a_private_run_cannot_be_read_by_another_user_and_listens_on_loopback_alone() 
         let mode = fs::symlink_metadata(&file).unwrap().mode();
         assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
     }
+}
+
+#[test]
+fn ranks_that_train_end_with_their_run_directory_and_make_none_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = phantom(folder.path());
+    // More than any machine does before the blow, and writing all the time.
+    let more = [
+        "--stages=1a",
+        "--set=checkpoint.every=1",
+        "--set=stage1a.training.epochs=10000",
+    ];
+    for moved in [false, true] {
+        let run = folder.path().join("run");
+        let elsewhere = folder.path().join("elsewhere");
+        let mut launch = Launch::start(&launch_arguments(&data, &run, 2, &more), &run);
+        launch.wait_for(&["\"event\":\"checkpoint_written\"", "stage1a"]);
+        let alive = processes(&run);
+        assert_eq!(alive.len(), 4, "launcher, guardian, ranks");
+        match moved {
+            true => fs::rename(&run, &elsewhere).unwrap(),
+            // What is written meanwhile can make it fail, as `rm -rf` does.
+            false => while fs::remove_dir_all(&run).is_err() && run.exists() {},
+        }
+        assert_eq!(launch.finish(), Some(3), "{}", launch.log());
+        let log = launch.log();
+        // The launcher may look while it is being deleted.
+        let told = ["run is gone: it was", "run is torn: its plan.json"];
+        assert!(told.iter().any(|words| log.contains(words)), "{log}");
+        assert!(processes(&run).is_empty(), "{:?}", processes(&run));
+        assert!(!run.exists(), "half a directory was made anew");
+        fs::remove_file(run.with_extension("log")).unwrap();
+    }
+    // What was moved goes on where it is now: its checkpoints and records are whole.
+    let elsewhere = folder.path().join("elsewhere");
+    let mut launch = Launch::start(&launch_arguments(&data, &elsewhere, 2, &more), &elsewhere);
+    launch.wait_for(&["\"event\":\"job_resumed\"", "stage1a"]);
+    kill(launch.pid(), libc::SIGTERM);
+    assert_eq!(launch.finish(), Some(75), "{}", launch.log());
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn exports_are_timms_and_torchs() {
             world_size: 1,
         },
     };
+    std::fs::create_dir(&job).unwrap();
     write(&job.join("checkpoints"), &checkpoint).unwrap();
     save_safetensors(&place.file("weights.safetensors"), &checkpoint.model).unwrap();
     let input = [

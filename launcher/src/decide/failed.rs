@@ -101,6 +101,37 @@ impl Supervisor {
         }
     }
 
+    /// The run directory is gone: ranks can neither save nor go on, whatever they are doing.
+    pub(super) fn lost(&mut self, message: String, now: Duration) {
+        if self.lost.is_some() {
+            return;
+        }
+        self.lost = Some(message.clone());
+        match &mut self.doing {
+            Doing::Nothing => {}
+            Doing::Attempt(attempt) => {
+                if !std::mem::replace(&mut attempt.killed, true) {
+                    self.actions.push(Action::Kill);
+                }
+            }
+            Doing::BackOff { job, attempt, .. } => {
+                let (job, attempt) = (*job, *attempt);
+                self.end_without_directory(job, attempt, message, now);
+            }
+        }
+    }
+
+    pub(super) fn end_without_directory(
+        &mut self,
+        job: usize,
+        attempt: u32,
+        reason: String,
+        now: Duration,
+    ) {
+        self.give_up(job, attempt, FailureClass::Setup, reason.clone());
+        self.finish(Outcome::Lost { reason }, now);
+    }
+
     fn retry(&mut self, job: usize, attempt: u32, reason: String, delay: Duration, now: Duration) {
         let kind = EventKind::JobRetried {
             reason: reason.clone(),

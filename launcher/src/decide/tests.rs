@@ -15,6 +15,46 @@ use crate::action::{Action, Event};
 use crate::exit::{Exit, STOPPED};
 use crate::{Outcome, sample};
 
+fn gone() -> Event<'static> {
+    Event::Lost {
+        message: "runs/a is gone".into(),
+    }
+}
+
+/// What is left to say of a run whose directory is gone.
+fn assert_lost(world: &World, job: &str) {
+    let lost = Outcome::Lost {
+        reason: "runs/a is gone".into(),
+    };
+    assert_eq!(world.outcome, Some(lost));
+    assert_eq!(world.state(job), JobState::Failed);
+    assert!(world.alive.is_empty());
+    assert!(world.reports.is_empty(), "no rank is to blame");
+}
+
+#[test]
+fn a_run_whose_directory_is_gone_ends_at_once_whatever_is_left() {
+    for blows in [&[][..], &[Blow::AllDone], &[Blow::Signal]] {
+        let mut world = World::new(sample::chain(2));
+        blows.iter().for_each(|blow| world.strikes(*blow));
+        let job = world.started.last().unwrap().0.clone();
+        let started = world.started.len();
+        world.happens(gone());
+        assert_lost(&world, &job);
+        assert_eq!(world.started.len(), started, "nothing is tried again");
+    }
+}
+
+#[test]
+fn a_directory_that_is_gone_ends_a_wait_for_the_next_attempt() {
+    let mut world = World::new(sample::chain(1));
+    world.strikes(Blow::Died);
+    assert!(world.alive.is_empty(), "it waits");
+    world.reports.clear();
+    world.happens(gone());
+    assert_lost(&world, "job0");
+}
+
 /// Every ordered pair of events on a job of two ranks that a second job waits for.
 #[test]
 fn every_pair_of_events_has_its_end() {

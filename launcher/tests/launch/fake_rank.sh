@@ -33,6 +33,16 @@ train() {
     while :; do sleep 0.05; done
 }
 
+# Starts what lives in a session of its own and is nobody's child.
+stray() {
+    (setsid bash -c 'echo $$ >"$0.partial" && mv "$0.partial" "$0"; exec sleep 1000' "$run_dir/stray-$RANK" &)
+}
+
+# Whether a process does anything any more; one that only waits to be reaped has no arguments.
+lives() { # lives PID
+    [ -n "$(tr -d '\0' 2>/dev/null <"/proc/$1/cmdline")" ]
+}
+
 store=none
 [ -f "/proc/$$/fd/${SPINECTL_STORE_FD:-none}" ] && store=file
 echo "$job attempt $attempt rank $RANK of $WORLD_SIZE resume $resume threads $OMP_NUM_THREADS" \

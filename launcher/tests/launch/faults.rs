@@ -7,7 +7,7 @@ use std::process::Command;
 use event::EventKind;
 use plan::JobState;
 
-use crate::harness::{Run, assert_gone, kill, number, plan, wait_until};
+use crate::harness::{Run, assert_gone, is_gone, kill, number, plan, wait_until};
 
 #[test]
 fn a_rank_that_is_killed_is_started_again_and_leaves_nobody_behind() {
@@ -112,6 +112,73 @@ fn nobody_outlives_a_launcher_that_is_killed_and_the_next_launch_goes_on() {
     assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
     assert_eq!(run.state("first"), (JobState::Succeeded, 1));
     assert_eq!(run.state("second"), (JobState::Succeeded, 2));
+}
+
+#[test]
+fn what_moved_to_a_session_of_its_own_ends_with_its_launcher_and_with_no_other() {
+    let [run, other] = [(); 2].map(|()| Run::new(&plan(0)));
+    for run in [&run, &other] {
+        run.does("first", "stray; train");
+    }
+    let (launcher, bystander) = (run.spawn("auto"), other.spawn("auto"));
+    let (ranks, strays) = (run.training(), run.strays());
+    let (other_ranks, other_strays) = (other.training(), other.strays());
+    launcher.signal(libc::SIGKILL);
+    launcher.end();
+    assert_gone(ranks);
+    assert_gone(strays);
+    for pid in other_ranks.into_iter().chain(other_strays) {
+        assert!(!is_gone(pid), "of another launch: {pid}");
+    }
+    bystander.signal(libc::SIGTERM);
+    assert_eq!(bystander.end().code(), Some(75), "{}", other.stderr());
+    for pid in other_ranks.into_iter().chain(other_strays) {
+        assert!(is_gone(pid), "outlives a launcher that ends well: {pid}");
+    }
+}
+
+#[test]
+fn what_a_killed_rank_left_in_another_session_is_gone_before_the_next_attempt() {
+    let run = Run::new(&plan(1));
+    run.does("first-1", "stray; train");
+    run.does(
+        "first-2",
+        r#"for stray in "$run_dir"/stray-?; do lives "$(cat "$stray")" && echo "$stray" >>"$run_dir/alive"; done"#,
+    );
+    let launcher = run.spawn("auto");
+    let ranks = run.training();
+    let strays = run.strays();
+    kill(ranks[1], libc::SIGKILL);
+    assert_eq!(launcher.end().code(), Some(0), "{}", run.stderr());
+    assert_eq!(run.state("first"), (JobState::Succeeded, 2));
+    assert_gone(strays);
+    assert!(
+        !run.dir().join("alive").exists(),
+        "beside the second attempt"
+    );
+}
+
+#[test]
+fn a_launch_inside_another_bears_the_marks_of_both() {
+    let run = Run::new(&plan(0));
+    run.does("first", "train");
+    let outer = "0123456789abcdef0123456789abcdef";
+    let launcher = run.spawn_with("auto", &[("SPINECTL_LAUNCH", outer)]);
+    let marks = run.training().map(|rank| {
+        let environment = fs::read_to_string(format!("/proc/{rank}/environ")).unwrap();
+        let mut all = environment.split('\0');
+        let found = all.find_map(|entry| entry.strip_prefix("SPINECTL_LAUNCH="));
+        found
+            .unwrap()
+            .split(',')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(marks[0], marks[1], "of one attempt");
+    assert_eq!((marks[0].len(), marks[0][0].as_str()), (3, outer));
+    assert!(marks[0][1] != marks[0][2]);
+    launcher.signal(libc::SIGTERM);
+    assert_eq!(launcher.end().code(), Some(75), "{}", run.stderr());
 }
 
 #[test]

@@ -72,12 +72,18 @@ impl Run {
     }
 
     pub fn spawn(&self, resume: &str) -> Launcher {
+        self.spawn_with(resume, &[])
+    }
+
+    /// With these environment variables besides.
+    pub fn spawn_with(&self, resume: &str, environment: &[(&str, &str)]) -> Launcher {
         let child = Command::new(example("launch"))
             .arg(self.dir())
             .arg(self.folder.path().join("given.json"))
             .arg(fake_rank())
             .args(["2", resume])
             .env_remove("OMP_NUM_THREADS")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(self.folder.path().join("stderr")).unwrap())
@@ -141,6 +147,15 @@ impl Run {
             fs::remove_file(file).unwrap();
             pid
         })
+    }
+
+    /// What the ranks have started in sessions of their own, once it is at work.
+    pub fn strays(&self) -> [i32; 2] {
+        let files = [0, 1].map(|rank| self.dir().join(format!("stray-{rank}")));
+        wait_until("both ranks have started a stray", || {
+            files.iter().all(|file| file.exists())
+        });
+        files.map(|file| number(&file))
     }
 
     /// The children of the ranks.

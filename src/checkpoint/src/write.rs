@@ -28,8 +28,8 @@ pub struct Written {
     pub reused: bool,
 }
 
-/// Writes `checkpoint` below `root` (a job's `checkpoints` folder, made if need be); durable on
-/// return.
+/// Writes `checkpoint` below `root` (a job's `checkpoints` folder, made if need be; the job's own must be there);
+/// durable on return.
 ///
 /// A valid checkpoint of the same plan and step is left as it is; a broken one, or one of another
 /// plan, is replaced. On an error the others are untouched and nothing of this one stays on the disk,
@@ -148,12 +148,12 @@ fn check_room(root: &Path, folder: &Path, needed: u64) -> io::Result<()> {
     }
 }
 
-/// Makes `root` and its name durable.
+/// Makes `root` and its name durable; not what is above it: a run directory that was deleted is not begun anew.
 fn make_folder(root: &Path) -> io::Result<()> {
     if root.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(root)?;
+    fs::create_dir(root)?;
     root.parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .map_or(Ok(()), folder::sync)

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use plan::{JobKind, Plan, Split};
+use plan::{JobKind, Plan, Spread};
 
 use crate::exit;
 
-/// The split of each trained stage, by its name; all that cannot be split is told at once.
-pub fn splits(plan: &Plan, ranks: usize) -> anyhow::Result<BTreeMap<&'static str, Split>> {
-    let mut splits = BTreeMap::new();
+/// The ranks of each trained stage and its batch on them, by its name; all that cannot be spread is told at once.
+pub fn spreads(plan: &Plan, ranks: usize) -> anyhow::Result<BTreeMap<&'static str, Spread>> {
+    let mut spreads = BTreeMap::new();
     let mut faults = BTreeMap::new();
     for job in &plan.jobs {
         let JobKind::Train {
@@ -17,9 +17,9 @@ pub fn splits(plan: &Plan, ranks: usize) -> anyhow::Result<BTreeMap<&'static str
         else {
             continue;
         };
-        match plan::accumulation(training, ranks) {
-            Ok(split) => {
-                splits.insert(stage.name(), split);
+        match plan::spread(training, ranks, plan.elastic) {
+            Ok(spread) => {
+                spreads.insert(stage.name(), spread);
             }
             Err(error) => {
                 faults.insert(stage.name(), error);
@@ -27,7 +27,7 @@ pub fn splits(plan: &Plan, ranks: usize) -> anyhow::Result<BTreeMap<&'static str
         }
     }
     if faults.is_empty() {
-        return Ok(splits);
+        return Ok(spreads);
     }
     let lines: Vec<String> = faults
         .iter()

@@ -23,6 +23,8 @@ pub struct Evaluation {
     pub drawn: &'static str,
     /// What is not there yet, in words; empty where the run is complete.
     pub missing: Vec<String>,
+    /// Of what the gate against leaks could not hold against the folds, in words; empty where it has checked all.
+    pub unchecked: Vec<String>,
     /// By name: stage1a, stage1b, stage2, stage3; those that there are tables of.
     pub stages: BTreeMap<&'static str, Stage>,
     /// By label; empty before stage 3.

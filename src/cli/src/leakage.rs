@@ -14,6 +14,9 @@ use plan::{JobId, JobKind, JobState, Plan};
 
 use crate::exit::{self, fault};
 
+/// Beside a model's out-of-fold table: what it was trained on.
+const LEDGER: &str = "ledger.jsonl";
+
 /// What can be told from the plan and the data set alone: weights that cross folds, and a patient in two folds of
 /// `data.split`. What is not there is said by whoever needs it.
 pub fn of_plan(plan: &Plan) -> anyhow::Result<()> {
@@ -103,7 +106,7 @@ fn of_table(path: &Path, job: &str, fold: Option<u64>, split: &Split) -> anyhow:
     if fold.is_none() || !leaks.is_empty() {
         return Ok(leaks);
     }
-    let ledger = path.with_file_name("ledger.jsonl");
+    let ledger = path.with_file_name(LEDGER);
     match Chain::read(&ledger) {
         Ok(chain) => Ok(leakage::of_ledger(
             path,
@@ -111,10 +114,25 @@ fn of_table(path: &Path, job: &str, fold: Option<u64>, split: &Split) -> anyhow:
             rows.iter().map(|row| &row.study),
             &chain,
         )),
-        // Runs of earlier versions have none.
+        // Runs of earlier versions have none: `without_ledger` names them.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(leaks),
         Err(error) => Err(data::DataError::io("read", &ledger)(error).into()),
     }
+}
+
+/// The jobs in `done` whose tables cannot be held against what they were trained on: their ledger is not there.
+pub fn without_ledger<'p>(
+    run_dir: &Path,
+    plan: &'p Plan,
+    done: &BTreeSet<JobId>,
+) -> Vec<&'p JobId> {
+    let trained = plan.jobs.iter().filter(|job| job.kind.is_training());
+    let ids = trained.map(|job| &job.id).filter(|id| done.contains(*id));
+    ids.filter(|id| {
+        let folder = run_dir.join("jobs").join(id.as_str());
+        folder.join("out_of_fold.csv").exists() && !folder.join(LEDGER).exists()
+    })
+    .collect()
 }
 
 /// The jobs that have succeeded, as run.db has it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use plan::{Checkpointing, JobId, JobKind, JobSpec, Plan, Split};
+use plan::{Checkpointing, JobId, JobKind, JobSpec, Plan, Spread};
 use serde::Serialize;
 
 use crate::table::{self, Column};
@@ -14,8 +14,11 @@ use crate::units;
 pub struct PlanView<'p> {
     name: &'p str,
     hash: &'p str,
-    /// Ranks of a training job.
+    /// Ranks that are there; where the recipe is elastic, a training job may take fewer.
     ranks: usize,
+    /// What is to be said of those that do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    elastic: Vec<String>,
     /// Bytes of the checkpoints that stay, as far as the architectures' sizes are known.
     checkpoint_bytes: u64,
     jobs: Vec<JobView<'p>>,
@@ -47,12 +50,12 @@ struct TrainingView<'p> {
 }
 
 impl<'p> PlanView<'p> {
-    /// `splits` is of [`crate::batch::splits`] with the same ranks.
-    pub fn new(plan: &'p Plan, ranks: usize, splits: &BTreeMap<&str, Split>) -> Self {
+    /// `spreads` is of [`crate::batch::spreads`] with the same ranks.
+    pub fn new(plan: &'p Plan, ranks: usize, spreads: &BTreeMap<&str, Spread>) -> Self {
         let jobs: Vec<JobView> = plan
             .jobs
             .iter()
-            .map(|job| JobView::new(job, ranks, splits))
+            .map(|job| JobView::new(job, spreads))
             .collect();
         let one_each: u64 = jobs
             .iter()
@@ -69,6 +72,7 @@ impl<'p> PlanView<'p> {
             name: &plan.name,
             hash: &plan.hash,
             ranks,
+            elastic: plan::elastic_words(plan, ranks),
             checkpoint_bytes: one_each.saturating_mul(at_a_time),
             jobs,
         }
@@ -115,8 +119,13 @@ impl<'p> PlanView<'p> {
             0 => String::new(),
             count => format!(" and those of {count} models of unknown size"),
         };
+        let elastic: String = self
+            .elastic
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect();
         format!(
-            "{}\n\n{}: {} on {}; {} of checkpoints stay on disk{without}; plan {short_hash}\n",
+            "{}\n\n{elastic}{}: {} on {}; {} of checkpoints stay on disk{without}; plan {short_hash}\n",
             table.trim_fmt(),
             self.name,
             units::count(self.jobs.len(), "job", "jobs"),
@@ -148,7 +157,11 @@ impl<'p> PlanView<'p> {
 }
 
 impl<'p> JobView<'p> {
-    fn new(job: &'p JobSpec, ranks: usize, splits: &BTreeMap<&str, Split>) -> Self {
+    fn new(job: &'p JobSpec, spreads: &BTreeMap<&str, Spread>) -> Self {
+        let spread = match &job.kind {
+            JobKind::Train { stage, .. } => spreads.get(stage.name()),
+            _ => None,
+        };
         let training = match &job.kind {
             JobKind::Train {
                 stage,
@@ -156,15 +169,15 @@ impl<'p> JobView<'p> {
                 seed,
                 training,
                 ..
-            } => splits.get(stage.name()).map(|split| TrainingView {
+            } => spread.map(|spread| TrainingView {
                 stage: stage.name(),
                 arch: &training.arch,
                 fold: fold.0,
                 seed: *seed,
                 epochs: training.epochs,
                 batch: training.batch,
-                micro_batch: split.micro_batch,
-                accumulation: split.accumulation,
+                micro_batch: spread.split.micro_batch,
+                accumulation: spread.split.accumulation,
                 checkpoint_bytes: plan::cost(&job.kind).map(|cost| cost.checkpoint_bytes),
             }),
             _ => None,
@@ -173,7 +186,7 @@ impl<'p> JobView<'p> {
             id: &job.id,
             hash: &job.hash,
             needs: &job.needs,
-            ranks: if training.is_some() { ranks } else { 1 },
+            ranks: spread.map_or(1, |spread| spread.ranks),
             training,
         }
     }

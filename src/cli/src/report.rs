@@ -40,6 +40,8 @@ pub fn of_launch(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Resu
             let advice = own.unwrap_or_else(|| advice(*class).to_owned());
             format!("{text}\n{advice}\nThen go on: {go_on}")
         }
+        // It says itself how to go on: not at the place where it was.
+        Outcome::Lost { reason } => reason.clone(),
         Outcome::Stopped => {
             format!("stopped, with everything saved. Go on: {go_on}")
         }

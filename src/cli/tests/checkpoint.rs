@@ -147,6 +147,7 @@ fn tensor(name: &str, value: f32) -> TensorData {
 /// A run with two checkpoints of a model with a CNN; the job's folder.
 fn trained(run: &Path) -> PathBuf {
     let job = run.join("jobs/stage2-a-fold0-seed0");
+    fs::create_dir_all(&job).unwrap();
     for step in [1, 2] {
         let checkpoint = Checkpoint {
             step,

@@ -55,6 +55,52 @@ fn every_command_has_a_help_with_an_example() {
 }
 
 #[test]
+fn an_elastic_recipe_takes_the_ranks_over_which_its_batch_divides_and_says_so() {
+    let elastic = |bounds: &str| folder_with_recipe(&format!("{SMALL}elastic: {bounds}\n"));
+    let folder = elastic("{min: 1, max: 8}");
+    let words = ["plan", "--device", "cpu", "--ranks", "3"];
+    let ran = spinectl_in(folder.path(), &words);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let said = "stage1a trains on 2 of 3 ranks: the most within `elastic: {min: 1, max: 8}` over which its batch of 8";
+    assert_eq!(ran.out.matches(said).count(), 1, "{}", ran.out);
+    assert!(ran.out.contains("4 x 2 x 1"), "{}", ran.out);
+    let ran = spinectl_in(folder.path(), &[&words[..], &["--json"]].concat());
+    let plan: Value = serde_json::from_str(&ran.out).unwrap();
+    let job = plan["jobs"].as_array().unwrap().iter();
+    let job = job
+        .clone()
+        .find(|job| job["training"]["stage"] == "stage1a");
+    assert_eq!(job.unwrap()["ranks"], 2);
+    assert!(
+        plan["elastic"][0]
+            .as_str()
+            .unwrap()
+            .contains("2 of 3 ranks")
+    );
+
+    for (folder, why) in [
+        (
+            elastic("{min: 4, max: 8}"),
+            "3 ranks are fewer than the recipe allows",
+        ),
+        (
+            elastic("{min: 3, max: 8}"),
+            "any number of ranks from 3 to 3",
+        ),
+        (
+            folder_with_recipe(SMALL),
+            "a number of ranks that divides 8",
+        ),
+    ] {
+        for command in [&words[..], &["launch", "--device", "cpu", "--ranks", "3"]] {
+            let ran = spinectl_in(folder.path(), command);
+            assert_eq!(ran.code, Some(2), "{}", ran.err);
+            assert!(ran.err.contains(why), "{command:?}: {}", ran.err);
+        }
+    }
+}
+
+#[test]
 fn unknown_words_are_wrong_use() {
     for words in [
         &["fly"][..],

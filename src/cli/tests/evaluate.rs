@@ -275,6 +275,7 @@ fn a_whole_run_has_its_metrics_its_page_and_its_baselines() {
     let file = fs::read_to_string(run.path(RUN).join("evaluation/evaluation.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&file).unwrap(), found);
     assert_eq!(found["missing"], Value::Array(vec![]));
+    assert_eq!(found["unchecked"], Value::Array(vec![]));
     assert_eq!(found["drawn"], "patients");
 
     let of = |stage: &str, metric: &str| &found["stages"][stage]["overall"][metric];
@@ -531,6 +532,16 @@ fn tables_of_an_earlier_version_are_evaluated() {
     let ran = run.evaluate();
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.out.contains("stage2.fracture_mae"), "{}", ran.out);
+    let unchecked: Vec<&str> = ran
+        .out
+        .lines()
+        .filter(|line| line.starts_with("not checked for leaks: "))
+        .collect();
+    assert_eq!(unchecked.len(), 6, "stage 3 has its ledgers\n{}", ran.out);
+    let first = "stage1a-resnest14d-fold0-seed0 has no ledger.jsonl";
+    assert!(unchecked[0].contains(first), "{}", unchecked[0]);
+    let page = fs::read_to_string(run.path(RUN).join("evaluation/report.html")).unwrap();
+    assert!(page.contains(first) && !page.contains("not finished"));
 }
 
 #[test]

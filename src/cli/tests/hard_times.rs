@@ -19,28 +19,74 @@ fn is_gone(pid: &str) -> bool {
     stat.map_or(true, |stat| stat.contains(") Z"))
 }
 
-#[test]
-fn a_run_directory_that_is_deleted_ends_the_run() {
-    let folder = folder(WAITS);
-    let mut launch = Running(command(folder.path(), &["launch", "-q"]).spawn().unwrap());
-    let pid = folder.path().join("pid");
+/// A launch in whose first job `blow` hits the run directory: what it says, once it has ended with exit code 3 and its rank
+/// with it.
+fn struck(folder: &Path, blow: impl FnOnce(&Path)) -> String {
+    let mut launch = Running(command(folder, &["launch", "-q"]).spawn().unwrap());
+    let pid = folder.join("pid");
     wait_until("a job runs", || pid.exists());
     let rank = fs::read_to_string(&pid).unwrap();
-    fs::remove_dir_all(folder.path().join("runs")).unwrap();
-    fs::write(folder.path().join("go"), "").unwrap();
+    blow(&folder.join("runs/small"));
+    wait_until("the launch ends by itself", || {
+        launch.0.try_wait().unwrap().is_some()
+    });
     let code = launch.0.wait().unwrap().code();
     let mut err = String::new();
     std::io::Read::read_to_string(launch.0.stderr.as_mut().unwrap(), &mut err).unwrap();
     assert_eq!(code, Some(3), "{err}");
+    assert!(is_gone(rank.trim()), "{err}");
+    err
+}
+
+#[test]
+fn a_run_directory_that_is_deleted_ends_the_run() {
+    let folder = folder(WAITS);
+    let err = struck(folder.path(), |run| fs::remove_dir_all(run).unwrap());
     assert!(
-        err.contains("runs/small is gone: it was deleted or moved while the run was at work"),
+        err.contains("runs/small is gone: it was deleted while the run was at work"),
         "{err}"
     );
-    assert!(is_gone(rank.trim()));
+    assert!(err.contains("launch again to begin anew"), "{err}");
     assert!(
-        !folder.path().join("runs/small/jobs").exists(),
+        !folder.path().join("runs/small").exists(),
         "half a directory was made anew"
     );
+}
+
+#[test]
+fn a_run_directory_that_is_moved_ends_the_run_and_another_launch_goes_on_where_it_is_now() {
+    let folder = folder(WAITS);
+    let moved = folder.path().join("runs/moved");
+    let err = struck(folder.path(), |run| fs::rename(run, &moved).unwrap());
+    assert!(err.contains("runs/moved`, or move it back"), "{err}");
+    assert!(
+        !folder.path().join("runs/small").exists(),
+        "half a directory was made anew"
+    );
+    // Its records have gone with it.
+    let ran = spinectl(folder.path(), &["status", "runs/moved", "--json"]);
+    assert!(ran.out.contains("is gone: it was moved to"), "{}", ran.out);
+    fs::write(folder.path().join("go"), "").unwrap();
+    let ran = spinectl(folder.path(), &["launch", "-q", "--run-dir", "runs/moved"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = spinectl(folder.path(), &["status", "runs/moved"]);
+    assert!(ran.out.contains("5 of 5 jobs done"), "{}", ran.out);
+}
+
+#[test]
+fn a_run_directory_that_another_one_replaces_is_left_to_that_one() {
+    let folder = folder(WAITS);
+    let err = struck(folder.path(), |run| {
+        fs::rename(run, run.with_file_name("old")).unwrap();
+        fs::create_dir(run).unwrap();
+        fs::write(run.join("plan.json"), "another's").unwrap();
+    });
+    assert!(err.contains("runs/small is gone: it was moved"), "{err}");
+    let left: Vec<_> = fs::read_dir(folder.path().join("runs/small"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["plan.json"], "nothing of it is written there");
 }
 
 #[test]

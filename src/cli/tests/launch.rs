@@ -20,6 +20,26 @@ say '"event":"step","step":3,"total_steps":3,"epoch":0,"loss":0.25,"learning_rat
 "#;
 
 #[test]
+fn an_elastic_launch_says_how_many_ranks_it_takes_and_takes_them() {
+    let folder = folder(
+        r#"[ "$job" != stage1a-resnest14d-fold0-seed0 ] || echo "$WORLD_SIZE" >"${0%/*}/world-$RANK""#,
+    );
+    let recipe = folder.path().join("spinectl.yaml");
+    let text = fs::read_to_string(&recipe).unwrap();
+    fs::write(&recipe, format!("{text}elastic: {{min: 2, max: 8}}\n")).unwrap();
+    let ran = spinectl(folder.path(), &["launch", "--ranks", "3"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ran.err.contains("stage1a trains on 2 of 3 ranks"),
+        "{}",
+        ran.err
+    );
+    let worlds = (0..3).map(|rank| fs::read_to_string(folder.path().join(format!("world-{rank}"))));
+    let worlds: Vec<Option<String>> = worlds.map(Result::ok).collect();
+    assert_eq!(worlds, [Some("2\n".into()), Some("2\n".into()), None]);
+}
+
+#[test]
 fn a_run_is_shown_recorded_and_summed_up() {
     let folder = folder(GOOD);
     let ran = spinectl(folder.path(), &["launch", "--ranks", "2"]);

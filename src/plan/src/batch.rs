@@ -2,7 +2,7 @@
 
 use recipe::Elastic;
 
-use crate::Training;
+use crate::{JobKind, Plan, Training};
 
 /// batch = micro_batch x ranks x accumulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +13,40 @@ pub struct Split {
     pub accumulation: usize,
 }
 
+/// How many ranks a job takes, and how its batch is spread over them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    pub ranks: usize,
+    pub split: Split,
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a batch of {batch} cannot be spread over {ranks} ranks in micro-batches of {micro_batch}: \
-     batch = micro_batch x ranks x accumulation. Take {suggestion}"
-)]
-pub struct BatchError {
-    batch: u64,
-    micro_batch: u64,
-    ranks: usize,
-    suggestion: String,
+pub enum BatchError {
+    #[error(
+        "a batch of {batch} cannot be spread over {ranks} ranks in micro-batches of {micro_batch}: \
+         batch = micro_batch x ranks x accumulation. Take {suggestion}"
+    )]
+    Uneven {
+        batch: u64,
+        micro_batch: u64,
+        ranks: usize,
+        suggestion: String,
+    },
+    #[error(
+        "{ranks} ranks are fewer than the recipe allows (`elastic: {{min: {min}}}`): take more ranks, or a smaller elastic.min"
+    )]
+    TooFew { ranks: usize, min: u64 },
+    #[error(
+        "a batch of {batch} cannot be spread over any number of ranks from {min} to {most} in micro-batches of \
+         {micro_batch}: batch = micro_batch x ranks x accumulation. Take a smaller elastic.min, or a batch that one of \
+         these numbers divides"
+    )]
+    NoneDivides {
+        batch: u64,
+        micro_batch: u64,
+        min: u64,
+        most: usize,
+    },
 }
 
 /// Works the accumulation out for so many ranks.
@@ -40,7 +64,7 @@ pub fn accumulation_of(
 ) -> Result<Split, BatchError> {
     let micro_batch = micro_batch.unwrap_or(training.micro_batch).max(1);
     let (batch, ranks_wide) = (training.batch, ranks.max(1) as u64);
-    let error = |suggestion: String| BatchError {
+    let error = |suggestion: String| BatchError::Uneven {
         batch,
         micro_batch,
         ranks,
@@ -60,6 +84,61 @@ pub fn accumulation_of(
         micro_batch: micro_batch as usize,
         accumulation: (share / micro_batch) as usize,
     })
+}
+
+/// The ranks that a job takes of so many devices ([`ranks_of`]), and its batch on them.
+pub fn spread(
+    training: &Training,
+    devices: usize,
+    elastic: Option<Elastic>,
+) -> Result<Spread, BatchError> {
+    let ranks = match (ranks_of(training, devices, elastic), elastic) {
+        (Some(ranks), _) => ranks,
+        (None, None) => devices,
+        (None, Some(Elastic { min, .. })) if (devices as u64) < min => {
+            return Err(BatchError::TooFew {
+                ranks: devices,
+                min,
+            });
+        }
+        (None, Some(Elastic { min, max })) => {
+            return Err(BatchError::NoneDivides {
+                batch: training.batch,
+                micro_batch: training.micro_batch,
+                min,
+                most: devices.min(max as usize),
+            });
+        }
+    };
+    accumulation(training, ranks).map(|split| Spread { ranks, split })
+}
+
+/// Says of each trained stage that takes fewer ranks than there are devices how many it takes, and why.
+pub fn elastic_words(plan: &Plan, devices: usize) -> Vec<String> {
+    let Some(Elastic { min, max }) = plan.elastic else {
+        return Vec::new();
+    };
+    let mut words = Vec::new();
+    for job in &plan.jobs {
+        let JobKind::Train {
+            stage, training, ..
+        } = &job.kind
+        else {
+            continue;
+        };
+        match ranks_of(training, devices, plan.elastic) {
+            Some(ranks) if ranks < devices => words.push(format!(
+                "{} trains on {ranks} of {devices} ranks: the most within `elastic: {{min: {min}, max: {max}}}` over which its \
+                 batch of {} can be spread",
+                stage.name(),
+                training.batch
+            )),
+            _ => {}
+        }
+    }
+    // Of each fold and seed alike.
+    words.dedup();
+    words
 }
 
 /// The ranks that a job takes of so many devices: all, or where the recipe is elastic the largest number within its bounds
@@ -130,6 +209,31 @@ mod tests {
         assert_eq!(ranks_of(&training, 3, elastic(1, 8)), Some(2));
         assert_eq!(ranks_of(&training, 8, elastic(1, 4)), Some(4));
         assert_eq!(ranks_of(&training, 3, elastic(3, 8)), None);
+    }
+
+    #[test]
+    fn a_batch_is_spread_over_the_ranks_that_a_job_takes() {
+        let training = training(16, 4);
+        let elastic = |min, max| Some(Elastic { min, max });
+        let spread = |devices, elastic| spread(&training, devices, elastic);
+        for (devices, elastic, ranks) in [
+            (4, None, 4),
+            (3, elastic(1, 8), 2),
+            (7, elastic(2, 8), 4),
+            (8, elastic(1, 3), 2),
+        ] {
+            let found = spread(devices, elastic).unwrap();
+            assert_eq!(found.ranks, ranks, "{devices} devices");
+            assert_eq!(
+                found.split.micro_batch * ranks * found.split.accumulation,
+                16
+            );
+        }
+        let why = |devices, elastic| spread(devices, elastic).unwrap_err().to_string();
+        assert!(why(3, None).contains("over 3 ranks in micro-batches of 4"));
+        assert!(why(2, elastic(3, 8)).contains("2 ranks are fewer than"));
+        let none = why(3, elastic(3, 8));
+        assert!(none.contains("any number of ranks from 3 to 3"), "{none}");
     }
 
     #[test]

@@ -21,7 +21,10 @@ mod simulate;
 mod state;
 mod timeouts;
 
-pub use batch::{BatchError, Split, accumulation, accumulation_of, halved, ranks_of};
+pub use batch::{
+    BatchError, Split, Spread, accumulation, accumulation_of, elastic_words, halved, ranks_of,
+    spread,
+};
 pub use compile::{FileHashes, PlanError, compile, compile_with};
 pub use estimate::{Cost, cost};
 pub use file::{read, write};

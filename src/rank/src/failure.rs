@@ -81,6 +81,11 @@ pub fn write(job: &Job, rank: usize, report: &FailureReport) {
         .join(&job.job)
         .join(format!("attempt-{}", job.attempt));
     let path = folder.join(format!("failure-rank{rank}.json"));
+    if !job.run_dir.join("plan.json").is_file() {
+        // A run directory that was deleted is not begun anew.
+        eprintln!("spinectl-rank: {} is gone", job.run_dir.display());
+        return;
+    }
     let written = serde_json::to_vec_pretty(report)
         .map_err(std::io::Error::other)
         .and_then(|json| {

@@ -34,7 +34,8 @@ pub struct Recipe {
     /// Updates between two comparisons of the ranks' weights, to the bit; 0 switches them off. They are compared ahead of
     /// every checkpoint too.
     pub replica_check: u64,
-    /// Whether a job may go on on fewer ranks once a device is lost; it fails where absent.
+    /// Whether a job may run on fewer ranks than were asked for: where its batch cannot be spread over all of them, and once a
+    /// device is lost. It is refused, and fails, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic: Option<Elastic>,
     /// Whether the run directory is for its owner alone: mode 0700, and files in it that nobody else may read.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use data::csv_table::{read_table, write_table};
@@ -99,7 +100,13 @@ fn write<R: data::csv_table::Row>(context: &Context, table: &str, rows: &[R]) ->
 
 fn make_folder(file: &Path) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    Ok(fs::create_dir_all(folder).map_err(DataError::io("create", folder))?)
+    // Not what is above it: a run directory that was deleted is not begun anew.
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(DataError::io("create", folder)(error).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a study's segmentation says of its slices; none where it has none.

@@ -47,6 +47,14 @@ fn a_job_without_records_has_no_directory() {
 }
 
 #[test]
+fn a_run_directory_that_is_gone_is_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    Board::new(&run).record(&step("job", 100.0, 1)).unwrap_err();
+    assert!(!run.exists());
+}
+
+#[test]
 fn records_reach_the_file_every_few_seconds_and_at_the_end() {
     let run = tempfile::tempdir().unwrap();
     let directory = run.path().join("tensorboard/job");

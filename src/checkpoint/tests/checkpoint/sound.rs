@@ -9,9 +9,17 @@ use checkpoint::{
 use crate::fixture::{FILES, JOB, PLAN, checkpoint, flip_bit, names, steps};
 
 #[test]
+fn nothing_is_written_where_the_job_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = folder.path().join("job");
+    write(&job.join("checkpoints"), &checkpoint(200, 1000)).unwrap_err();
+    assert!(!job.exists(), "made anew");
+}
+
+#[test]
 fn what_is_written_is_read_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("job/checkpoints");
+    let root = folder.path().join("checkpoints");
     let original = checkpoint(200, 1000);
 
     let written = write(&root, &original).unwrap();

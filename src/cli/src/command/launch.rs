@@ -178,7 +178,7 @@ fn on_this_machine(
         return dry_run(arguments, recipe, &plan, &run_dir);
     }
     let ranks = ranks_here(recipe)?;
-    batch::splits(&plan, ranks)?;
+    batch::spreads(&plan, ranks)?;
     if !recipe.data.root.is_dir() {
         return Err(fault(
             exit::BAD_DATA,
@@ -222,8 +222,14 @@ fn ranks_here(recipe: &Recipe) -> anyhow::Result<usize> {
                 Some(gpus) => gpus as usize,
                 None => launcher::gpu::find().count.max(1),
             };
-            launcher::gpu::require(asked)?;
-            asked
+            let least = recipe.elastic.map_or(asked, |elastic| elastic.min as usize);
+            let found = launcher::gpu::require(asked.min(least))?.count;
+            if found < asked {
+                output::say(&format!(
+                    "{asked} GPUs are asked for and {found} are there: the recipe is elastic, so the run takes those"
+                ));
+            }
+            asked.min(found)
         }
     })
 }
@@ -235,9 +241,9 @@ fn dry_run(
     run_dir: &Path,
 ) -> anyhow::Result<u8> {
     let ranks = super::plan::ranks(&arguments.recipe, recipe);
-    let splits = batch::splits(plan, ranks)?;
+    let spreads = batch::spreads(plan, ranks)?;
     leakage::of_plan(plan)?;
-    let view = PlanView::new(plan, ranks, &splits);
+    let view = PlanView::new(plan, ranks, &spreads);
     if arguments.json {
         output::print_json(&view)?;
     } else {
@@ -301,7 +307,7 @@ fn on_slurm(
         0 => recipe.ranks as usize,
         gpus => gpus,
     };
-    batch::splits(plan, ranks)?;
+    batch::spreads(plan, ranks)?;
     let mut command = vec![run_command::program(), "launch".into()];
     command.extend(["--run-dir".into(), run_dir.display().to_string()]);
     command.extend(arguments.recipe.words());

@@ -38,8 +38,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let plan = plan::compile_with(&recipe, &Pretrained::look(&recipe).hashes)?;
     leakage::of_plan(&plan)?;
     let ranks = ranks(&arguments.recipe, &recipe);
-    let splits = batch::splits(&plan, ranks)?;
-    let view = PlanView::new(&plan, ranks, &splits);
+    let spreads = batch::spreads(&plan, ranks)?;
+    let view = PlanView::new(&plan, ranks, &spreads);
     let format = match arguments.json {
         true => Format::Json,
         false => arguments.format,

@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     match &outcome {
         Outcome::Done if arguments.json || arguments.quiet => {}
         Outcome::Done => output::print(&done(&arguments.out, &seen.warnings)?)?,
-        Outcome::Failed { reason, .. } => output::say(&format!(
+        Outcome::Failed { reason, .. } | Outcome::Lost { reason } => output::say(&format!(
             "prediction failed: {reason}\n{}",
             report::quoted_log(&arguments.run_dir.join("predict.log"))
         )),

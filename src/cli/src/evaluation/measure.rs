@@ -39,6 +39,7 @@ pub fn evaluate(tables: &RunTables, bootstrap: Bootstrap) -> Evaluation {
         bootstrap,
         drawn: if named { "patients" } else { "studies" },
         missing: tables.missing.clone(),
+        unchecked: tables.unchecked.clone(),
         stages,
         labels: labels(tables, &studies, &bootstrap),
         vertebra_bins: bins(&vertebrae, BINS),

@@ -34,6 +34,8 @@ pub struct RunTables {
     pub studies: BTreeMap<StudyUid, [f64; LABELS]>,
     /// What is not there yet.
     pub missing: Vec<String>,
+    /// What could not be held against the folds.
+    pub unchecked: Vec<String>,
 }
 
 /// What stages 1b and 2 say of a slice.
@@ -81,6 +83,14 @@ pub fn read(run_dir: &Path, data: Option<&Path>) -> anyhow::Result<RunTables> {
     let split = leakage::read_split(&run.table("folds"))?;
     let rows = read_table::<StudyLabels>(&train)?;
     leakage::of_run(run_dir, &plan, &run.done, &rows, &split)?;
+    let unchecked = leakage::without_ledger(run_dir, &plan, &run.done);
+    let unchecked = unchecked.into_iter().map(|job| {
+        format!(
+            "{job} has no ledger.jsonl: whether it was trained on studies that it predicts is not known (runs of earlier \
+             versions have none)"
+        )
+    });
+    let unchecked: Vec<String> = unchecked.collect();
     let labels: BTreeMap<StudyUid, StudyLabels> = rows
         .into_iter()
         .filter(|row| split.contains_key(&row.study))
@@ -111,6 +121,7 @@ pub fn read(run_dir: &Path, data: Option<&Path>) -> anyhow::Result<RunTables> {
         slices,
         studies,
         missing: run.missing,
+        unchecked,
         plan,
     })
 }

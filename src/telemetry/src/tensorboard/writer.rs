@@ -162,7 +162,7 @@ impl Writer {
 
 /// `events.out.tfevents.<seconds>.<host>.<pid>.<counter>`, which no other writer has.
 fn create_file(directory: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> {
-    fs::create_dir_all(directory)?;
+    make_directory(directory)?;
     // Readers take the files by name: a new one sorts last, also where the clock has been set back.
     let mut seconds = wall_time as u64;
     for entry in fs::read_dir(directory)? {
@@ -177,6 +177,17 @@ fn create_file(directory: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> 
     ));
     let file = File::create_new(&path)?;
     Ok((path, file))
+}
+
+/// Makes it and the one above it; not the run's: one that was deleted is not begun anew.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    for folder in directory.parent().into_iter().chain([directory]) {
+        match fs::create_dir(folder) {
+            Err(error) if !folder.is_dir() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn seconds_of(file_name: &str) -> Option<u64> {

@@ -114,7 +114,7 @@ fn look_at(recipe: &Recipe, ranks: u64) -> (Check, Option<u64>) {
     let pretrained = Pretrained::look(recipe);
     let compile = || -> anyhow::Result<(usize, u64)> {
         let plan = plan::compile_with(recipe, &pretrained.hashes)?;
-        batch::splits(&plan, usize::try_from(ranks).unwrap_or(usize::MAX))?;
+        batch::spreads(&plan, usize::try_from(ranks).unwrap_or(usize::MAX))?;
         pretrained.require()?;
         let each = plan.jobs.iter().filter_map(|job| plan::cost(&job.kind));
         let bytes: u64 = each.map(|cost| cost.checkpoint_bytes).sum();

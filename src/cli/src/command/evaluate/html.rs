@@ -56,16 +56,23 @@ fn intro(evaluation: &Evaluation) -> String {
         bootstrap.seed,
         escaped(&evaluation.plan_hash)
     );
-    if !evaluation.missing.is_empty() {
-        let items: String = evaluation
-            .missing
-            .iter()
-            .map(|missing| format!("<li>{}</li>\n", escaped(missing)))
-            .collect();
-        let _ = write!(
-            text,
-            "<div class=\"note\"><p>This run is not finished:</p>\n<ul>\n{items}</ul></div>\n"
-        );
+    for (about, lines) in [
+        ("This run is not finished:", &evaluation.missing),
+        (
+            "Not checked for leaks between folds:",
+            &evaluation.unchecked,
+        ),
+    ] {
+        if !lines.is_empty() {
+            let items = lines
+                .iter()
+                .map(|line| format!("<li>{}</li>\n", escaped(line)));
+            let items: String = items.collect();
+            let _ = write!(
+                text,
+                "<div class=\"note\"><p>{about}</p>\n<ul>\n{items}</ul></div>\n"
+            );
+        }
     }
     text
 }

@@ -8,7 +8,7 @@ use crate::evaluation::{Evaluation, Metric};
 use crate::table::{self, Column};
 use crate::units;
 
-/// The tables, what is missing, and where the report is.
+/// The tables, what is missing or could not be checked, and where the report is.
 pub fn of(evaluation: &Evaluation, report: &Path) -> String {
     let mut text = String::new();
     if !evaluation.stages.is_empty() {
@@ -21,6 +21,9 @@ pub fn of(evaluation: &Evaluation, report: &Path) -> String {
     }
     for missing in &evaluation.missing {
         text.push_str(&format!("missing: {missing}\n"));
+    }
+    for unchecked in &evaluation.unchecked {
+        text.push_str(&format!("not checked for leaks: {unchecked}\n"));
     }
     text.push_str(&format!("report: {}", report.display()));
     text
