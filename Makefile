@@ -43,14 +43,14 @@ bench-step: setup setup-tests build ## Time and memory of a training step on thi
 # The peer's own scripts and generator; a folder of yours by PEER=DIR.
 PEER ?= ../shared/bench
 bench-data: setup setup-tests ## Samples/s from DICOM and from the cache to augmented tensors, beside the Python peer in PEER=DIR (about 10 minutes; let the machine be quiet)
-	$(CARGO) build --release -p spinectl-data --example data_throughput
+	$(CARGO) build --release --workspace --example data_throughput
 	@.venv/bin/python tests/python/bench_data/bench_data.py --peer "$(PEER)" \
 		--ours "$${CARGO_TARGET_DIR:-target}/release/examples/data_throughput"
 
 bench-launch: setup setup-tests build ## Launch, failure and restart beside torchrun's, by the peer's scripts in PEER=DIR (about 10 minutes; let the machine be quiet)
 	@.venv/bin/python tests/python/bench_launch.py --peer "$(PEER)" --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
-bench-ckpt: setup setup-tests ## How long a training stands still for a checkpoint, beside torch.save's time by the peer in PEER=DIR (about 3 minutes; needs 10 GB of disk at DIR=.)
-	$(CARGO) build --release -p spinectl-train --example checkpoint_stall
+bench-ckpt: setup setup-tests ## How long a training stands still for a checkpoint, beside torch.save's time by the peer in PEER=DIR (about 10 minutes; needs 10 GB of disk at DIR=.)
+	$(CARGO) build --release --workspace --example checkpoint_stall
 	@"$${CARGO_TARGET_DIR:-target}/release/examples/checkpoint_stall" "$(DIR)"
 	@.venv/bin/python "$(PEER)/bench_ckpt.py" --dir "$(DIR)" --repeats 3
 DIR ?= .
