@@ -122,10 +122,7 @@ fn whichever_part_is_killed_no_half_checkpoint_is_ever_one() {
             "{place}: {left:?} stay after the next write"
         );
     }
-    println!(
-        "{caught} of {} pairs left something half written",
-        tries(500)
-    );
+    println!("{} pairs of writers left {caught} halves", tries(500));
     assert!(
         caught > 0,
         "SPINECTL_SOAK_SEED={seed}: no writer was killed while it wrote"
