@@ -46,6 +46,14 @@ def psutil_folder():
     return folder
 
 
+def alive(pid):
+    """Not gone, and not waiting to be reaped by whoever inherited it, either."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Ours:
     """A launch over a small phantom."""
 
@@ -129,7 +137,7 @@ class Ours:
             pids = self.midst_of_an_update()
             struck = time.time()
             self.child.kill()
-            while any(Path(f"/proc/{pid}").exists() for pid in pids.values()):
+            while any(alive(pid) for pid in pids.values()):
                 time.sleep(0.001)
             return {"launcher's death to the last rank's end, s": time.time() - struck}
         finally:
@@ -153,7 +161,7 @@ class Ours:
             pids = self.midst_of_an_update()
             struck = time.time()
             os.kill(pids[1], signal.SIGKILL)
-            while Path(f"/proc/{pids[0]}").exists():
+            while alive(pids[0]):
                 time.sleep(0.001)
             gone = time.time() - struck
             verdict = self.wait("rank_failed", lambda event: event["time"] > struck)
