@@ -245,6 +245,33 @@ mod tests {
     }
 
     #[test]
+    fn gpus_say_on_how_many_devices_a_job_can_run() {
+        let of = |gpus| Training {
+            gpus,
+            ..training(16, 4)
+        };
+        let elastic = |min, max| Some(Elastic { min, max });
+        assert_eq!(widths(&of(Gpus::All), 4, None), [4]);
+        assert_eq!(widths(&of(Gpus::All), 3, elastic(1, 8)), [2]);
+        assert_eq!(widths(&of(Gpus::Auto), 6, None), [1, 2, 4]);
+        assert_eq!(widths(&of(Gpus::Auto), 6, elastic(2, 3)), [2]);
+        assert_eq!(widths(&of(Gpus::Count(2)), 4, None), [2]);
+        assert!(widths(&of(Gpus::Count(4)), 3, None).is_empty());
+        assert_eq!(widths(&of(Gpus::Count(4)), 3, elastic(1, 8)), [2]);
+        let too_wide = spread(&of(Gpus::Count(8)), 4, None).unwrap_err();
+        assert_eq!(
+            too_wide,
+            BatchError::TooWide {
+                gpus: 8,
+                devices: 4
+            }
+        );
+        let uneven = spread(&of(Gpus::Count(3)), 4, None).unwrap_err();
+        assert!(matches!(uneven, BatchError::Uneven { ranks: 3, .. }));
+        assert_eq!(spread(&of(Gpus::Count(2)), 4, None).unwrap().ranks, 2);
+    }
+
+    #[test]
     fn a_batch_is_spread_over_the_ranks_that_a_job_takes() {
         let training = training(16, 4);
         let elastic = |min, max| Some(Elastic { min, max });
