@@ -21,9 +21,8 @@ use plan::schedule::{ScheduleError, Scheduler};
 use plan::{JobId, JobState, Plan, Progress, Timeouts};
 
 use crate::Outcome;
-use crate::action::{Action, Death, Event, Happening};
+use crate::action::{Action, Event, Happening};
 use crate::attempt::{Attempt, Verdict};
-use crate::facts::Facts;
 use crate::policy::History;
 
 /// What a job that holds its devices is about.
@@ -170,144 +169,6 @@ impl Supervisor {
         }
     }
 
-    fn said(&mut self, job: usize, rank: usize, kind: &EventKind, now: Duration) {
-        let grace = self.timeouts.grace;
-        let Some(attempt) = self.attempt(job) else {
-            return;
-        };
-        if attempt.said(rank, kind, now) {
-            attempt.kill_at.get_or_insert(now + grace);
-        }
-        if matches!(kind, EventKind::Pulse(_))
-            && let Some(message) = attempt.straggles(rank)
-        {
-            let number = attempt.number;
-            self.tell(job, number, EventKind::Warning { message });
-        }
-    }
-
-    fn dies(&mut self, job: usize, rank: usize, death: &Death) {
-        if let Some(attempt) = self.attempt(job) {
-            let report = attempt.dies(rank, death);
-            self.judged(job, rank, report);
-        }
-    }
-
-    fn ended(&mut self, job: usize, rank: usize, death: &Death, now: Duration) {
-        let Some(attempt) = self.attempt(job) else {
-            return;
-        };
-        let report = attempt.ended(rank, death);
-        self.judged(job, rank, report);
-        let grace = self.timeouts.grace;
-        let Some(attempt) = self.attempt(job) else {
-            return;
-        };
-        match attempt.verdict() {
-            Some(verdict) => self.conclude(job, verdict, now),
-            None if attempt.killed => {}
-            None if attempt.is_broken() => {
-                attempt.kill_at.get_or_insert(now + grace);
-            }
-            None => {}
-        }
-    }
-
-    /// A rank has ended, or is about to, with the report that it owed.
-    fn judged(&mut self, job: usize, rank: usize, report: Option<FailureReport>) {
-        let Some(attempt) = self.attempt(job) else {
-            return;
-        };
-        // The cause is known: what the others would say is its consequence. They end while the report is written.
-        if attempt.is_clear() && !std::mem::replace(&mut attempt.killed, true) {
-            self.kill(job);
-        }
-        if let Some(report) = report {
-            self.report(job, rank, report);
-        }
-    }
-
-    fn examined(&mut self, job: usize, rank: usize, facts: Facts, at: f64, now: Duration) {
-        let timeouts = self.timeouts;
-        let Some(attempt) = self.attempt(job) else {
-            return;
-        };
-        let is_suspect = |of: &crate::attempt::Examination| of.suspect.rank == rank;
-        if attempt.killed || !attempt.examination.as_ref().is_some_and(is_suspect) {
-            return;
-        }
-        if let Some((rank, report)) = attempt.examined(facts, &timeouts, now, at) {
-            attempt.killed = true;
-            self.kill(job);
-            self.report(job, rank, report);
-        }
-    }
-
-    fn signal(&mut self, signal: i32) {
-        let second = self.stop.replace(signal).is_some();
-        for job in self.jobs() {
-            match self.attempt(job) {
-                Some(attempt) if second => {
-                    attempt.killed = true;
-                    attempt.hurried = true;
-                    self.kill(job);
-                }
-                _ => self.ask_to_stop(job),
-            }
-        }
-    }
-
-    /// Asks a job to save and stop; one that waits for its next attempt has stopped already.
-    fn ask_to_stop(&mut self, job: usize) {
-        match self.running.get_mut(&job) {
-            Some(Doing::Attempt(attempt)) => {
-                if !std::mem::replace(&mut attempt.asked, true)
-                    && let Some(job) = self.id(job)
-                {
-                    self.actions.push(Action::Terminate { job });
-                }
-            }
-            Some(Doing::BackOff {
-                attempt, reason, ..
-            }) => {
-                let why = format!("stopped on request before a retry of: {reason}");
-                let attempt = *attempt;
-                self.stopped(job, attempt, None, why);
-                self.end(Outcome::Stopped);
-            }
-            None => {}
-        }
-    }
-
-    fn tick(&mut self, job: usize, now: Duration) {
-        let timeouts = self.timeouts;
-        match self.running.get_mut(&job) {
-            Some(Doing::BackOff {
-                attempt,
-                until,
-                reason,
-            }) if *until <= now => {
-                let (attempt, why) = (*attempt + 1, format!("retried after: {reason}"));
-                self.start(job, attempt, why, now);
-            }
-            Some(Doing::Attempt(attempt)) if !attempt.killed => {
-                if attempt.kill_at.is_some_and(|kill_at| kill_at <= now) {
-                    attempt.killed = true;
-                    self.kill(job);
-                } else if let Some(examination) = &attempt.examination {
-                    if examination.until <= now {
-                        let rank = examination.suspect.rank;
-                        self.examine(job, rank, false);
-                    }
-                } else if let Some(suspect) = attempt.suspect(&timeouts, now) {
-                    attempt.examine(suspect, now + timeouts.examination);
-                    self.examine(job, suspect.rank, true);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// Every rank of the job's attempt has ended.
     fn conclude(&mut self, job: usize, verdict: Verdict, now: Duration) {
         let Some(Doing::Attempt(attempt)) = self.running.remove(&job) else {
@@ -359,26 +220,6 @@ impl Supervisor {
                     None => self.failed(&attempt, class, by_kernel, reason, now),
                 }
             }
-        }
-    }
-
-    /// A job goes on in another launch.
-    fn stopped(&mut self, job: usize, attempt: u32, step: Option<u64>, why: String) {
-        self.running.remove(&job);
-        self.scheduler.stopped(job);
-        self.record(job, attempt, JobState::Stopped, why);
-        self.tell(job, attempt, EventKind::JobStopped { step });
-    }
-
-    /// The run ends so, once the jobs that still run have stopped. One that could not save outweighs those that could.
-    fn end(&mut self, outcome: Outcome) {
-        let known = self.ending.take();
-        self.ending = match known {
-            Some(Outcome::Interrupted { .. }) => known,
-            _ => Some(outcome),
-        };
-        for job in self.jobs() {
-            self.ask_to_stop(job);
         }
     }
 
@@ -444,12 +285,6 @@ impl Supervisor {
         });
         let attempt = Box::new(Attempt::new(job, attempt, world_size, now));
         self.running.insert(job, Doing::Attempt(attempt));
-    }
-
-    fn interrupted(&self) -> Outcome {
-        // Only a signal asks ranks to stop or cuts them short.
-        let signal = self.stop.unwrap_or(libc::SIGTERM);
-        Outcome::Interrupted { signal }
     }
 
     fn finish(&mut self, outcome: Outcome, now: Duration) {
@@ -530,5 +365,7 @@ impl Supervisor {
 
 mod failed;
 mod gangs;
+mod stops;
 #[cfg(test)]
 mod tests;
+mod watch;
