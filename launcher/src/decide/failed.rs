@@ -151,10 +151,10 @@ impl Supervisor {
         self.lost = Some(message.clone());
         for job in self.jobs() {
             match self.running.get_mut(&job) {
+                Some(Doing::Attempt(attempt)) if attempt.killed => {}
                 Some(Doing::Attempt(attempt)) => {
-                    if !std::mem::replace(&mut attempt.killed, true) {
-                        self.kill(job);
-                    }
+                    attempt.killed = true;
+                    self.kill(job);
                 }
                 Some(Doing::BackOff { attempt, .. }) => {
                     let attempt = *attempt;

@@ -226,7 +226,8 @@ impl Logs {
 
     /// The attempt to begin with.
     fn first(&self) -> Result<Option<(JobId, u32)>, LaunchError> {
-        let attempts = self.attempts()?.into_iter().map(|(attempt, _)| attempt);
+        let attempts = self.attempts()?.into_iter();
+        let attempts = attempts.map(|(job, attempt, _)| (job, attempt));
         let attempts: Vec<(JobId, u32)> = attempts.collect();
         let Some(number) = self.query.attempt else {
             // The newest, where several run.
@@ -261,22 +262,23 @@ impl Logs {
         let next = match &self.attempt {
             None => attempts.next(),
             Some(shown) => {
-                let shown = attempts.find(|(attempt, _)| attempt == shown);
-                let is_over = shown.is_none_or(|(_, ended)| ended);
+                let is_shown =
+                    |(job, attempt, _): &(JobId, u32, bool)| (job, attempt) == (&shown.0, &shown.1);
+                let is_over = attempts.find(is_shown).is_none_or(|(.., ended)| ended);
                 attempts.next().filter(|_| is_over)
             }
         };
-        Ok(next.map(|(attempt, _)| attempt))
+        Ok(next.map(|(job, attempt, _)| (job, attempt)))
     }
 
     /// The attempts at the job that is asked for, or at any, as they were started, and whether they have ended.
-    fn attempts(&self) -> Result<Vec<((JobId, u32), bool)>, LaunchError> {
+    fn attempts(&self) -> Result<Vec<(JobId, u32, bool)>, LaunchError> {
         let started = Database::open_to_read(&self.dir.database())?.attempts()?;
         let wanted = self.query.job.as_deref();
         let of_plan = started.into_iter().filter_map(|started| {
             let wanted = wanted.is_none_or(|job| job == started.job);
             let job = self.plan.job(&started.job).filter(|_| wanted)?;
-            Some(((job.id.clone(), started.attempt), started.ended))
+            Some((job.id.clone(), started.attempt, started.ended))
         });
         Ok(of_plan.collect())
     }

@@ -1,10 +1,11 @@
 //! Several jobs at once, on parts of the devices, in the mock world.
 
-use event::{EventKind, FailureClass};
+use event::{EventKind, FailureClass, StepRecord};
 use plan::{Gpus, JobId, JobKind, JobState, Plan};
 
 use super::gone;
 use super::world::{Blow, World};
+use crate::action::Happening;
 use crate::exit::{Exit, STOPPED};
 use crate::{Outcome, sample};
 
@@ -92,13 +93,27 @@ fn a_stop_waits_for_all_and_one_that_was_cut_outweighs_those_that_saved() {
         assert_eq!(world.state("job1"), JobState::Stopped);
         assert_eq!(names(&world), ["job0", "job1", "tables"], "nothing new");
     }
+    let cut = Some(Outcome::Interrupted { signal: 15 });
     let mut world = World::new(plan());
     world.all_of_end("tables", 0);
     world.strikes(Blow::Signal);
     world.all_of_end("job0", STOPPED);
     world.strikes(Blow::Signal);
-    let cut = Outcome::Interrupted { signal: 15 };
-    assert_eq!(world.outcome, Some(cut), "a second signal kills the rest");
+    assert_eq!(world.outcome, cut, "a second signal kills the rest");
+
+    let mut world = World::new(plan());
+    world.all_of_end("tables", 0);
+    world.look_at("job0");
+    let step = EventKind::Step(StepRecord {
+        step: 1,
+        ..StepRecord::default()
+    });
+    let (rank, kind) = (0, &step);
+    world.meets(Happening::Said { rank, kind });
+    world.strikes(Blow::Signal);
+    world.ends(0, Exit::Signal(9));
+    world.all_of_end("job1", STOPPED);
+    assert_eq!(world.outcome, cut, "job0 has lost an update");
 }
 
 #[test]
