@@ -44,6 +44,7 @@ pub async fn predict(
         visible_gpus: None,
         logs: vec![log.clone()],
         near_gpus: device == Device::Cuda,
+        sharers: 1,
         program,
     };
     let _one_thread = PhantomData::<*const ()>;
