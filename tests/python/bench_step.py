@@ -1,15 +1,19 @@
-"""Time and memory of a training step of stage 2 on CPUs: `spinectl model step` against PyTorch eager, interleaved.
+"""Time and memory of a training step of stage 2: `spinectl model step` against PyTorch eager, interleaved.
 
     python bench_step.py [--spinectl PATH] [--rounds 3] [--archs resnest50d ...] [--shapes 1x8x128 ...]
+    python bench_step.py --device cuda --dtypes bf16 fp16 --shapes 1x32x512
 
 A step is the forward pass, the backward pass, and AdamW (PyTorch's with fused=True) on the same weights and batch. Each run is a
 process of its own; the two programs take turns, so that whatever else the machine does hits both. Each architecture is run in both
-memory layouts, and the best of each side is compared as well. A shape is BxSxSIZE: B sequences of S images.
+memory layouts, and the best of each side is compared as well. A shape is BxSxSIZE: B sequences of S images. bf16 and fp16 are autocast,
+fp16 with a loss scale.
 
-Prints a table in Markdown: medians over all steps of all rounds but each run's first ones, and the peak resident memory of a process.
+Prints a table in Markdown: medians over all steps of all rounds but each run's first ones, and the peak resident memory of a process;
+on a GPU the most that tensors held there.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -23,8 +27,8 @@ LAYOUTS = ["contiguous", "channels last"]
 # Steps at the start of a run that do not count: memory is mapped, kernels are chosen.
 WARM_UP = 2
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 5e-4
-# Two runs of one weights file and batch begin with the same loss.
-SAME_LOSS = 1e-3
+# Two runs of one weights file and batch begin with the same loss, relatively.
+SAME_LOSS = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 3e-2}
 
 
 def stage2(arch):
@@ -51,7 +55,7 @@ def prepare(folder, arch, shape):
     write(folder / "targets.safetensors", {"ratio": ratio, "fracture": fracture})
 
 
-def run_torch(folder, arch, layout, steps):
+def run_torch(folder, arch, device, dtype, layout, steps):
     """The PyTorch side, in this process."""
     import torch
     from safetensors.torch import load_file
@@ -59,8 +63,17 @@ def run_torch(folder, arch, layout, steps):
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = stage2(arch)
     model.load_state_dict(load_file(folder / "weights.safetensors"))
-    inputs, targets = ({name: tensor[0] for name, tensor in load_file(folder / f"{kind}.safetensors").items()}
+    model = model.to(device)
+    inputs, targets = ({name: tensor[0].to(device) for name, tensor in load_file(folder / f"{kind}.safetensors").items()}
                        for kind in ["input", "targets"])
+    low = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    scaler = torch.amp.GradScaler(device, enabled=dtype == "fp16")
+
+    def now():
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     if layout == "channels last":
         model = model.to(memory_format=torch.channels_last)
         image = inputs["image"]
@@ -69,22 +82,25 @@ def run_torch(folder, arch, layout, steps):
     model.train()
     updates = []
     for _ in range(steps):
-        began = time.perf_counter()
+        began = now()
         optimizer.zero_grad()
-        loss = model.loss(model(**inputs), targets)
+        with torch.autocast(device, low, enabled=low is not None):
+            loss = model.loss(model(**inputs), targets)
         value = loss.item()
-        forward = time.perf_counter()
-        loss.backward()
-        backward = time.perf_counter()
-        optimizer.step()
-        end = time.perf_counter()
+        forward = now()
+        scaler.scale(loss).backward()
+        backward = now()
+        scaler.step(optimizer)
+        scaler.update()
+        end = now()
         phases = {"forward": forward - began, "backward": backward - forward, "optimizer": end - backward}
         updates.append({"loss": value, "seconds": end - began, "phases": phases})
-    print(json.dumps({"updates": updates}))
+    on_gpu = {} if device == "cpu" else {"peak_device_memory": torch.cuda.max_memory_allocated()}
+    print(json.dumps({"updates": updates, **on_gpu}))
 
 
 def measured(command, threads):
-    """What a process printed, with its peak memory (its children's, where that is larger) in bytes."""
+    """What a process printed, with its peak memory (on the GPU, or its and its children's on the host) in bytes."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         printed = process.stdout.read()
@@ -92,11 +108,13 @@ def measured(command, threads):
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return {**json.loads(printed), "peak_rss": usage.ru_maxrss * 1024}
+    run = json.loads(printed)
+    return {**run, "peak": run.get("peak_device_memory", usage.ru_maxrss * 1024)}
 
 
-def spinectl_command(program, folder, arch, layout, steps):
+def spinectl_command(program, folder, arch, device, dtype, layout, steps):
     command = [program, "model", "step", "--arch", f"stage2:{arch}", "--steps", str(steps), "--json"]
+    command += ["--device", device, "--dtype", dtype]
     for flag in ["weights", "input", "targets", "output"]:
         command += [f"--{flag}", str(folder / f"{flag}.safetensors")]
     command += ["--optimizer", "adamw", "--learning-rate", str(LEARNING_RATE), "--weight-decay", str(WEIGHT_DECAY)]
@@ -104,8 +122,8 @@ def spinectl_command(program, folder, arch, layout, steps):
     return command + ["--decay-all"] + (["--channels-last"] if layout == "channels last" else [])
 
 
-def torch_command(folder, arch, layout, steps):
-    return [sys.executable, __file__, "--torch", str(folder), arch, layout, str(steps)]
+def torch_command(folder, arch, device, dtype, layout, steps):
+    return [sys.executable, __file__, "--torch", str(folder), arch, device, dtype, layout, str(steps)]
 
 
 def wait_until_quiet(seconds, cores=0.25):
@@ -124,8 +142,8 @@ def wait_until_quiet(seconds, cores=0.25):
             return used
 
 
-def bench(arguments, arch, shape):
-    """Rows of one architecture and shape: {(side, layout): {"seconds": [...], "phases": ..., "peak_rss": ...}}"""
+def bench(arguments, arch, shape, dtype):
+    """Rows of one architecture, shape and type: {(side, layout): {"updates": [...], "peak": bytes}}"""
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -133,19 +151,17 @@ def bench(arguments, arch, shape):
         first_losses = []
         for _ in range(arguments.rounds):
             for layout in LAYOUTS:
-                sides = {
-                    "PyTorch": torch_command(folder, arch, layout, arguments.steps),
-                    "spinectl": spinectl_command(arguments.spinectl, folder, arch, layout, arguments.steps),
-                }
+                case = (folder, arch, arguments.device, dtype, layout, arguments.steps)
+                sides = {"PyTorch": torch_command(*case), "spinectl": spinectl_command(arguments.spinectl, *case)}
                 for side, command in sides.items():
                     load = wait_until_quiet(arguments.quiet)
                     run = measured(command, arguments.threads)
                     first_losses.append(run["updates"][0]["loss"])
-                    print(f"{arch} {shape} {layout} {side}: others used {load:.2f} cores before", file=sys.stderr)
-                    row = results.setdefault((side, layout), {"updates": [], "peak_rss": 0})
+                    print(f"{arch} {shape} {dtype} {layout} {side}: others used {load:.2f} cores before", file=sys.stderr)
+                    row = results.setdefault((side, layout), {"updates": [], "peak": 0})
                     row["updates"] += run["updates"][WARM_UP:]
-                    row["peak_rss"] = max(row["peak_rss"], run["peak_rss"])
-        if max(first_losses) - min(first_losses) > SAME_LOSS * max(first_losses):
+                    row["peak"] = max(row["peak"], run["peak"])
+        if max(first_losses) - min(first_losses) > SAME_LOSS[dtype] * max(first_losses):
             sys.exit(f"{arch}: the sides do not compute the same: first losses {sorted(set(first_losses))}")
     return results
 
@@ -158,14 +174,14 @@ def table(results):
     """Lines of Markdown."""
     lines = ["| architecture, batch | layout | PyTorch s | spinectl s | time ratio | forward, backward, optimizer | PyTorch peak | spinectl peak | memory ratio |",
              "|---|---|---|---|---|---|---|---|---|"]
-    for (arch, shape), rows in results.items():
+    for (arch, shape, dtype), rows in results.items():
         best = {side: min(LAYOUTS, key=lambda layout: median(rows[side, layout])) for side in ["PyTorch", "spinectl"]}
         pairs = [(layout, layout, layout) for layout in LAYOUTS] + [("best of each", best["PyTorch"], best["spinectl"])]
         for name, theirs, ours in pairs:
             theirs, ours = rows["PyTorch", theirs], rows["spinectl", ours]
             phases = ", ".join(f"{median(ours, p) / median(theirs, p):.2f}" for p in ["forward", "backward", "optimizer"])
-            cells = [f"{arch}, {shape}", name, f"{median(theirs):.3f}", f"{median(ours):.3f}", f"{median(ours) / median(theirs):.3f}", phases,
-                     f"{theirs['peak_rss'] / 1e9:.2f} GB", f"{ours['peak_rss'] / 1e9:.2f} GB", f"{ours['peak_rss'] / theirs['peak_rss']:.3f}"]
+            cells = [f"{arch}, {shape}, {dtype}", name, f"{median(theirs):.4f}", f"{median(ours):.4f}", f"{median(ours) / median(theirs):.3f}", phases,
+                     f"{theirs['peak'] / 1e9:.2f} GB", f"{ours['peak'] / 1e9:.2f} GB", f"{ours['peak'] / theirs['peak']:.3f}"]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -175,19 +191,22 @@ def main():
     parser.add_argument("--spinectl", default="target/release/spinectl")
     parser.add_argument("--archs", nargs="+", default=["resnest50d", "seresnext50_32x4d"])
     parser.add_argument("--shapes", nargs="+", default=["1x8x128"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=list(SAME_LOSS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quiet", type=float, default=60, help="seconds to wait at most for other processes to fall still")
     arguments = parser.parse_args()
-    results = {(arch, shape): bench(arguments, arch, shape) for arch in arguments.archs for shape in arguments.shapes}
+    cases = itertools.product(arguments.archs, arguments.shapes, arguments.dtypes)
+    results = {case: bench(arguments, *case) for case in cases}
     print("\n".join(table(results)))
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["--torch", folder, arch, layout, steps]:
-            run_torch(Path(folder), arch, layout, int(steps))
+        case ["--torch", folder, arch, device, dtype, layout, steps]:
+            run_torch(Path(folder), arch, device, dtype, layout, int(steps))
         case ["--prepare", folder, arch, shape]:
             prepare(Path(folder), arch, shape)
         case _:

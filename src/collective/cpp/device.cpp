@@ -1,6 +1,7 @@
 // Where libtorch is, the CUDA device that a thread works on, and memory that it fetches from.
 #include "boundary.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/distributed/c10d/comm.hpp>
 
@@ -41,5 +42,15 @@ SpcStatus spc_pinned_bytes(const uint8_t* bytes, uint64_t count, SpcTensor* tens
     auto pinned = at::empty({static_cast<int64_t>(count)}, options);
     std::memcpy(pinned.data_ptr(), bytes, count);
     *tensor = new at::Tensor(std::move(pinned));
+  });
+}
+
+SpcStatus spc_cuda_peak_memory(uint64_t* bytes, char** message) {
+  return spc::guarded(message, [&] {
+    TORCH_CHECK(c10::impl::hasDeviceGuardImpl(c10::DeviceType::CUDA), "libtorch's GPU half is not loaded");
+    const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
+    const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(cuda.getDevice().index());
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    *bytes = static_cast<uint64_t>(stats.allocated_bytes[all].peak);
   });
 }

@@ -160,6 +160,8 @@ SpcStatus spc_libtorch_folder(char** folder, char** message);
 SpcStatus spc_cuda_set_device(uint64_t index, uint64_t* found, char** message);
 // A copy of the bytes in pinned memory, (count,) u8. libtorch does not use that memory again before copies out of it are done.
 SpcStatus spc_pinned_bytes(const uint8_t* bytes, uint64_t count, SpcTensor* tensor, char** message);
+// The most memory of this thread's CUDA device that libtorch's tensors ever held at once, bytes.
+SpcStatus spc_cuda_peak_memory(uint64_t* bytes, char** message);
 
 #ifdef __cplusplus
 }

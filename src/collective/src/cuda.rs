@@ -67,6 +67,19 @@ pub fn pinned(bytes: &[u8]) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(tensor) })
 }
 
+/// The most memory of this thread's CUDA device that tensors ever held at once in this process, bytes: without what libtorch
+/// keeps in reserve, and without CUDA's own.
+///
+/// # Errors
+/// `Torch` where no CUDA device has been opened.
+pub fn peak_memory() -> Result<u64> {
+    let mut bytes = 0;
+    // SAFETY: the output lives across the call.
+    call(|message| unsafe { ffi::spc_cuda_peak_memory(&raw mut bytes, message) })
+        .map_err(|failure| CollectiveError::local("peak_memory", failure))?;
+    Ok(bytes)
+}
+
 /// The constructor in `libspinectl_nccl.so`, which lies beside the program or where it was built.
 pub(crate) fn nccl_backend() -> Result<ffi::NcclBackend> {
     static BACKEND: OnceLock<std::result::Result<ffi::NcclBackend, String>> = OnceLock::new();

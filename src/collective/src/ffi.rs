@@ -329,6 +329,7 @@ unsafe extern "C" {
         tensor: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
+    pub(crate) fn spc_cuda_peak_memory(bytes: *mut u64, message: Message) -> i32;
     pub(crate) fn spc_libtorch_folder(folder: *mut *mut c_char, message: Message) -> i32;
 }
 

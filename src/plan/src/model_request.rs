@@ -194,6 +194,9 @@ pub struct ModelReport {
     /// The most memory that the process ever had, bytes.
     #[serde(default)]
     pub peak_rss: u64,
+    /// The most memory that tensors ever held on the GPU, bytes; absent on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_memory: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

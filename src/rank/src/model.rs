@@ -5,7 +5,7 @@ mod pass;
 mod step;
 mod trace;
 
-use plan::model_request::{ArchitectureRow, ModelReport, ModelRequest, OutputRow};
+use plan::model_request::{ArchitectureRow, ComputeDevice, ModelReport, ModelRequest, OutputRow};
 use tch::Tensor;
 use train::TrainError;
 
@@ -22,6 +22,14 @@ pub fn run(request: &str) -> Result<(), RankError> {
         ModelRequest::Trace(spec) => trace::run(spec)?,
     };
     report.peak_rss = peak_rss();
+    report.peak_device_memory = match &request {
+        ModelRequest::Run { model, .. } | ModelRequest::Step { model, .. }
+            if model.device != ComputeDevice::Cpu =>
+        {
+            Some(train::cuda::peak_memory().map_err(TrainError::from)?)
+        }
+        _ => None,
+    };
     let line = serde_json::to_string(&report)
         .map_err(|error| RankError::Setup(format!("the report cannot be written: {error}")))?;
     println!("{line}");

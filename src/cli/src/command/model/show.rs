@@ -80,8 +80,11 @@ fn written(report: &ModelReport, output: &Path) -> String {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
+    let on_gpu = report.peak_device_memory.map_or_else(String::new, |bytes| {
+        format!(", {} on the GPU", units::bytes(bytes))
+    });
     format!(
-        "wrote {}: {}{more} (peak memory {})",
+        "wrote {}: {}{more} (peak memory {}{on_gpu})",
         output.display(),
         shown.join(", "),
         units::bytes(report.peak_rss)
