@@ -8,7 +8,8 @@
 # demo       the whole pipeline on a phantom, in fp16, and its audit
 # memory     a GPU with too little memory for the micro-batch: the run halves it and goes on
 # resume     killed and stopped at random moments, compared with an undisturbed run
-# published  stage 2 in its published shape (96 slices of 512x512, resnest50d, fp16): how long updates take and wait for data
+# published  all stages in their published shapes (stage 2: 96 slices of 512x512, resnest50d, fp16) on a small phantom: how long
+#            updates take and wait for data, and a prediction
 # step       a training step beside PyTorch's; PYTHON names a Python with torch and timm
 #
 # SPINECTL_BIN names the folder with the programs, WORK an empty one for what is written.
@@ -76,11 +77,12 @@ part_published() {
   local sets=(data.root="$work/large" data.cache.dir="$work/large-cache" data.folds=2 data.workers=12 data.exclude=[]
     stage1a.training.seeds=[0] stage1a.training.epochs=1 stage1b.training.epochs=1 stage1b.training.batch=2 stage2.training.seeds=[0]
     stage1a.training.batch=16 stage1a.training.micro_batch=16 stage2.training.epochs=14 stage2.training.batch=3
-    stage2.training.micro_batch=3 stage3.training.epochs=1 stage2.training.evaluate_every=100 stage1a.training.pretrained=
-    stage1b.training.pretrained= stage2.training.pretrained= stage1b.training.augment.elastic_sigma=50 data.check=headers)
+    stage2.training.micro_batch=3 stage3.training.epochs=1 stage3.training.batch=2 stage2.training.evaluate_every=100 stage1a.training.pretrained=
+    stage1b.training.pretrained= stage2.training.pretrained= data.check=headers)
   local arguments=()
   for set in "${sets[@]}"; do arguments+=(--set "$set"); done
-  check published "$spinectl" launch configs/rsna2022.yaml --gpus 1 --folds 0 --stages 1a,1b,2 --run-dir "$work/published" --quiet "${arguments[@]}"
+  check published "$spinectl" launch configs/rsna2022.yaml --gpus 1 --folds 0 --run-dir "$work/published" --quiet "${arguments[@]}"
+  check predict "$spinectl" predict "$work/published" --images "$work/large/train_images" --out "$work/published.csv"
   "$python" - "$work/published/events.jsonl" <<'EOF'
 import json, statistics, sys
 steps, jobs = {}, {}

@@ -73,7 +73,7 @@ impl<'a> CheckpointWriter<'a> {
         }
     }
 
-    /// Makes memory ready for the first copy, beside the first updates: of so many bytes for each tensor of the model and
+    /// Makes memory ready for the first copy, beside the next updates: of so many bytes for each tensor of the model and
     /// of the optimizer. Where the recipe wants no writing beside the training, it does nothing.
     pub fn warm(&mut self, [model, optimizer]: [Vec<usize>; 2]) {
         let written_to = |sizes: Vec<usize>| sizes.into_iter().map(|bytes| vec![1; bytes]);

@@ -147,11 +147,13 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         samples: (0..samples).map(|index| task.data().id(index)).collect(),
     })?;
     let replicas = Replicas::new(setup.store, group, setup.replica_check);
-    // Whether all have loaded the same.
-    replicas.after(start, true)?;
+    // Whether all have loaded the same; what has been broadcast just now is.
+    if start > 0 {
+        replicas.after(start, true)?;
+    }
     let mut best = restored.best;
     let mut writer = CheckpointWriter::new(checkpoints, &writers, setup.report);
-    writer.warm(state_bytes);
+    let mut to_warm = Some(state_bytes);
     let mut saved = start;
     let is_first = group.rank() == 0;
     let evaluations = per_epoch * training.evaluate_every;
@@ -245,6 +247,10 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
                 .report(step_event(outcome, place, rate, batch, seconds));
         }
         writer.poll()?;
+        // Not sooner: it takes cores from the first update, which somebody waits for.
+        if let Some(bytes) = to_warm.take() {
+            writer.warm(bytes);
+        }
         let due = stop || done.is_multiple_of(checkpoints.settings.every) || done == total;
         replicas.after(done, due)?;
         if due {
