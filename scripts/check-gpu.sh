@@ -10,7 +10,7 @@
 # resume     killed and stopped at random moments, compared with an undisturbed run
 # published  all stages in their published shapes (stage 2: 96 slices of 512x512, resnest50d, fp16) on a small phantom: how long
 #            updates take and wait for data, and a prediction
-# step       a training step beside PyTorch's; PYTHON names a Python with torch and timm
+# step       a training step beside PyTorch's; PYTHON names a Python with torch and timm; ARCHS, DTYPES, SHAPE what is compared
 #
 # SPINECTL_BIN names the folder with the programs, WORK an empty one for what is written.
 set -uo pipefail
@@ -101,9 +101,8 @@ EOF
 }
 
 part_step() {
-  local common=(tests/python/bench_step.py --spinectl "$spinectl" --device cuda --rounds 1 --steps 12 --quiet 0)
-  check step-16 "$python" "${common[@]}" --archs resnest50d seresnext50_32x4d --dtypes fp16 bf16 --shapes 3x32x512
-  check step-32 "$python" "${common[@]}" --archs resnest50d --dtypes fp32 --shapes 1x32x512
+  check step "$python" tests/python/bench_step.py --spinectl "$spinectl" --device cuda --rounds 1 --steps 12 --quiet 0 \
+    --archs ${ARCHS:-resnest50d seresnext50_32x4d} --dtypes ${DTYPES:-fp16 bf16} --shapes "${SHAPE:-3x32x512}"
 }
 
 for part in "${@:-doctor kernels demo memory resume published step}"; do
