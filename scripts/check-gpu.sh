@@ -10,7 +10,8 @@
 # resume     killed and stopped at random moments, compared with an undisturbed run
 # published  all stages in their published shapes (stage 2: 96 slices of 512x512, resnest50d, fp16) on a small phantom: how long
 #            updates take and wait for data, and a prediction
-# step       a training step beside PyTorch's; PYTHON names a Python with torch and timm; ARCHS, DTYPES, SHAPE what is compared
+# step       a training step beside PyTorch's; PYTHON names a Python with torch and timm; ARCHS, DTYPES, SHAPE
+#            what is compared, STEP more flags of bench_step.py
 #
 # SPINECTL_BIN names the folder with the programs, WORK an empty one for what is written.
 set -uo pipefail
@@ -60,12 +61,12 @@ part_demo() {
 }
 
 part_memory() {
-  check memory env PYTORCH_CUDA_ALLOC_CONF=per_process_memory_fraction:0.015 \
-    bash -c "$(declare -f demo phantom); spinectl=$spinectl work=$work; demo $work/memory --stages 1a --json \
+  rm -rf "$work/memory"
+  check memory env PYTORCH_CUDA_ALLOC_CONF=per_process_memory_fraction:"${FRACTION:-0.005}" \
+    bash -c "$(declare -f demo phantom); spinectl=$spinectl work=$work; demo $work/memory --stages 1a \
       --set stage1a.training.image_size=256 --set stage1a.training.batch=32 --set stage1a.training.micro_batch=32 \
       --set stage1a.training.epochs=1" > "$work/memory.log" 2>&1
-  grep -hE '"event":"(job_failed|retry|failure|batch|less_memory|attempt)' "$work/memory/events.jsonl" | cut -c1-400 | head -12
-  tail -3 "$work/memory.log"
+  grep -v '^ *$' "$work/memory.log" | cut -c1-400 | tail -20
 }
 
 part_resume() {
@@ -76,7 +77,7 @@ part_published() {
   phantom "$work/large" 12 240 512
   local sets=(data.root="$work/large" data.cache.dir="$work/large-cache" data.folds=2 data.workers=12 data.exclude=[]
     stage1a.training.seeds=[0] stage1a.training.epochs=1 stage1b.training.epochs=1 stage1b.training.batch=2 stage2.training.seeds=[0]
-    stage1a.training.batch=16 stage1a.training.micro_batch=16 stage2.training.epochs=14 stage2.training.batch=3
+    stage1a.training.batch=16 stage1a.training.micro_batch=16 stage2.training.epochs=6 stage2.training.batch=3
     stage2.training.micro_batch=3 stage3.training.epochs=1 stage3.training.batch=2 stage2.training.evaluate_every=100 stage1a.training.pretrained=
     stage1b.training.pretrained= stage2.training.pretrained= data.check=headers)
   local arguments=()
@@ -102,7 +103,7 @@ EOF
 
 part_step() {
   check step "$python" tests/python/bench_step.py --spinectl "$spinectl" --device cuda --rounds 1 --steps 12 --quiet 0 \
-    --archs ${ARCHS:-resnest50d seresnext50_32x4d} --dtypes ${DTYPES:-fp16 bf16} --shapes "${SHAPE:-3x32x512}"
+    --archs ${ARCHS:-resnest50d seresnext50_32x4d} --dtypes ${DTYPES:-fp16 bf16} --shapes "${SHAPE:-3x32x512}" ${STEP:-}
 }
 
 for part in "${@:-doctor kernels demo memory resume published step}"; do

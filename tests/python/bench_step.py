@@ -55,7 +55,7 @@ def prepare(folder, arch, shape):
     write(folder / "targets.safetensors", {"ratio": ratio, "fracture": fracture})
 
 
-def run_torch(folder, arch, device, dtype, layout, steps):
+def run_torch(folder, arch, device, dtype, layout, steps, again):
     """The PyTorch side, in this process."""
     import torch
     from safetensors.torch import load_file
@@ -64,6 +64,7 @@ def run_torch(folder, arch, device, dtype, layout, steps):
     model = stage2(arch)
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     model = model.to(device)
+    model.backbone.set_grad_checkpointing(again)
     inputs, targets = ({name: tensor[0].to(device) for name, tensor in load_file(folder / f"{kind}.safetensors").items()}
                        for kind in ["input", "targets"])
     low = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
@@ -112,18 +113,19 @@ def measured(command, threads):
     return {**run, "peak": run.get("peak_device_memory", usage.ru_maxrss * 1024)}
 
 
-def spinectl_command(program, folder, arch, device, dtype, layout, steps):
+def spinectl_command(program, folder, arch, device, dtype, layout, steps, again):
     command = [program, "model", "step", "--arch", f"stage2:{arch}", "--steps", str(steps), "--json"]
     command += ["--device", device, "--dtype", dtype]
     for flag in ["weights", "input", "targets", "output"]:
         command += [f"--{flag}", str(folder / f"{flag}.safetensors")]
     command += ["--optimizer", "adamw", "--learning-rate", str(LEARNING_RATE), "--weight-decay", str(WEIGHT_DECAY)]
     # PyTorch's side has one parameter group.
+    command += ["--gradient-checkpointing"] if again else []
     return command + ["--decay-all"] + (["--channels-last"] if layout == "channels last" else [])
 
 
-def torch_command(folder, arch, device, dtype, layout, steps):
-    return [sys.executable, __file__, "--torch", str(folder), arch, device, dtype, layout, str(steps)]
+def torch_command(folder, arch, device, dtype, layout, steps, again):
+    return [sys.executable, __file__, "--torch", str(folder), arch, device, dtype, layout, str(steps), *(["again"] if again else [])]
 
 
 def wait_until_quiet(seconds, cores=0.25):
@@ -150,8 +152,8 @@ def bench(arguments, arch, shape, dtype):
         subprocess.run([sys.executable, __file__, "--prepare", name, arch, shape], check=True)
         first_losses = []
         for _ in range(arguments.rounds):
-            for layout in LAYOUTS:
-                case = (folder, arch, arguments.device, dtype, layout, arguments.steps)
+            for layout in arguments.layouts:
+                case = (folder, arch, arguments.device, dtype, layout, arguments.steps, arguments.checkpointing)
                 sides = {"PyTorch": torch_command(*case), "spinectl": spinectl_command(arguments.spinectl, *case)}
                 for side, command in sides.items():
                     load = wait_until_quiet(arguments.quiet)
@@ -170,13 +172,15 @@ def median(row, phase=None):
     return statistics.median(update["phases"][phase] if phase else update["seconds"] for update in row["updates"])
 
 
-def table(results):
+def table(results, layouts):
     """Lines of Markdown."""
     lines = ["| architecture, batch | layout | PyTorch s | spinectl s | time ratio | forward, backward, optimizer | PyTorch peak | spinectl peak | memory ratio |",
              "|---|---|---|---|---|---|---|---|---|"]
     for (arch, shape, dtype), rows in results.items():
-        best = {side: min(LAYOUTS, key=lambda layout: median(rows[side, layout])) for side in ["PyTorch", "spinectl"]}
-        pairs = [(layout, layout, layout) for layout in LAYOUTS] + [("best of each", best["PyTorch"], best["spinectl"])]
+        best = {side: min(layouts, key=lambda layout: median(rows[side, layout])) for side in ["PyTorch", "spinectl"]}
+        pairs = [(layout, layout, layout) for layout in layouts]
+        if len(layouts) > 1:
+            pairs.append(("best of each", best["PyTorch"], best["spinectl"]))
         for name, theirs, ours in pairs:
             theirs, ours = rows["PyTorch", theirs], rows["spinectl", ours]
             phases = ", ".join(f"{median(ours, p) / median(theirs, p):.2f}" for p in ["forward", "backward", "optimizer"])
@@ -193,6 +197,8 @@ def main():
     parser.add_argument("--shapes", nargs="+", default=["1x8x128"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=list(SAME_LOSS))
+    parser.add_argument("--layouts", nargs="+", default=LAYOUTS, choices=LAYOUTS)
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing on both sides")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -200,13 +206,13 @@ def main():
     arguments = parser.parse_args()
     cases = itertools.product(arguments.archs, arguments.shapes, arguments.dtypes)
     results = {case: bench(arguments, *case) for case in cases}
-    print("\n".join(table(results)))
+    print("\n".join(table(results, arguments.layouts)))
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["--torch", folder, arch, device, dtype, layout, steps]:
-            run_torch(Path(folder), arch, device, dtype, layout, int(steps))
+        case ["--torch", folder, arch, device, dtype, layout, steps, *again]:
+            run_torch(Path(folder), arch, device, dtype, layout, int(steps), bool(again))
         case ["--prepare", folder, arch, shape]:
             prepare(Path(folder), arch, shape)
         case _:

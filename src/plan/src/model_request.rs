@@ -217,8 +217,10 @@ pub struct OutputRow {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpdateRow {
-    pub loss: f64,
-    pub gradient_norm: f64,
+    /// Absent where fp16 overflowed, which leaves an update out.
+    pub loss: Option<f64>,
+    /// Absent where fp16 overflowed.
+    pub gradient_norm: Option<f64>,
     pub seconds: f64,
     /// Seconds by phase.
     pub phases: std::collections::BTreeMap<String, f64>,

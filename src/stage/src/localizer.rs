@@ -207,7 +207,8 @@ pub(crate) fn locate(
     for chunk in places.chunks(CHUNK) {
         let images = chunk.iter().map(|place| image_at(stack, *place));
         let images = images.collect::<data::Result<Vec<Vec<u8>>>>()?;
-        let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
+        let mut images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
+        execution.fill_up(&mut images);
         let image = execution.feed(&images, None, side)?.f_flatten(0, 1)?;
         let located = execution.evaluate(|pass| Ok(model.forward(&image, pass)?))?;
         let bounds = host(&located.bounds.f_view(-1)?)?;

@@ -234,8 +234,12 @@ pub(crate) fn fitted_features(
     let features = images
         .chunks(study.chunk as usize)
         .map(|chunk| {
-            let image = execution.feed(chunk, None, side)?.f_flatten(0, 1)?;
-            full(&execution.evaluate(|_| Ok(model.features(&image)?))?)
+            let count = chunk.len() as i64;
+            let mut chunk = chunk.to_vec();
+            execution.fill_up(&mut chunk);
+            let image = execution.feed(&chunk, None, side)?.f_flatten(0, 1)?;
+            let features = execution.evaluate(|_| Ok(model.features(&image)?))?;
+            full(&features.f_narrow(0, 0, count)?)
         })
         .collect::<Result<Vec<_>>>()?;
     let features = Tensor::f_cat(&features, 0)?;

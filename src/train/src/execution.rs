@@ -15,6 +15,9 @@ use crate::feed::Feed;
 use crate::host_pixels::HostBytes;
 use crate::progress;
 
+/// What a number of samples is filled up to.
+const SAMPLES_ON_GPU: usize = 16;
+
 /// The recipe's wishes as they come true on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExecutionConfig {
@@ -181,6 +184,16 @@ impl Execution {
         side: usize,
     ) -> Result<Tensor> {
         self.images(self.feed.images(samples, changes, side)?)
+    }
+
+    /// On a GPU, the last sample again until their number is a multiple of 16. cuDNN makes each convolution ready anew for
+    /// every number of images, which takes seconds, and what is left of a study comes in every number.
+    pub fn fill_up<T: Clone>(&self, samples: &mut Vec<T>) {
+        if self.config.device != Device::Cpu
+            && let Some(last) = samples.last().cloned()
+        {
+            samples.resize(samples.len().next_multiple_of(SAMPLES_ON_GPU), last);
+        }
     }
 
     /// Images in the layout of the kernels: (B, C, H, W) or (B, S, C, H, W) -> the same shape.

@@ -62,9 +62,11 @@ pub fn run(spec: &ModelSpec, step: &StepSpec) -> Result<ModelReport, RankError> 
             |(input, targets)| model.loss(&execution, &input, &targets),
             false,
         )?;
+        // JSON has no word for what is not finite.
+        let finite = |value: f64| value.is_finite().then_some(value);
         updates.push(UpdateRow {
-            loss: outcome.loss,
-            gradient_norm: outcome.gradient_norm,
+            loss: finite(outcome.loss),
+            gradient_norm: finite(outcome.gradient_norm),
             seconds: began.elapsed().as_secs_f64(),
             phases: outcome
                 .phases
@@ -75,8 +77,11 @@ pub fn run(spec: &ModelSpec, step: &StepSpec) -> Result<ModelReport, RankError> 
     }
     stepper.finish()?;
 
-    let column = |of: fn(&UpdateRow) -> f64| {
-        let values: Vec<f64> = updates.iter().map(of).collect();
+    let column = |of: fn(&UpdateRow) -> Option<f64>| {
+        let values: Vec<f64> = updates
+            .iter()
+            .map(|row| of(row).unwrap_or(f64::NAN))
+            .collect();
         Tensor::f_from_slice(&values).map_err(TrainError::from)
     };
     let mut named = vec![

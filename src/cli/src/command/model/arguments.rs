@@ -28,7 +28,7 @@ Targets:
   stage1a box (K, B, 4), has_box (K, B); stage1b ratio (K, B, S, 7); stage2 ratio, fracture (K, B, S, 7);
   stage3 label (K, B, 8); a backbone features (K, B, F), of which the mean squared error is taken
 Outputs:
-  loss (N,) and gradient_norm (N,) by update, final.<name> for every parameter and buffer
+  loss (N,) and gradient_norm (N,) by update (NaN where fp16 overflowed), final.<name> for every parameter and buffer
 
 Example:
   spinectl model step --arch stage2:resnest14d --weights start.safetensors --input x.safetensors --targets t.safetensors \\

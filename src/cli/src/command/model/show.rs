@@ -52,6 +52,7 @@ fn architectures(report: &ModelReport) -> String {
 }
 
 fn updates(updates: &[UpdateRow]) -> String {
+    let overflow = || "overflow".to_owned();
     let mut table = table::new(&[
         Column::Number("update"),
         Column::Number("loss"),
@@ -61,8 +62,12 @@ fn updates(updates: &[UpdateRow]) -> String {
     for (i, update) in updates.iter().enumerate() {
         table.add_row([
             (i + 1).to_string(),
-            format!("{:.6}", update.loss),
-            format!("{:.4}", update.gradient_norm),
+            update
+                .loss
+                .map_or_else(overflow, |loss| format!("{loss:.6}")),
+            update
+                .gradient_norm
+                .map_or_else(overflow, |norm| format!("{norm:.4}")),
             format!("{:.3}", update.seconds),
         ]);
     }
