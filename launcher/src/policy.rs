@@ -9,6 +9,8 @@
 //! | any, at the same update for the third time running | stop and say so |
 //! | any, without retries left | stop |
 //!
+//! Half the micro-batch costs no retry: it is another attempt at the same thing only so often as it can be halved.
+//!
 //! The first retry after an attempt that came further than its beginning is immediate; others wait `back_off`, twice that,
 //! four times that and so on, half a minute at most.
 
@@ -71,12 +73,6 @@ pub(crate) fn remedy(
     let stop = |why: &str| Remedy::Stop {
         why: Some(why.to_owned()),
     };
-    if let Some(reached) = failure.reached {
-        match history.furthest {
-            Some(furthest) if reached <= furthest => history.there += 1,
-            _ => (history.furthest, history.there) = (Some(reached), 1),
-        }
-    }
     let allocator_failed = match failure.class {
         FailureClass::DeviceMemory => true,
         FailureClass::HostMemory => !failure.by_kernel,
@@ -88,10 +84,22 @@ pub(crate) fn remedy(
     {
         return Remedy::Stop { why: None };
     }
-    if allocator_failed && failure.halved.is_none() {
-        return stop(
-            "the micro-batch cannot be halved any further: lower image_size, or take a device with more memory",
-        );
+    if allocator_failed {
+        return match failure.halved {
+            Some(split) => Remedy::Smaller {
+                split,
+                delay: history.delay(failure, back_off),
+            },
+            None => stop(
+                "the micro-batch cannot be halved any further: lower image_size, or take a device with more memory",
+            ),
+        };
+    }
+    if let Some(reached) = failure.reached {
+        match history.furthest {
+            Some(furthest) if reached <= furthest => history.there += 1,
+            _ => (history.furthest, history.there) = (Some(reached), 1),
+        }
     }
     if history.there >= PATIENCE {
         let furthest = history.furthest.unwrap_or_default();
@@ -104,21 +112,21 @@ pub(crate) fn remedy(
         return Remedy::Stop { why: None };
     }
     history.retried += 1;
-    let came_further = failure.reached > Some(failure.began.unwrap_or(0));
-    let delay = match came_further {
-        true => {
-            history.delays = 0;
-            Duration::ZERO
+    Remedy::Again {
+        delay: history.delay(failure, back_off),
+    }
+}
+
+impl History {
+    /// How long to wait before the next attempt.
+    fn delay(&mut self, failure: &Failure, back_off: f64) -> Duration {
+        if failure.reached > Some(failure.began.unwrap_or(0)) {
+            self.delays = 0;
+            return Duration::ZERO;
         }
-        false => {
-            let doublings = i32::try_from(history.delays.min(16)).unwrap_or(16);
-            history.delays += 1;
-            Duration::from_secs_f64((back_off * 2f64.powi(doublings)).min(LONGEST_BACK_OFF))
-        }
-    };
-    match failure.halved.filter(|_| allocator_failed) {
-        Some(split) => Remedy::Smaller { split, delay },
-        None => Remedy::Again { delay },
+        let doublings = i32::try_from(self.delays.min(16)).unwrap_or(16);
+        self.delays += 1;
+        Duration::from_secs_f64((back_off * 2f64.powi(doublings)).min(LONGEST_BACK_OFF))
     }
 }
 
@@ -220,6 +228,24 @@ mod tests {
             panic!("{history:?}");
         };
         assert!(why.contains("update 6"), "{why}");
+    }
+
+    #[test]
+    fn a_smaller_micro_batch_costs_no_retry() {
+        let mut history = History::default();
+        let full = Failure {
+            reached: Some(1),
+            ..failure(FailureClass::DeviceMemory)
+        };
+        for _ in 0..6 {
+            let remedy = remedy(&mut history, &full, 1, 1.0);
+            assert!(matches!(remedy, Remedy::Smaller { .. }), "{remedy:?}");
+        }
+        let killed = failure(FailureClass::Killed);
+        assert!(matches!(
+            remedy(&mut history, &killed, 1, 1.0),
+            Remedy::Again { .. }
+        ));
     }
 
     #[test]

@@ -45,11 +45,11 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T, RankError>) -> Result<T, Box<F
             FailureClass::Other | FailureClass::Collective => FailureClass::of_message(&message),
             _ => None,
         };
-        Box::new(FailureReport::new(
-            event::now(),
-            told.unwrap_or(class),
-            message,
-        ))
+        let (message, stack) = without_trace(&message);
+        Box::new(FailureReport {
+            stack,
+            ..FailureReport::new(event::now(), told.unwrap_or(class), message)
+        })
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
@@ -73,6 +73,26 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T, RankError>) -> Result<T, Box<F
     }
 }
 
+/// libtorch's errors carry the C++ frames that they came from, one a line, which nobody finds a reason among: the words
+/// without them, and the frames, innermost first.
+fn without_trace(message: &str) -> (String, Vec<String>) {
+    let Some((words, trace)) = message.split_once("\nException raised from ") else {
+        return (message.to_owned(), Vec::new());
+    };
+    let (place, trace) = trace.split_once('\n').unwrap_or((trace, ""));
+    let place = place.split(" (most recent").next().unwrap_or(place);
+    let is_frame = |line: &&str| line.starts_with("frame #");
+    let frames = trace.lines().take_while(is_frame).map(|line| {
+        let frame = line.split_once(": ").map_or(line, |(_, frame)| frame);
+        frame.to_owned()
+    });
+    let stack = std::iter::once(place.to_owned()).chain(frames).collect();
+    // Whoever passed the error on may have added words after it.
+    let after = trace.lines().skip_while(is_frame).collect::<Vec<_>>();
+    let after = after.join(" ");
+    (format!("{}{after}", words.trim_end()), stack)
+}
+
 /// Leaves the report where a reader of the run directory finds it.
 pub fn write(job: &Job, rank: usize, report: &FailureReport) {
     let folder = job
@@ -93,5 +113,51 @@ pub fn write(job: &Job, rank: usize, report: &FailureReport) {
         });
     if let Err(error) = written {
         eprintln!("spinectl-rank: cannot write {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_librarys_trace_is_no_part_of_the_message() {
+        let told = "libtorch: CUDA out of memory. Tried to allocate 32.00 MiB.\n\
+                    Exception raised from malloc at /pytorch/c10/cuda/CUDACachingAllocator.cpp:1574 (most recent call first):\n\
+                    frame #0: c10::Error::Error(std::string) + 0x9d (0x7f5c in libc10.so)\n\
+                    frame #1: <unknown function> + 0x4434a (0x7f5c in libc10_cuda.so)\n\
+                    ; in work";
+        let (message, stack) = without_trace(told);
+        assert_eq!(
+            message,
+            "libtorch: CUDA out of memory. Tried to allocate 32.00 MiB.; in work"
+        );
+        assert_eq!(
+            stack,
+            [
+                "malloc at /pytorch/c10/cuda/CUDACachingAllocator.cpp:1574",
+                "c10::Error::Error(std::string) + 0x9d (0x7f5c in libc10.so)",
+                "<unknown function> + 0x4434a (0x7f5c in libc10_cuda.so)",
+            ]
+        );
+        let plain = "two lines\nof words";
+        assert_eq!(without_trace(plain), (plain.to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn what_libtorch_refuses_here_is_told_in_a_line_with_its_frames() {
+        let failed = guarded(|| {
+            let ones = tch::Tensor::ones([2, 3], (tch::Kind::Float, tch::Device::Cpu));
+            ones.f_matmul(&ones).map_err(TrainError::from)?;
+            Ok(())
+        });
+        let report = failed.unwrap_err();
+        assert_eq!(report.message.lines().count(), 1, "{}", report.message);
+        assert!(
+            report.message.contains("cannot be multiplied"),
+            "{}",
+            report.message
+        );
+        assert!(report.stack.len() > 3, "{:?}", report.stack);
     }
 }

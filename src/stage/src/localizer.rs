@@ -202,9 +202,8 @@ pub(crate) fn locate(
     side: usize,
 ) -> Result<Vec<LocatedSlice>> {
     let _no_grad = tch::no_grad_guard();
-    let mut rows = Vec::with_capacity(stack.slices());
     let places: Vec<usize> = (0..stack.slices()).collect();
-    for chunk in places.chunks(CHUNK) {
+    execution.in_parts(&places, CHUNK, |chunk| {
         let images = chunk.iter().map(|place| image_at(stack, *place));
         let images = images.collect::<data::Result<Vec<Vec<u8>>>>()?;
         let mut images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
@@ -213,17 +212,16 @@ pub(crate) fn locate(
         let located = execution.evaluate(|pass| Ok(model.forward(&image, pass)?))?;
         let bounds = host(&located.bounds.f_view(-1)?)?;
         let has_box = host(&full(&located.has_box)?.f_sigmoid()?)?;
-        for ((place, bounds), has_box) in chunk.iter().zip(bounds.chunks_exact(4)).zip(has_box) {
-            rows.push(LocatedSlice {
-                study: study.clone(),
-                slice_number: stack.slice_numbers[*place],
-                bounds: [bounds[0], bounds[1], bounds[2], bounds[3]],
-                has_box,
-                fold: None,
-            });
-        }
-    }
-    Ok(rows)
+        let rows = chunk.iter().zip(bounds.chunks_exact(4)).zip(has_box);
+        let rows = rows.map(|((place, bounds), has_box)| LocatedSlice {
+            study: study.clone(),
+            slice_number: stack.slice_numbers[*place],
+            bounds: [bounds[0], bounds[1], bounds[2], bounds[3]],
+            has_box,
+            fold: None,
+        });
+        Ok(rows.collect())
+    })
 }
 
 /// A tensor's values on the host.

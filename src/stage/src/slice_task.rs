@@ -164,7 +164,7 @@ impl<'a> SliceTask<'a> {
         let window = self.data.shape;
         let mut cover = Cover::new(stack.slices());
         let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
-        for chunk in all.chunks(CHUNK) {
+        let scored = self.execution.in_parts(&all, CHUNK, |chunk| {
             let bytes = chunk.iter().map(|s| window_pixels(stack, *s, window));
             let bytes = bytes.collect::<data::Result<Vec<Vec<u8>>>>()?;
             let bytes: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
@@ -180,10 +180,15 @@ impl<'a> SliceTask<'a> {
                 .evaluate(|pass| Ok(self.model.forward(&image, &position, pass)?))?;
             let scores = host(&fracture.unwrap_or(ratio))?; // (windows, images, 7)
             let rows = scores.chunks_exact(window.images * VERTEBRAE);
-            for (start, rows) in chunk.iter().zip(rows) {
-                for (i, scores) in rows.chunks_exact(VERTEBRAE).enumerate() {
-                    cover.add(window.middle(*start, i), scores);
-                }
+            Ok(chunk
+                .iter()
+                .copied()
+                .zip(rows.map(<[f32]>::to_vec))
+                .collect())
+        })?;
+        for (start, rows) in scored {
+            for (i, scores) in rows.chunks_exact(VERTEBRAE).enumerate() {
+                cover.add(window.middle(start, i), scores);
             }
         }
         Ok(cover.scores())

@@ -231,17 +231,14 @@ pub(crate) fn fitted_features(
         .map(|first| image_at(stack, first + 1))
         .collect::<data::Result<Vec<Vec<u8>>>>()?;
     let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-    let features = images
-        .chunks(study.chunk as usize)
-        .map(|chunk| {
-            let count = chunk.len() as i64;
-            let mut chunk = chunk.to_vec();
-            execution.fill_up(&mut chunk);
-            let image = execution.feed(&chunk, None, side)?.f_flatten(0, 1)?;
-            let features = execution.evaluate(|_| Ok(model.features(&image)?))?;
-            full(&features.f_narrow(0, 0, count)?)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let features = execution.in_parts(&images, study.chunk as usize, |chunk| {
+        let count = chunk.len() as i64;
+        let mut chunk = chunk.to_vec();
+        execution.fill_up(&mut chunk);
+        let image = execution.feed(&chunk, None, side)?.f_flatten(0, 1)?;
+        let features = execution.evaluate(|_| Ok(model.features(&image)?))?;
+        Ok(vec![full(&features.f_narrow(0, 0, count)?)?])
+    })?;
     let features = Tensor::f_cat(&features, 0)?;
     Ok(StudyModel::fit(&features, study.max_images as i64)?)
 }

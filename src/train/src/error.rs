@@ -126,6 +126,11 @@ impl From<nn::NnError> for TrainError {
 }
 
 impl TrainError {
+    /// Whether the device had no memory left, whatever of libtorch says it.
+    pub(crate) fn is_out_of_device_memory(&self) -> bool {
+        FailureClass::of_message(&self.to_string()) == Some(FailureClass::DeviceMemory)
+    }
+
     /// The class of the failure, for the retry policy and the exit code.
     pub fn class(&self) -> FailureClass {
         match self {

@@ -1,6 +1,7 @@
 //! How networks are run on this rank's device: their images, number types, memory layout, and what the world outside adds
 //! to a pass.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use collective::{CollectiveError, ProcessGroup, autocast, autograd, kernels};
@@ -117,6 +118,8 @@ pub struct Execution {
     config: ExecutionConfig,
     feed: Feed,
     training: Pass,
+    /// As many samples as the device's memory has been found to hold at once, without gradients.
+    at_most: Cell<usize>,
 }
 
 impl Execution {
@@ -132,6 +135,7 @@ impl Execution {
                 recompute,
                 ..Pass::train()
             },
+            at_most: Cell::new(usize::MAX),
         }
     }
 
@@ -186,13 +190,41 @@ impl Execution {
         self.images(self.feed.images(samples, changes, side)?)
     }
 
+    /// What `pass` makes of `items`, `most` of them at a time: a number that does not depend on the training's micro-batch.
+    /// Where the device has no memory for so many, it takes half as many from then on, down to one.
+    pub fn in_parts<T, R>(
+        &self,
+        items: &[T],
+        most: usize,
+        pass: impl Fn(&[T]) -> Result<Vec<R>>,
+    ) -> Result<Vec<R>> {
+        let mut made = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while !rest.is_empty() {
+            let count = rest.len().min(most.max(1)).min(self.at_most.get());
+            let (part, after) = rest.split_at(count);
+            match pass(part) {
+                Ok(results) => {
+                    made.extend(results);
+                    rest = after;
+                }
+                Err(error) if count > 1 && error.is_out_of_device_memory() => {
+                    self.at_most.set(count / 2);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(made)
+    }
+
     /// On a GPU, the last sample again until their number is a multiple of 16. cuDNN makes each convolution ready anew for
     /// every number of images, which takes seconds, and what is left of a study comes in every number.
     pub fn fill_up<T: Clone>(&self, samples: &mut Vec<T>) {
         if self.config.device != Device::Cpu
             && let Some(last) = samples.last().cloned()
         {
-            samples.resize(samples.len().next_multiple_of(SAMPLES_ON_GPU), last);
+            let multiple = SAMPLES_ON_GPU.min(self.at_most.get());
+            samples.resize(samples.len().next_multiple_of(multiple), last);
         }
     }
 
@@ -264,4 +296,44 @@ fn outside(error: CollectiveError) -> NnError {
 /// An output of a network in f32.
 pub fn full(output: &Tensor) -> Result<Tensor> {
     Ok(output.f_to_kind(Kind::Float)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TrainError;
+
+    #[test]
+    fn parts_become_smaller_where_the_device_has_no_memory_for_them_and_stay_so() {
+        let execution = Execution::new(ExecutionConfig::plain(Device::Cpu));
+        let sizes = std::cell::RefCell::new(Vec::new());
+        let holds = |limit: usize| {
+            let sizes = &sizes;
+            move |part: &[u32]| -> Result<Vec<u32>> {
+                sizes.borrow_mut().push(part.len());
+                match part.len() > limit {
+                    true => Err(TrainError::Torch(tch::TchError::Torch(
+                        "CUDA out of memory. Tried to allocate 2.00 GiB.".into(),
+                    ))),
+                    false => Ok(part.iter().map(|item| item * 10).collect()),
+                }
+            }
+        };
+        let items: Vec<u32> = (0..10).collect();
+        let tens: Vec<u32> = items.iter().map(|item| item * 10).collect();
+        assert_eq!(execution.in_parts(&items, 8, holds(2)).unwrap(), tens);
+        assert_eq!(sizes.take(), [8, 4, 2, 2, 2, 2, 2]);
+        assert_eq!(
+            execution.in_parts(&items[..3], 8, holds(2)).unwrap(),
+            tens[..3]
+        );
+        assert_eq!(sizes.take(), [2, 1]);
+        // What does not fit alone, and what fails for another reason, ends it.
+        assert!(execution.in_parts(&items, 8, holds(0)).is_err());
+        assert_eq!(sizes.take(), [2, 1]);
+        let refused = execution.in_parts(&items, 8, |_| {
+            Err::<Vec<u32>, _>(TrainError::Tables("no".into()))
+        });
+        assert_eq!(refused.unwrap_err().to_string(), "no");
+    }
 }
