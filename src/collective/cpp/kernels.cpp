@@ -82,7 +82,10 @@ SpcStatus spc_channels_last(const SpcTensor* parameters, size_t count, char** me
     at::NoGradGuard no_grad;
     for (auto& parameter : spc::tensors(parameters, count)) {
       if (parameter.dim() == 4) {
-        parameter.set_data(parameter.detach().contiguous(at::MemoryFormat::ChannelsLast));
+        // Not `contiguous`: a 1x1 kernel counts as being in both orders, and would keep the strides by which cuDNN and oneDNN
+        // take the convolution for one of the other order.
+        const auto kernel = parameter.detach();
+        parameter.set_data(kernel.to(kernel.scalar_type(), false, true, at::MemoryFormat::ChannelsLast));
       }
     }
   });

@@ -62,9 +62,9 @@ impl SplitAttention {
             .forward(&hidden)?
             .f_view([b, RADIX, channels, 1, 1])?
             .f_softmax(1, None)?;
+        // In the order of x, contiguous or channels last.
         Ok(branches
             .f_mul(&weights)?
-            .f_sum_dim_intlist(&[1i64][..], false, None)?
-            .f_contiguous()?)
+            .f_sum_dim_intlist(&[1i64][..], false, None)?)
     }
 }

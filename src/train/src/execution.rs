@@ -300,8 +300,40 @@ pub fn full(output: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use nn::{Backbone, BackboneConfig, Taps};
+
     use super::*;
     use crate::TrainError;
+
+    /// Where a block leaves the layout, the convolutions after it do as well, and each way costs a copy.
+    #[test]
+    fn maps_stay_in_channels_last_through_every_block() {
+        let execution = Execution::new(ExecutionConfig {
+            channels_last: true,
+            ..ExecutionConfig::plain(Device::Cpu)
+        });
+        for arch in ["resnest14d", "seresnext50_32x4d", "efficientnet_b0"] {
+            let store = VarStore::new(Device::Cpu);
+            let net = Backbone::new(&store.root(), &BackboneConfig::of(arch)).unwrap();
+            execution.lay_out(&store).unwrap();
+            let image = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+            let taps = Rc::new(Taps::default());
+            let pass = Pass {
+                taps: Some(Rc::clone(&taps)),
+                ..Pass::train()
+            };
+            net.forward(&execution.images(image).unwrap(), &pass)
+                .unwrap();
+            let maps = taps.take();
+            let maps = maps
+                .iter()
+                .filter(|(_, map)| map.dim() == 4 && map.size()[3] > 1);
+            assert!(maps.clone().count() >= 5, "{arch}");
+            for (name, map) in maps {
+                assert_eq!(map.stride()[1], 1, "{arch} {name}");
+            }
+        }
+    }
 
     #[test]
     fn parts_become_smaller_where_the_device_has_no_memory_for_them_and_stay_so() {
