@@ -9,6 +9,7 @@ mod model;
 mod read;
 mod section;
 mod stages;
+mod telemetry;
 mod tree;
 mod update;
 
@@ -19,4 +20,5 @@ pub use model::{
     StartFrom, StudyModel, Training, Window,
 };
 pub use read::{Source, load, parse, to_yaml};
+pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 pub use update::{Numerics, Optimization, Optimizer, Precision, Schedule};

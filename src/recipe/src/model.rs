@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::Telemetry;
 use crate::update::{Numerics, Optimization};
 
 /// Everything that a user may say about a run.
@@ -43,6 +44,8 @@ pub struct Recipe {
     pub private: bool,
     #[serde(default)]
     pub logs: Logs,
+    #[serde(default)]
+    pub telemetry: Telemetry,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,

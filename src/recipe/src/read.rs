@@ -6,6 +6,7 @@ use crate::fault::RecipeError;
 use crate::model::*;
 use crate::section::{Reader, Section};
 use crate::stages::{stage1a, stage1b, stage2, stage3};
+use crate::telemetry::telemetry;
 use crate::tree::{Node, overlay, parse_document};
 
 /// Where a recipe comes from: its name in errors, and its text.
@@ -74,6 +75,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let elastic = elastic(root.section("elastic"));
     let private = root.switch("private", false);
     let logs = logs(root.section("logs"));
+    let telemetry = telemetry(root.section("telemetry"));
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
@@ -105,6 +107,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         elastic,
         private,
         logs,
+        telemetry,
         data,
         checkpoint,
         stage1a,

@@ -8,6 +8,8 @@ use cluster::slurm::{self, SlurmOptions};
 use launcher::{LaunchOptions, Resume};
 use plan::Plan;
 use recipe::{Device, Recipe};
+use telemetry::Observer;
+use telemetry::otel::Settings;
 use telemetry::tensorboard::Board;
 
 use crate::exit::{self, fault, wrong_use};
@@ -83,6 +85,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", requires = "verify_resume")]
     verify_seed: Option<u64>,
 
+    /// Let Prometheus read the run's metrics at this port of 127.0.0.1, 0 for a free one [default: the recipe's telemetry.metrics_port]
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<u16>,
+
     /// Show only warnings, failures and the end
     #[arg(long, short)]
     quiet: bool,
@@ -123,7 +129,9 @@ fn kills(text: &str) -> Result<usize, String> {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    let recipe = arguments.recipe.load()?;
+    let mut recipe = arguments.recipe.load()?;
+    let port = arguments.metrics_port.map(u64::from);
+    recipe.telemetry.metrics_port = port.or(recipe.telemetry.metrics_port);
     let pretrained = Pretrained::look(&recipe);
     let plan = plan::compile_with(&recipe, &pretrained.hashes)?;
     let run_dir = run_dir(arguments, &recipe)?;
@@ -210,7 +218,7 @@ fn on_this_machine(
         resume: arguments.resume.0.clone(),
         rank_program: launcher::rank_program()?,
     };
-    launch(arguments, options)
+    launch(arguments, recipe, options)
 }
 
 /// The ranks that this machine can run.
@@ -256,14 +264,19 @@ fn dry_run(
     Ok(exit::DONE)
 }
 
-fn launch(arguments: &Arguments, options: LaunchOptions) -> anyhow::Result<u8> {
+fn launch(arguments: &Arguments, recipe: &Recipe, options: LaunchOptions) -> anyhow::Result<u8> {
     let show = match (arguments.json, arguments.quiet) {
         (true, _) => Show::Json,
         (_, true) => Show::Quiet,
         _ => Show::Progress,
     };
     let run_dir = options.run_dir.clone();
-    let (events, follower) = Follower::start(show, Some(Board::new(&run_dir)))?;
+    let (settings, complaints) = Settings::resolve(recipe, &|name| std::env::var(name).ok());
+    for complaint in complaints {
+        output::say(&format!("warning: {complaint}"));
+    }
+    let observer = Observer::start(settings);
+    let (events, follower) = Follower::start(show, Some(Board::new(&run_dir)), observer)?;
     // Ranks die with the thread that starts them: this one, which lives as long as the program.
     let launched = super::block_on(launcher::launch(options, events));
     let seen = follower.end();
@@ -310,6 +323,9 @@ fn on_slurm(
     batch::spreads(plan, ranks)?;
     let mut command = vec![run_command::program(), "launch".into()];
     command.extend(["--run-dir".into(), run_dir.display().to_string()]);
+    if let Some(port) = arguments.metrics_port {
+        command.extend(["--metrics-port".into(), port.to_string()]);
+    }
     command.extend(arguments.recipe.words());
     let script = slurm::render(
         plan,

@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         _ => Show::Progress,
     };
     let device = device(arguments.device)?;
-    let (events, follower) = Follower::start(show, None)?;
+    let (events, follower) = Follower::start(show, None, None)?;
     let predicted = super::block_on(launcher::predict(
         &arguments.run_dir,
         &arguments.images,

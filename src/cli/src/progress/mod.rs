@@ -1,4 +1,4 @@
-//! Takes a run's events as they come and shows them: terminal, TensorBoard, JSON lines.
+//! Takes a run's events as they come and shows them: terminal, TensorBoard, JSON lines, OpenTelemetry.
 
 mod bars;
 mod failures;
@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal};
 use std::thread;
 
 use event::{EventKind, RunEvent};
+use telemetry::Observer;
 use telemetry::tensorboard::Board;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -50,9 +51,10 @@ impl Follower {
     pub fn start(
         show: Show,
         board: Option<Board>,
+        observer: Option<Observer>,
     ) -> anyhow::Result<(UnboundedSender<RunEvent>, Self)> {
         let (sender, receiver) = unbounded_channel();
-        let reporter = Reporter::new(show, board);
+        let reporter = Reporter::new(show, board, observer);
         let thread = thread::Builder::new()
             .name("progress".into())
             .spawn(move || reporter.follow(receiver))
@@ -73,6 +75,7 @@ struct Reporter {
     display: Display,
     json: bool,
     board: Option<Board>,
+    observer: Option<Observer>,
     seen: Seen,
 }
 
@@ -82,7 +85,7 @@ enum Display {
 }
 
 impl Reporter {
-    fn new(show: Show, board: Option<Board>) -> Self {
+    fn new(show: Show, board: Option<Board>, observer: Option<Observer>) -> Self {
         let display = match show {
             Show::Progress if io::stderr().is_terminal() => Display::Bars(Bars::new()),
             Show::Progress => Display::Lines(Lines::all()),
@@ -92,6 +95,7 @@ impl Reporter {
             display,
             json: matches!(show, Show::Json),
             board,
+            observer,
             seen: Seen::default(),
         }
     }
@@ -102,6 +106,9 @@ impl Reporter {
         }
         let flushed = self.board.as_mut().map_or(Ok(()), Board::flush);
         self.warn_of(flushed);
+        for notice in self.observer.take().map_or_else(Vec::new, Observer::end) {
+            self.say(&notice);
+        }
         if let Display::Bars(bars) = &self.display {
             bars.end();
         }
@@ -125,6 +132,7 @@ impl Reporter {
             .as_mut()
             .map_or(Ok(()), |board| board.record(event));
         self.warn_of(recorded);
+        self.observe(event);
 
         self.seen.failures.take(event);
         if let EventKind::Warning { message } = &event.kind
@@ -145,12 +153,26 @@ impl Reporter {
         }
     }
 
+    fn observe(&mut self, event: &RunEvent) {
+        if let Some(observer) = &mut self.observer {
+            observer.take(event);
+        }
+        while let Some(notice) = self.observer.as_mut().and_then(Observer::notice) {
+            self.say(&notice);
+        }
+    }
+
     fn warn_of(&self, result: Result<(), telemetry::tensorboard::Error>) {
         if let Err(error) = result {
-            match &self.display {
-                Display::Bars(bars) => bars.print(&format!("warning: {error}")),
-                Display::Lines(_) => output::say(&format!("warning: {error}")),
-            }
+            self.say(&format!("warning: {error}"));
+        }
+    }
+
+    /// Says something that is no event of the run.
+    fn say(&self, text: &str) {
+        match &self.display {
+            Display::Bars(bars) => bars.print(text),
+            Display::Lines(_) => output::say(text),
         }
     }
 }

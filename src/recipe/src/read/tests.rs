@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::{OtlpProtocol, Telemetry};
 
 fn read(text: &str, set: &[&str]) -> Result<Recipe, RecipeError> {
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
@@ -241,4 +242,42 @@ fn broken_yaml_names_the_line() {
         error.contains("r.yaml") && error.contains("not valid YAML"),
         "{error}"
     );
+}
+
+#[test]
+fn a_collector_is_named_by_an_address() {
+    let telemetry = read(SMALL, &[]).unwrap().telemetry;
+    assert_eq!(telemetry, Telemetry::default());
+    let recipe = read(
+        SMALL,
+        &[
+            "telemetry.otlp={endpoint: http://localhost:4318, protocol: http}",
+            "telemetry.sample_steps=7",
+            "telemetry.metrics_port=9464",
+        ],
+    );
+    let recipe = recipe.unwrap();
+    let Telemetry {
+        otlp: Some(otlp),
+        sample_steps: 7,
+        metrics_port: Some(9464),
+    } = &recipe.telemetry
+    else {
+        panic!("{:?}", recipe.telemetry);
+    };
+    assert_eq!(otlp.endpoint, "http://localhost:4318");
+    assert_eq!(otlp.protocol, OtlpProtocol::Http);
+    let again = read(&to_yaml(&recipe).unwrap(), &[]).unwrap();
+    assert_eq!(again.telemetry, recipe.telemetry);
+    for wrong in [
+        "{}",
+        "{endpoint: localhost:4317}",
+        "{endpoint: \"http://\"}",
+    ] {
+        let error = read(SMALL, &[&format!("telemetry.otlp={wrong}")]).unwrap_err();
+        assert!(
+            error.to_string().contains("telemetry.otlp.endpoint"),
+            "{error}"
+        );
+    }
 }
