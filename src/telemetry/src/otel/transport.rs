@@ -188,7 +188,7 @@ fn of_status(status: StatusCode) -> Result<(), Refused> {
 
 /// The status of a call: behind the message, or in the head where there is none.
 fn of_grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Refused> {
-    let find = |name| {
+    let find = |name: &str| {
         let value = trailers.get(name).or_else(|| head.get(name));
         value.and_then(|value| value.to_str().ok())
     };
