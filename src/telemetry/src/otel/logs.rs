@@ -88,7 +88,7 @@ pub(crate) fn record(
             Error,
             "rank.failed",
             report.message.clone(),
-            failure(report),
+            failure(report, discretion),
         ),
         EventKind::JobStarted { .. }
         | EventKind::Heartbeat { .. }
@@ -153,7 +153,8 @@ fn about(event: &RunEvent) -> Vec<KeyValue> {
 }
 
 /// A verdict: its class, place, samples and stack.
-fn failure(report: &FailureReport) -> Vec<KeyValue> {
+fn failure(report: &FailureReport, discretion: &Discretion) -> Vec<KeyValue> {
+    let said = |key, words: &Option<String>| words.as_ref().map(|it| text(key, discretion.of(it)));
     let optional = [
         report.phase.map(|at| text("spinectl.phase", at.as_str())),
         report.step.map(|step| count("spinectl.step", step)),
@@ -161,12 +162,9 @@ fn failure(report: &FailureReport) -> Vec<KeyValue> {
         report.device.as_ref().map(|it| text("spinectl.device", it)),
         (!report.samples.is_empty()).then(|| text("spinectl.samples", report.samples.to_string())),
         (!report.stack.is_empty()).then(|| text("exception.stacktrace", report.stack.join("\n"))),
-        report
-            .state
-            .as_ref()
-            .map(|it| text("spinectl.process.state", it)),
-        report.done.as_ref().map(|done| text("spinectl.done", done)),
-        report.advice.as_ref().map(|it| text("spinectl.advice", it)),
+        said("spinectl.process.state", &report.state),
+        said("spinectl.done", &report.done),
+        said("spinectl.advice", &report.advice),
     ];
     let mut attributes = vec![text("error.type", class(report.class))];
     attributes.extend(optional.into_iter().flatten());
@@ -191,6 +189,7 @@ mod tests {
                 count: 1,
             },
             stack: vec!["read".into(), "main".into()],
+            advice: Some("look at /scans/DOE".into()),
             ..FailureReport::new(
                 7.0,
                 FailureClass::Data,
