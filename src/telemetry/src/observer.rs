@@ -1,7 +1,6 @@
 //! Takes a run's events for OpenTelemetry and Prometheus. It never waits: what is sent, is sent by a thread of its own.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use event::RunEvent;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use crate::measures::Measures;
 use crate::otel::exporter::{Ending, Exporter, Feed};
 use crate::otel::outbox::{Lost, Outbox};
 use crate::otel::spans::{Ended, TraceId, Tree};
-use crate::otel::{Discretion, Settings, logs};
+use crate::otel::{Discretion, Otlp, Settings, logs};
 use crate::prometheus;
 
 /// After a run: for what is still to be sent. A collector that hangs holds up the end of a run so long and no longer.
@@ -104,7 +104,7 @@ impl Observer {
                     measures: measures.clone(),
                     lost,
                     ending: until.clone(),
-                    notices: notices_to,
+                    notices: notices_to.clone(),
                 };
                 (Some(feeder), Some((otlp, feed)))
             }
@@ -114,12 +114,8 @@ impl Observer {
         let work = move || {
             // Closed when the work ends, however it ends.
             let _done = done_to;
-            work(
-                until,
-                resource,
-                exporter,
-                endpoint.map(|listener| (listener, shown)),
-            );
+            let endpoint = endpoint.map(|listener| (listener, shown));
+            work(until, resource, exporter, endpoint, &notices_to);
         };
         let started = thread::Builder::new().name("telemetry".into()).spawn(work);
         if let Err(error) = started {
@@ -202,7 +198,7 @@ impl Feeder {
         })
     }
 
-    fn put(&self, ended: Ended, log: Option<opentelemetry_proto::tonic::logs::v1::LogRecord>) {
+    fn put(&self, ended: Ended, log: Option<LogRecord>) {
         let ended = match self.sends_traces {
             true => ended,
             false => Ended::default(),
@@ -224,19 +220,21 @@ impl Feeder {
 fn work(
     mut ending: Ending,
     resource: Vec<(String, String)>,
-    exporter: Option<(crate::otel::Otlp, Feed)>,
+    exporter: Option<(Otlp, Feed)>,
     endpoint: Option<(TcpListener, Arc<Mutex<Measures>>)>,
+    notices: &mpsc::Sender<String>,
 ) {
-    let runtime: io::Result<_> = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let Ok(runtime) = runtime else {
-        if let Some((_, feed)) = exporter {
-            let _ = feed
-                .notices
-                .send("telemetry: nothing is sent, no descriptors are left".to_owned());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let notice = format!("telemetry: nothing is sent, no runtime for it ({error})");
+            // Nobody need listen.
+            let _ = notices.send(notice);
+            return;
         }
-        return;
     };
     runtime.block_on(async {
         if let Some((listener, measures)) = endpoint {

@@ -13,14 +13,13 @@ mod settings;
 pub(crate) mod spans;
 mod transport;
 
-pub(crate) use attributes::nanoseconds;
 pub(crate) use discretion::Discretion;
 pub use settings::Settings;
 pub(crate) use settings::{Destination, Otlp, Protocol};
 
 /// What OTLP sends apart from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     Traces,
     Metrics,
     Logs,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -141,7 +141,10 @@ impl Transport {
             headers,
             ..
         } = &self.destination;
-        let mut request = Request::builder().method(Method::POST).uri(uri);
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(uri)
+            .header(USER_AGENT, concat!("spinectl/", env!("CARGO_PKG_VERSION")));
         if let Some(known) = request.headers_mut() {
             known.extend(headers.clone());
         }
