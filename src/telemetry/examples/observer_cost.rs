@@ -13,7 +13,7 @@ use telemetry::Observer;
 use telemetry::otel::Settings;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let updates = match std::env::args().nth(1) {
+    let updates: u64 = match std::env::args().nth(1) {
         Some(updates) => updates.parse()?,
         None => 100_000,
     };
