@@ -152,7 +152,7 @@ fn jobs_side_by_side_come_to_the_tables_of_jobs_one_by_one() {
 
 #[test]
 fn a_job_that_is_paused_and_resumed_comes_to_the_same_end() {
-    let stand = Stand::new(&["--stages=1a", "--set=stage1a.training.epochs=20"]);
+    let stand = Stand::new(&["--stages=1a", "--set=stage1a.training.epochs=6"]);
     let run = stand.folder.path().join("paused");
     let job = "stage1a-resnest14d-fold0-seed0";
     let ask = |word: &str| -> Value {
