@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use event::FailureClass;
 use plan::{JobId, JobState, Plan, Progress};
@@ -31,6 +32,8 @@ CREATE TABLE IF NOT EXISTS micro_batches (
 ) STRICT;
 ";
 const SCHEMA_VERSION: i64 = 1;
+/// How long another may write: a command that was stopped in the middle of it must not end a run at once.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A job's row, with what its attempts and transitions come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +75,7 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, LaunchError> {
         let connect = || {
             let connection = Connection::open(path)?;
+            connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             Ok(connection)
