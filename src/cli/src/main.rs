@@ -5,6 +5,7 @@ mod chart;
 mod command;
 mod evaluation;
 mod exit;
+mod holds;
 mod leakage;
 mod metrics;
 mod output;
@@ -39,7 +40,7 @@ Examples:
 
 Exit codes:
   0   done
-  1   a job failed for good
+  1   a job failed for good, or what is left is paused or cancelled
   2   wrong use or recipe
   3   the machine is not able (no such GPU, no disk)
   4   the data is bad

@@ -53,6 +53,10 @@ pub struct Arguments {
     #[arg(long)]
     dry_run: bool,
 
+    /// Run so many jobs at once and no more [default: as many as GPUs, host memory and disk allow]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    jobs: Option<usize>,
+
     #[arg(long, value_enum, default_value_t = Cluster::Local)]
     cluster: Cluster,
 
@@ -75,7 +79,7 @@ pub struct Arguments {
         num_args = 0..=1,
         default_missing_value = "3",
         value_parser = kills,
-        conflicts_with_all = ["resume", "dry_run", "nodes", "time", "partition"]
+        conflicts_with_all = ["resume", "dry_run", "jobs", "nodes", "time", "partition"]
     )]
     verify_resume: Option<usize>,
 
@@ -113,6 +117,11 @@ impl FromStr for ResumeArgument {
             path => Resume::From(PathBuf::from(path)),
         }))
     }
+}
+
+fn jobs(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|jobs| *jobs > 0);
+    number.ok_or_else(|| "expected a number of jobs, 1 or more".to_owned())
 }
 
 fn kills(text: &str) -> Result<usize, String> {
@@ -207,6 +216,7 @@ fn on_this_machine(
         run_dir,
         device: recipe.device,
         ranks,
+        jobs: arguments.jobs,
         resume: arguments.resume.0.clone(),
         rank_program: launcher::rank_program()?,
     };
@@ -310,6 +320,9 @@ fn on_slurm(
     batch::spreads(plan, ranks)?;
     let mut command = vec![run_command::program(), "launch".into()];
     command.extend(["--run-dir".into(), run_dir.display().to_string()]);
+    if let Some(jobs) = arguments.jobs {
+        command.extend(["--jobs".into(), jobs.to_string()]);
+    }
     command.extend(arguments.recipe.words());
     let script = slurm::render(
         plan,

@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             "prediction failed: {reason}\n{}",
             report::quoted_log(&arguments.run_dir.join("predict.log"))
         )),
-        Outcome::Stopped | Outcome::Interrupted { .. } => {
+        Outcome::Stopped | Outcome::Interrupted { .. } | Outcome::Held { .. } => {
             output::say("prediction was stopped; nothing was written");
         }
     }
