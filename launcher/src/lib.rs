@@ -47,7 +47,7 @@ pub use error::LaunchError;
 pub use launch::{LaunchOptions, Resume, launch};
 pub use logs::{LogLine, LogQuery, Logs};
 pub use outcome::Outcome;
-pub use predict::predict;
+pub use predict::{Prediction, predict};
 pub use program::rank_program;
 pub use recipe::Device;
 pub use signals::StopSignals;

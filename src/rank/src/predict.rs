@@ -53,11 +53,18 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
             message: message.into(),
         });
     }
-    let counts = stage::predict(&models, &request.images, &request.out, reporter)?;
+    let asked = stage::Request {
+        images: &request.images,
+        out: &request.out,
+        details: request.details.as_deref(),
+        flip: request.flip,
+    };
+    let counts = stage::predict(&models, asked, reporter)?;
     if counts.predicted == 0 {
         let message = format!(
-            "none of the {} studies could be read; see the warnings",
-            counts.failed
+            "none of the {} studies could be read; {} says why for each",
+            counts.failed,
+            data::predicted::report_path(&request.out).display()
         );
         return Err(train::TrainError::Tables(message).into());
     }

@@ -33,7 +33,7 @@ pub use context::{Cohort, Context};
 pub use finished::Finished;
 pub use labels::make_labels;
 pub use place::RunPlace;
-pub use predict::{Counts, Models, predict};
+pub use predict::{Counts, Models, Request, predict};
 pub use run::{Settings, Stage, finish, run_stage};
 pub use slice_labels::merge_ratios;
 pub use summary::{Members, summarise};

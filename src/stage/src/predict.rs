@@ -4,8 +4,9 @@ use std::path::Path;
 
 use data::StudyUid;
 use data::csv_table::write_table;
+use data::predicted::{PredictionReport, StudyOutcome, report_path, write_json};
 use data::tables::Prediction;
-use data::volume::studies_below;
+use data::volume::named_below;
 use event::EventKind;
 use nn::{Localizer, StudyModel};
 use recipe::{StudyModel as StudySettings, Training};
@@ -26,6 +27,8 @@ pub struct Models<'a> {
     pub device: Device,
     pub(crate) localizers: Vec<(Localizer, Execution, &'a Training)>,
     pub(crate) studies: Vec<(StudyModel, Execution, &'a Training, &'a StudySettings)>,
+    /// Their jobs.
+    pub(crate) names: Vec<String>,
     /// The variables of all of them: dropped last.
     stores: Vec<VarStore>,
 }
@@ -37,6 +40,7 @@ impl<'a> Models<'a> {
             device,
             localizers: Vec::new(),
             studies: Vec::new(),
+            names: Vec::new(),
             stores: Vec::new(),
         }
     }
@@ -53,6 +57,7 @@ impl<'a> Models<'a> {
         let execution = self.execution(&store, training)?;
         load_finished(place, &store, finished)?;
         self.localizers.push((model, execution, training));
+        self.names.push(finished.job.to_owned());
         self.stores.push(store);
         Ok(())
     }
@@ -72,6 +77,7 @@ impl<'a> Models<'a> {
         let execution = self.execution(&store, training)?;
         load_finished(place, &store, finished)?;
         self.studies.push((model, execution, training, study));
+        self.names.push(finished.job.to_owned());
         self.stores.push(store);
         Ok(())
     }
@@ -94,6 +100,19 @@ impl<'a> Models<'a> {
     }
 }
 
+/// What is asked of a prediction.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The folder that holds the studies.
+    pub images: &'a Path,
+    /// The submission to write; the report of all studies goes beside it ([`report_path`]).
+    pub out: &'a Path,
+    /// The folder for a JSON file of each study.
+    pub details: Option<&'a Path>,
+    /// Every model sees the study and its mirror image, and their mean counts.
+    pub flip: bool,
+}
+
 /// How many studies were predicted and how many could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
@@ -101,47 +120,81 @@ pub struct Counts {
     pub failed: usize,
 }
 
-/// Predicts every study below `images` and writes a submission to `out`.
+/// Predicts every study of a folder and writes a submission and a report.
 ///
-/// A study that cannot be read is named in a warning and left out; the others go on.
-pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) -> Result<Counts> {
-    let studies = all_studies(images)?;
+/// A study that cannot be read, or whose name can name none, is left out with its reason in the report; the others go on.
+///
+/// # Errors
+/// A folder without studies, files that cannot be written, and what libtorch says.
+pub fn predict(models: &Models, request: Request, report: &dyn Report) -> Result<Counts> {
+    let named = all_studies(request.images)?;
+    if let Some(folder) = request.details {
+        std::fs::create_dir_all(folder).map_err(data::DataError::io("create", folder))?;
+    }
+    let warn = |message| report.report(EventKind::Warning { message });
     let mut rows: Vec<Prediction> = Vec::new();
-    let mut counts = Counts {
-        predicted: 0,
-        failed: 0,
-    };
-    let total = studies.len() as u64;
-    for (done, study) in studies.iter().enumerate() {
+    let mut studies: Vec<StudyOutcome> = Vec::new();
+    let total = named.len() as u64;
+    for (done, (name, study)) in named.into_iter().enumerate() {
         report.report(EventKind::Progress {
             what: "studies".into(),
             done: done as u64,
             total,
         });
-        match predict_study(models, images, study) {
-            Ok(outcome) => {
-                counts.predicted += 1;
-                rows.extend(prediction_rows(study, &outcome.probabilities));
-                if outcome.uncropped {
-                    let message =
-                        format!("study {study}: no vertebra was found; all of it was taken");
-                    report.report(EventKind::Warning { message });
+        let mut outcome = StudyOutcome {
+            study: name,
+            failure: None,
+            warnings: Vec::new(),
+        };
+        match study {
+            // The name may be a person's: it stands in the report only.
+            Err(error) => {
+                warn("a study is left out for its folder's name; the report says which".into());
+                outcome.failure = Some(error.to_string());
+            }
+            Ok(study) => match predict_study(models, request, &study) {
+                Ok((probabilities, _)) if !probabilities.iter().all(|p| p.is_finite()) => {
+                    let reason = "the models' answer is not a number: their weights are damaged, or the study holds \
+                                  values that no scan has";
+                    warn(format!("study {study} is left out: {reason}"));
+                    outcome.failure = Some(reason.into());
                 }
-            }
-            Err(TrainError::Data(error)) => {
-                counts.failed += 1;
-                let message = format!("study {study} is left out: {error}");
-                report.report(EventKind::Warning { message });
-            }
-            Err(error) => return Err(error),
+                Ok((probabilities, details)) => {
+                    rows.extend(prediction_rows(&study, &probabilities));
+                    for warning in &details.warnings {
+                        warn(format!("study {study}: {warning}"));
+                    }
+                    if let Some(folder) = request.details {
+                        write_json(&folder.join(format!("{study}.json")), &details)?;
+                    }
+                    outcome.warnings = details.warnings;
+                }
+                Err(TrainError::Data(error)) => {
+                    warn(format!("study {study} is left out: {error}"));
+                    outcome.failure = Some(error.to_string());
+                }
+                Err(error) => return Err(error),
+            },
         }
+        studies.push(outcome);
     }
     report.report(EventKind::Progress {
         what: "studies".into(),
         done: total,
         total,
     });
-    write_table(out, &rows)?;
+    let failed = studies.iter().filter(|s| s.failure.is_some()).count();
+    let counts = Counts {
+        predicted: studies.len() - failed,
+        failed,
+    };
+    let ended = PredictionReport {
+        models: models.names.clone(),
+        flip: request.flip,
+        studies,
+    };
+    write_json(&report_path(request.out), &ended)?;
+    write_table(request.out, &rows)?;
     report.report(EventKind::TableWritten {
         table: "submission".into(),
         rows: rows.len(),
@@ -149,15 +202,16 @@ pub fn predict(models: &Models, images: &Path, out: &Path, report: &dyn Report) 
     Ok(counts)
 }
 
-/// The studies below `images`, in order.
-fn all_studies(images: &Path) -> Result<Vec<StudyUid>> {
-    let studies = studies_below(images)?;
-    if studies.is_empty() {
+/// The studies below `images` by name, in order. Hidden folders are none.
+fn all_studies(images: &Path) -> Result<Vec<(String, data::Result<StudyUid>)>> {
+    let mut named = named_below(images)?;
+    named.retain(|(name, _)| !name.starts_with('.'));
+    if named.is_empty() {
         return Err(TrainError::Tables(format!(
             "{} holds no study: give the folder that holds, for each study, a folder of DICOM files or a NIfTI volume \
              (.nii, .nii.gz) of its name",
             images.display()
         )));
     }
-    Ok(studies)
+    Ok(named)
 }

@@ -37,7 +37,22 @@ pub fn study_path(images: &Path, study: &StudyUid) -> Result<PathBuf> {
 /// # Errors
 /// [`DataError::Io`].
 pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
-    let mut studies = Vec::new();
+    let named = named_below(images)?;
+    let mut studies: Vec<StudyUid> = named
+        .into_iter()
+        .filter_map(|(_, study)| study.ok())
+        .collect();
+    studies.sort();
+    studies.dedup();
+    Ok(studies)
+}
+
+/// Folders and NIfTI files below `images` by name, and the study that each names, or why it can name none.
+///
+/// # Errors
+/// [`DataError::Io`].
+pub fn named_below(images: &Path) -> Result<Vec<(String, Result<StudyUid>)>> {
+    let mut named = Vec::new();
     for entry in fs::read_dir(images).map_err(DataError::io("list", images))? {
         let path = entry.map_err(DataError::io("list", images))?.path();
         let name = name(&path);
@@ -47,11 +62,11 @@ pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
                 .iter()
                 .find_map(|ending| name.strip_suffix(ending)),
         };
-        studies.extend(stem.and_then(|stem| StudyUid::new(stem).ok()));
+        named.extend(stem.map(|stem| (stem.to_owned(), StudyUid::new(stem))));
     }
-    studies.sort();
-    studies.dedup();
-    Ok(studies)
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    named.dedup_by(|(a, _), (b, _)| a == b);
+    Ok(named)
 }
 
 /// The name of a NIfTI file without its ending.
