@@ -425,3 +425,6 @@ fn worst(evaluation: &Evaluation) -> String {
         html_table("By loss; what is fractured is marked", &head, &rows)
     )
 }
+
+#[cfg(test)]
+mod tests;
