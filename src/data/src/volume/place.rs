@@ -62,11 +62,22 @@ pub fn named_below(images: &Path) -> Result<Vec<(String, Result<StudyUid>)>> {
                 .iter()
                 .find_map(|ending| name.strip_suffix(ending)),
         };
-        named.extend(stem.map(|stem| (stem.to_owned(), StudyUid::new(stem))));
+        named.extend(stem.map(|stem| (stem.to_owned(), named_by(stem))));
     }
     named.sort_by(|(a, _), (b, _)| a.cmp(b));
     named.dedup_by(|(a, _), (b, _)| a == b);
     Ok(named)
+}
+
+/// The study of this very name: padding that DICOM would drop would make it another folder's.
+fn named_by(name: &str) -> Result<StudyUid> {
+    let study = StudyUid::new(name)?;
+    match study.as_str() == name {
+        true => Ok(study),
+        false => Err(DataError::InvalidStudyUid {
+            value: name.to_owned(),
+        }),
+    }
 }
 
 /// The name of a NIfTI file without its ending.
@@ -76,4 +87,34 @@ pub(super) fn nifti_stem(name: &str) -> Option<&str> {
     }
     let ending = if name.ends_with(['z', 'Z']) { 7 } else { 4 };
     name.get(..name.len() - ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_padded_name_is_not_taken_for_the_study_beside_it() {
+        let images = tempfile::tempdir().unwrap();
+        for name in ["abc", "abc ", "some body"] {
+            fs::create_dir(images.path().join(name)).unwrap();
+        }
+        fs::write(images.path().join("volume.nii.gz"), "").unwrap();
+        fs::write(images.path().join("notes.txt"), "").unwrap();
+        let named = named_below(images.path()).unwrap();
+        let named: Vec<_> = named
+            .iter()
+            .map(|(name, study)| (name.as_str(), study.is_ok()))
+            .collect();
+        let expected = [
+            ("abc", true),
+            ("abc ", false),
+            ("some body", false),
+            ("volume", true),
+        ];
+        assert_eq!(named, expected);
+        let studies = studies_below(images.path()).unwrap();
+        let studies: Vec<&str> = studies.iter().map(StudyUid::as_str).collect();
+        assert_eq!(studies, ["abc", "volume"]);
+    }
 }
