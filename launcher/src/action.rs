@@ -11,6 +11,23 @@ use crate::facts::Facts;
 #[derive(Debug)]
 pub(crate) enum Event<'e> {
     Launched,
+    /// Something about a job that runs.
+    Of {
+        job: JobId,
+        what: Happening<'e>,
+    },
+    Signal(i32),
+    /// The run directory is not at its place any more: why, and what to do.
+    Lost {
+        message: String,
+    },
+    /// The [`Supervisor::deadline`](crate::decide::Supervisor::deadline) is over.
+    Tick,
+}
+
+/// What happened to the ranks of a job's attempt.
+#[derive(Debug)]
+pub(crate) enum Happening<'e> {
     Said {
         rank: usize,
         kind: &'e EventKind,
@@ -35,13 +52,6 @@ pub(crate) enum Event<'e> {
         class: FailureClass,
         message: String,
     },
-    Signal(i32),
-    /// The run directory is not at its place any more: why, and what to do.
-    Lost {
-        message: String,
-    },
-    /// The [`Supervisor::deadline`](crate::decide::Supervisor::deadline) is over.
-    Tick,
 }
 
 /// How a process ends, well or not, and what is known of it.
@@ -79,8 +89,8 @@ pub(crate) enum Action {
         world_size: usize,
         /// Where memory was too small for the recipe's.
         micro_batch: Option<u64>,
-        /// The devices of the ranks, by place among those that are visible; all where none was lost.
-        devices: Option<Vec<usize>>,
+        /// The devices of the ranks, by place among those that are visible; none for a job on tables.
+        devices: Vec<usize>,
     },
     /// Make it durable that a job's memory was too small for a larger micro-batch.
     Shrink {
@@ -89,11 +99,13 @@ pub(crate) enum Action {
     },
     /// Look at a rank's process from outside, and ask it for its stack.
     Examine {
+        job: JobId,
         rank: usize,
         ask: bool,
     },
     /// Write and tell a failure that the rank itself could not.
     Report {
+        job: JobId,
         rank: usize,
         report: FailureReport,
     },
@@ -101,9 +113,13 @@ pub(crate) enum Action {
         about: Option<(JobId, u32)>,
         kind: EventKind,
     },
-    /// Ask all ranks to save and stop.
-    Terminate,
-    /// Kill all ranks and what they have started.
-    Kill,
+    /// Ask all ranks of a job to save and stop.
+    Terminate {
+        job: JobId,
+    },
+    /// Kill all ranks of a job and what they have started.
+    Kill {
+        job: JobId,
+    },
     Finish(Outcome),
 }

@@ -1,31 +1,35 @@
 //! Supervision as a pure function of state, event and time: no process, no file, no clock.
 //!
+//! Which job starts when and on which devices is the [`Scheduler`]'s; what becomes of each job that runs is decided for itself:
+//!
 //! ```text
-//!            +--------------------- retry ----------------------+
-//!            v                                                  |
-//! next job -> attempt -> all ranks ended -> verdict -> failed: back-off
-//!    ^                                         |
-//!    +------------- succeeded, failed ---------+--> stopped, cut: finish
+//!             +--------------------- retry ----------------------+
+//!             v                                                  |
+//! scheduler -> attempt -> all ranks ended -> verdict -> failed: back-off
+//!    ^                                          |
+//!    +-------------- succeeded, failed ---------+--> stopped, cut: the others are asked to stop, then finish
 //! ```
+//!
+//! A job keeps its devices while it waits for its next attempt: the wait is half a minute at most, and a gang of many devices
+//! that gave them up would come last behind jobs that take them one by one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, FailureReport};
+use plan::schedule::{ScheduleError, Scheduler};
 use plan::{JobId, JobState, Plan, Progress, Timeouts};
 
 use crate::Outcome;
-use crate::action::{Action, Death, Event};
+use crate::action::{Action, Event, Happening};
 use crate::attempt::{Attempt, Verdict};
-use crate::facts::Facts;
 use crate::policy::History;
 
+/// What a job that holds its devices is about.
 #[derive(Debug)]
 enum Doing {
-    Nothing,
     Attempt(Box<Attempt>),
     BackOff {
-        job: usize,
         attempt: u32,
         until: Duration,
         reason: String,
@@ -42,46 +46,58 @@ pub(crate) struct Supervisor {
     histories: Vec<History>,
     /// Of jobs for which memory was too small: what they take instead of the recipe's.
     micro_batches: BTreeMap<JobId, u64>,
-    /// Devices of ranks, by place among those that are visible, and how many there were.
-    devices: Vec<usize>,
+    scheduler: Scheduler,
+    /// How many devices are left, and how many there were.
+    devices: usize,
     devices_at_first: usize,
-    doing: Doing,
+    /// Jobs that run, by their places in the plan.
+    running: BTreeMap<usize, Doing>,
     /// The newest signal that asked for an end.
     stop: Option<i32>,
+    /// What a job that was stopped makes of the run; nothing starts any more.
+    ending: Option<Outcome>,
     /// What has become of the run directory, where it is gone.
     lost: Option<String>,
     first_failure: Option<Outcome>,
+    finished: bool,
     actions: Vec<Action>,
 }
 
 impl Supervisor {
     /// `progress` is the plan's jobs in the plan's order, each pending or succeeded.
+    ///
+    /// # Errors
+    /// A job that so many devices cannot run.
     pub fn new(
         plan: Plan,
         progress: Vec<Progress>,
-        ranks: usize,
+        devices: usize,
         micro_batches: BTreeMap<JobId, u64>,
-    ) -> Self {
-        Supervisor {
+    ) -> Result<Self, ScheduleError> {
+        let is_done =
+            |job: usize| progress.get(job).map(|job| job.state) == Some(JobState::Succeeded);
+        Ok(Supervisor {
+            scheduler: gangs::scheduler(&plan, devices, is_done)?,
             timeouts: plan.timeouts(),
             histories: vec![History::default(); progress.len()],
             micro_batches,
             plan,
             progress,
-            devices: (0..ranks).collect(),
-            devices_at_first: ranks,
-            doing: Doing::Nothing,
+            devices,
+            devices_at_first: devices,
+            running: BTreeMap::new(),
             stop: None,
+            ending: None,
             lost: None,
             first_failure: None,
+            finished: false,
             actions: Vec::new(),
-        }
+        })
     }
 
     /// When a [`Event::Tick`] is due if nothing happens before.
     pub fn deadline(&self) -> Option<Duration> {
-        match &self.doing {
-            Doing::Nothing => None,
+        let due = |doing: &Doing| match doing {
             Doing::BackOff { until, .. } => Some(*until),
             Doing::Attempt(attempt) if attempt.killed => None,
             Doing::Attempt(attempt) => attempt
@@ -92,176 +108,76 @@ impl Supervisor {
                     None => attempt.suspect_at(&self.timeouts),
                 })
                 .min(),
-        }
+        };
+        self.running.values().filter_map(due).min()
     }
 
     /// Decides what an event calls for. `now` is time since the launch.
     pub fn step(&mut self, event: Event<'_>, now: Duration) -> Vec<Action> {
         match event {
-            Event::Launched => self.next_job(now),
-            Event::Said { rank, kind } => {
-                self.said(rank, kind, now);
+            Event::Launched => {}
+            Event::Signal(signal) => self.signal(signal),
+            Event::Lost { message } => self.lost(message),
+            Event::Tick => {
+                for job in self.jobs() {
+                    self.tick(job, now);
+                }
             }
-            Event::Dying { rank, death } => self.dies(rank, &death),
-            Event::Ended { rank, death } => self.ended(rank, &death, now),
-            Event::Examined { rank, facts, at } => self.examined(rank, facts, at, now),
-            Event::NotStarted { class, message } => self.conclude(
-                Verdict::Failed {
+            Event::Of { job, what } => {
+                if let Some(job) = self.place(&job) {
+                    self.happened(job, what, now);
+                }
+            }
+        }
+        self.go_on(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    fn happened(&mut self, job: usize, what: Happening<'_>, now: Duration) {
+        match what {
+            Happening::Said { rank, kind } => self.said(job, rank, kind, now),
+            Happening::Dying { rank, death } => self.dies(job, rank, &death),
+            Happening::Ended { rank, death } => self.ended(job, rank, &death, now),
+            Happening::Examined { rank, facts, at } => self.examined(job, rank, facts, at, now),
+            Happening::NotStarted { class, message } => {
+                let verdict = Verdict::Failed {
                     class,
                     reason: message,
                     rank: None,
                     by_kernel: false,
-                },
-                now,
-            ),
-            Event::Signal(signal) => self.signal(signal, now),
-            Event::Lost { message } => self.lost(message, now),
-            Event::Tick => self.tick(now),
-        }
-        std::mem::take(&mut self.actions)
-    }
-
-    fn said(&mut self, rank: usize, kind: &EventKind, now: Duration) {
-        let Doing::Attempt(attempt) = &mut self.doing else {
-            return;
-        };
-        if attempt.said(rank, kind, now) {
-            attempt.kill_at.get_or_insert(now + self.timeouts.grace);
-        }
-        if matches!(kind, EventKind::Pulse(_))
-            && let Some(message) = attempt.straggles(rank)
-        {
-            let (job, number) = (attempt.job, attempt.number);
-            self.tell(job, number, EventKind::Warning { message });
-        }
-    }
-
-    fn dies(&mut self, rank: usize, death: &Death) {
-        if let Doing::Attempt(attempt) = &mut self.doing {
-            let report = attempt.dies(rank, death);
-            self.judged(rank, report);
-        }
-    }
-
-    fn ended(&mut self, rank: usize, death: &Death, now: Duration) {
-        let Doing::Attempt(attempt) = &mut self.doing else {
-            return;
-        };
-        let report = attempt.ended(rank, death);
-        self.judged(rank, report);
-        let Doing::Attempt(attempt) = &mut self.doing else {
-            return;
-        };
-        match attempt.verdict() {
-            Some(verdict) => self.conclude(verdict, now),
-            None if attempt.killed => {}
-            None if attempt.is_broken() => {
-                attempt.kill_at.get_or_insert(now + self.timeouts.grace);
-            }
-            None => {}
-        }
-    }
-
-    /// A rank has ended, or is about to, with the report that it owed.
-    fn judged(&mut self, rank: usize, report: Option<FailureReport>) {
-        let Doing::Attempt(attempt) = &mut self.doing else {
-            return;
-        };
-        // The cause is known: what the others would say is its consequence. They end while the report is written.
-        if attempt.is_clear() && !std::mem::replace(&mut attempt.killed, true) {
-            self.actions.push(Action::Kill);
-        }
-        if let Some(report) = report {
-            self.actions.push(Action::Report { rank, report });
-        }
-    }
-
-    fn examined(&mut self, rank: usize, facts: Facts, at: f64, now: Duration) {
-        let Doing::Attempt(attempt) = &mut self.doing else {
-            return;
-        };
-        let is_suspect = |of: &crate::attempt::Examination| of.suspect.rank == rank;
-        if attempt.killed || !attempt.examination.as_ref().is_some_and(is_suspect) {
-            return;
-        }
-        if let Some((rank, report)) = attempt.examined(facts, &self.timeouts, now, at) {
-            attempt.killed = true;
-            self.actions.push(Action::Kill);
-            self.actions.push(Action::Report { rank, report });
-        }
-    }
-
-    fn signal(&mut self, signal: i32, now: Duration) {
-        let second = self.stop.replace(signal).is_some();
-        match &mut self.doing {
-            Doing::Nothing => {}
-            Doing::Attempt(attempt) if second => {
-                attempt.killed = true;
-                attempt.hurried = true;
-                self.actions.push(Action::Kill);
-            }
-            Doing::Attempt(attempt) => {
-                attempt.asked = true;
-                self.actions.push(Action::Terminate);
-            }
-            Doing::BackOff {
-                job,
-                attempt,
-                reason,
-                ..
-            } => {
-                let (job, attempt) = (*job, *attempt);
-                let why = format!("stopped on request before a retry of: {reason}");
-                self.record(job, attempt, JobState::Stopped, why);
-                self.tell(job, attempt, EventKind::JobStopped { step: None });
-                self.finish(Outcome::Stopped, now);
+                };
+                self.conclude(job, verdict, now);
             }
         }
     }
 
-    fn tick(&mut self, now: Duration) {
-        match &mut self.doing {
-            Doing::Nothing => {}
-            Doing::BackOff {
-                job,
-                attempt,
-                until,
-                reason,
-            } => {
-                if *until <= now {
-                    let (job, attempt) = (*job, *attempt + 1);
-                    let why = format!("retried after: {reason}");
-                    self.start(job, attempt, why, now);
-                }
-            }
-            Doing::Attempt(attempt) if attempt.killed => {}
-            Doing::Attempt(attempt) => {
-                if attempt.kill_at.is_some_and(|kill_at| kill_at <= now) {
-                    attempt.killed = true;
-                    self.actions.push(Action::Kill);
-                } else if let Some(examination) = &attempt.examination {
-                    if examination.until <= now {
-                        let rank = examination.suspect.rank;
-                        self.actions.push(Action::Examine { rank, ask: false });
-                    }
-                } else if let Some(suspect) = attempt.suspect(&self.timeouts, now) {
-                    attempt.examine(suspect, now + self.timeouts.examination);
-                    let rank = suspect.rank;
-                    self.actions.push(Action::Examine { rank, ask: true });
-                }
-            }
+    /// The places of the jobs that run.
+    fn jobs(&self) -> Vec<usize> {
+        self.running.keys().copied().collect()
+    }
+
+    /// The place of a job that runs.
+    fn place(&self, id: &JobId) -> Option<usize> {
+        let is_it = |job: &usize| self.plan.jobs.get(*job).is_some_and(|spec| spec.id == *id);
+        self.running.keys().copied().find(is_it)
+    }
+
+    fn attempt(&mut self, job: usize) -> Option<&mut Attempt> {
+        match self.running.get_mut(&job)? {
+            Doing::Attempt(attempt) => Some(attempt),
+            Doing::BackOff { .. } => None,
         }
     }
 
-    /// Every rank of the attempt has ended.
-    fn conclude(&mut self, verdict: Verdict, now: Duration) {
-        let Doing::Attempt(attempt) = std::mem::replace(&mut self.doing, Doing::Nothing) else {
+    /// Every rank of the job's attempt has ended.
+    fn conclude(&mut self, job: usize, verdict: Verdict, now: Duration) {
+        let Some(Doing::Attempt(attempt)) = self.running.remove(&job) else {
             return;
         };
-        let (job, number) = (attempt.job, attempt.number);
+        let number = attempt.number;
         if let Some(reason) = self.lost.clone() {
             self.close(&attempt, "failed", Some(FailureClass::Setup), &reason);
-            self.end_without_directory(job, number, reason, now);
+            self.give_up(job, number, FailureClass::Setup, reason);
             return;
         }
         match verdict {
@@ -273,20 +189,24 @@ impl Supervisor {
                     JobState::Succeeded,
                     "all ranks ended well".into(),
                 );
+                self.scheduler.succeeded(job);
                 let kind = EventKind::JobFinished {
                     seconds: now.saturating_sub(attempt.started).as_secs_f64(),
                     metrics: attempt.metrics,
                 };
                 self.tell(job, number, kind);
-                self.next_job(now);
             }
             Verdict::Stopped => {
-                self.stopped(&attempt, "stopped on request".into());
-                self.finish(Outcome::Stopped, now);
+                let why = "stopped on request".to_owned();
+                self.close(&attempt, "stopped", None, &why);
+                self.stopped(job, number, attempt.checkpoint, why);
+                self.end(Outcome::Stopped);
             }
             Verdict::Cut => {
-                self.stopped(&attempt, "ended before it could save".into());
-                self.finish(self.interrupted(), now);
+                let why = "ended before it could save".to_owned();
+                self.close(&attempt, "stopped", None, &why);
+                self.stopped(job, number, attempt.checkpoint, why);
+                self.end(self.interrupted());
             }
             Verdict::Failed {
                 class,
@@ -296,66 +216,65 @@ impl Supervisor {
             } => {
                 self.close(&attempt, "failed", Some(class), &reason);
                 match rank.filter(|_| class == FailureClass::DeviceLost) {
-                    Some(rank) => self.device_lost(&attempt, rank, reason, now),
+                    Some(rank) => self.device_lost(&attempt, rank, reason),
                     None => self.failed(&attempt, class, by_kernel, reason, now),
                 }
             }
         }
     }
 
-    fn stopped(&mut self, attempt: &Attempt, why: String) {
-        self.close(attempt, "stopped", None, &why);
-        self.record(attempt.job, attempt.number, JobState::Stopped, why);
-        let step = attempt.checkpoint;
-        self.tell(attempt.job, attempt.number, EventKind::JobStopped { step });
-    }
-
-    /// Starts the first job that may run, else ends the run.
-    fn next_job(&mut self, now: Duration) {
-        let state = |id: &JobId| {
-            let known = self.progress.iter().find(|job| job.id == *id);
-            known.map_or(JobState::Pending, |job| job.state)
-        };
-        let done = self
-            .progress
-            .iter()
-            .all(|job| job.state == JobState::Succeeded);
-        let next = plan::ready(&self.plan, state).first().map(|job| &job.id);
-        let next = next.and_then(|id| self.progress.iter().position(|job| job.id == *id));
-        match next {
-            _ if done => self.finish(Outcome::Done, now),
-            Some(_) if self.stop.is_some() => self.finish(Outcome::Stopped, now),
-            Some(job) => {
+    /// Starts what can run now, and ends the run where nothing does.
+    fn go_on(&mut self, now: Duration) {
+        if self.finished {
+            return;
+        }
+        if self.stop.is_none() && self.ending.is_none() && self.lost.is_none() {
+            for start in self.scheduler.start() {
+                let job = start.task;
                 let attempt = self.progress.get(job).map_or(0, |job| job.attempt) + 1;
                 self.start(job, attempt, "all that it needs is there".into(), now);
             }
-            // Only a failed job keeps others from running.
-            None => {
-                let outcome = self.first_failure.take().unwrap_or(Outcome::Stopped);
-                self.finish(outcome, now);
-            }
+        }
+        if self.running.is_empty() {
+            let outcome = self.outcome();
+            self.finish(outcome, now);
         }
     }
 
+    /// What the run has come to, now that nothing runs.
+    fn outcome(&mut self) -> Outcome {
+        let mut jobs = self.progress.iter();
+        if let Some(reason) = self.lost.clone() {
+            return Outcome::Lost { reason };
+        }
+        if let Some(ending) = self.ending.take() {
+            return ending;
+        }
+        if jobs.all(|job| job.state == JobState::Succeeded) {
+            return Outcome::Done;
+        }
+        // What could go on was kept from it by a signal; else only a failed job keeps others from running.
+        match self.first_failure.take() {
+            Some(failure) if self.stop.is_none() || !self.scheduler.has_ready() => failure,
+            _ => Outcome::Stopped,
+        }
+    }
+
+    /// Starts an attempt on the devices that the scheduler has given the job.
     fn start(&mut self, job: usize, attempt: u32, why: String, now: Duration) {
-        let Some(spec) = self.plan.jobs.get(job) else {
+        let (Some(spec), Some(devices)) = (self.plan.jobs.get(job), self.scheduler.devices(job))
+        else {
             return;
         };
-        let Some(world_size) = self.world_size(job) else {
-            // Checked at the launch, so that only the loss of a device comes to this.
-            let reason = "too few devices are left for it".to_owned();
-            self.give_up(job, attempt, FailureClass::DeviceLost, reason);
-            return self.next_job(now);
-        };
-        let id = spec.id.clone();
+        let (id, devices) = (spec.id.clone(), devices.to_vec());
+        // A job on tables has one rank and no device.
+        let world_size = devices.len().max(1);
         // Another number of ranks may not allow it any more; then the recipe's holds again.
         let known = self.micro_batches.get(&id).copied();
         let micro_batch = known.filter(|smaller| {
             let training = spec.kind.training();
             training.is_some_and(|of| plan::accumulation_of(of, world_size, Some(*smaller)).is_ok())
         });
-        let is_reduced = self.devices.len() < self.devices_at_first;
-        let devices = is_reduced.then(|| self.devices.iter().copied().take(world_size).collect());
         self.record(job, attempt, JobState::Running, why);
         self.actions.push(Action::Start {
             job: id,
@@ -364,26 +283,12 @@ impl Supervisor {
             micro_batch,
             devices,
         });
-        self.doing = Doing::Attempt(Box::new(Attempt::new(job, attempt, world_size, now)));
-    }
-
-    /// Ranks of a job on the devices that are left; none where they are too few.
-    fn world_size(&self, job: usize) -> Option<usize> {
-        let devices = self.devices.len();
-        match self.plan.jobs.get(job)?.kind.training() {
-            Some(training) => plan::ranks_of(training, devices, self.plan.elastic),
-            None => (devices > 0).then_some(1),
-        }
-    }
-
-    fn interrupted(&self) -> Outcome {
-        // Only a signal asks ranks to stop or cuts them short.
-        let signal = self.stop.unwrap_or(libc::SIGTERM);
-        Outcome::Interrupted { signal }
+        let attempt = Box::new(Attempt::new(job, attempt, world_size, now));
+        self.running.insert(job, Doing::Attempt(attempt));
     }
 
     fn finish(&mut self, outcome: Outcome, now: Duration) {
-        self.doing = Doing::Nothing;
+        self.finished = true;
         let state = match &outcome {
             Outcome::Done => "done",
             Outcome::Failed { .. } | Outcome::Lost { .. } => "failed",
@@ -401,6 +306,24 @@ impl Supervisor {
 
     fn id(&self, job: usize) -> Option<JobId> {
         self.plan.jobs.get(job).map(|job| job.id.clone())
+    }
+
+    fn kill(&mut self, job: usize) {
+        if let Some(job) = self.id(job) {
+            self.actions.push(Action::Kill { job });
+        }
+    }
+
+    fn examine(&mut self, job: usize, rank: usize, ask: bool) {
+        if let Some(job) = self.id(job) {
+            self.actions.push(Action::Examine { job, rank, ask });
+        }
+    }
+
+    fn report(&mut self, job: usize, rank: usize, report: FailureReport) {
+        if let Some(job) = self.id(job) {
+            self.actions.push(Action::Report { job, rank, report });
+        }
     }
 
     fn tell(&mut self, job: usize, attempt: u32, kind: EventKind) {
@@ -441,5 +364,8 @@ impl Supervisor {
 }
 
 mod failed;
+mod gangs;
+mod stops;
 #[cfg(test)]
 mod tests;
+mod watch;

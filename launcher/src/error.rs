@@ -14,6 +14,8 @@ pub enum LaunchError {
         #[source]
         source: plan::BatchError,
     },
+    #[error("the plan cannot be scheduled: {0}")]
+    Schedule(#[from] plan::schedule::ScheduleError),
     #[error(
         "{} holds a run already: go on with it by `--resume auto`, or take another --run-dir",
         run_dir.display()
@@ -85,6 +87,7 @@ impl LaunchError {
         match self {
             LaunchError::NoRanks
             | LaunchError::Batch { .. }
+            | LaunchError::Schedule(_)
             | LaunchError::HoldsRun { .. }
             | LaunchError::NotARun { .. }
             | LaunchError::OtherPlan { .. }

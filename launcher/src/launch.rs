@@ -1,5 +1,6 @@
 //! A launch from its options to its outcome.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ pub struct LaunchOptions {
     pub recipe_yaml: String,
     pub run_dir: PathBuf,
     pub device: Device,
-    /// Ranks of a training job; jobs on tables have one.
+    /// GPUs, or on a CPU the ranks that run at once; a recipe's `gpus` says how many of them a job takes.
     pub ranks: usize,
     pub resume: Resume,
     /// The program `spinectl-rank`: see [`rank_program`](crate::rank_program).
@@ -140,9 +141,10 @@ pub async fn launch(
     let mut beat = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let micro_batches = database.micro_batches(&options.plan)?;
-    let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks, micro_batches);
+    let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks, micro_batches)?;
     let executor = Executor {
-        running: None,
+        running: BTreeMap::new(),
+        heard: None,
         guardian,
         database,
         journal,

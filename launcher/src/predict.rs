@@ -58,6 +58,7 @@ pub async fn predict(
         visible_gpus: None,
         logs: vec![log.clone()],
         near_gpus: asked.device == Device::Cuda,
+        sharers: 1,
         program,
     };
     let _one_thread = PhantomData::<*const ()>;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -35,12 +36,14 @@ pub(crate) struct Order {
     pub arguments: Vec<OsString>,
     /// The job and its attempt, where it is a job of the plan.
     pub about: Option<(JobId, u32)>,
-    /// What CUDA_VISIBLE_DEVICES is to be, where a GPU was lost; else ranks see what the launcher sees.
+    /// What CUDA_VISIBLE_DEVICES is to be, where they do not have all GPUs; else ranks see what the launcher sees.
     pub visible_gpus: Option<String>,
     /// One log for each rank: as many as the world size.
     pub logs: Vec<PathBuf>,
     /// Each rank has a GPU, and runs on the cores beside it.
     pub near_gpus: bool,
+    /// Among how many ranks the cores are shared: these, and those of other jobs beside them.
+    pub sharers: usize,
 }
 
 #[derive(Debug)]
@@ -94,7 +97,7 @@ impl Ranks {
         let (process, stream, lifeline) = Process::start(Launch {
             program: &order.program,
             arguments: &order.arguments,
-            environment: environment(rank, order.logs.len())
+            environment: environment(rank, order.logs.len(), order.sharers)
                 .into_iter()
                 .chain(visible)
                 .chain([mark::variable([guardian.mark(), self.mark])])
@@ -117,6 +120,14 @@ impl Ranks {
         let listener = listen(speaker, stream, life, to.clone());
         self.listeners.push(tokio::spawn(listener));
         Ok(())
+    }
+
+    /// As [`Ranks::next`], for who listens to several jobs.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(usize, Message)> {
+        match self.messages.poll_recv(context) {
+            Poll::Ready(Some(message)) => Poll::Ready(message),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
     }
 
     /// What the next rank has to say; waits for ever once all have ended.
@@ -187,7 +198,7 @@ pub(crate) fn device_argument(device: Device) -> &'static str {
 }
 
 /// Who it is, as torchrun says it too, and a fair share of the cores.
-fn environment(rank: usize, world_size: usize) -> Vec<(&'static str, String)> {
+fn environment(rank: usize, world_size: usize, sharers: usize) -> Vec<(&'static str, String)> {
     let mut environment = vec![
         ("RANK", rank.to_string()),
         ("LOCAL_RANK", rank.to_string()),
@@ -195,7 +206,7 @@ fn environment(rank: usize, world_size: usize) -> Vec<(&'static str, String)> {
         ("LOCAL_WORLD_SIZE", world_size.to_string()),
     ];
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let share = (cores / world_size.max(1)).max(1);
+    let share = (cores / sharers.max(1)).max(1);
     // So that a rank's number tells which GPU it is, also between GPUs of different speed.
     if std::env::var_os("CUDA_DEVICE_ORDER").is_none() {
         environment.push(("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));

@@ -25,6 +25,16 @@ pub(crate) fn independent(jobs: usize) -> Plan {
     plan((0..jobs).map(|index| (id(index), Vec::new())))
 }
 
+/// The same jobs, on so many devices each.
+pub(crate) fn on(gpus: plan::Gpus, mut plan: Plan) -> Plan {
+    for job in &mut plan.jobs {
+        if let plan::JobKind::Train { training, .. } = &mut job.kind {
+            training.gpus = gpus;
+        }
+    }
+    plan
+}
+
 fn id(index: usize) -> JobId {
     JobId::new(&format!("job{index}")).unwrap()
 }

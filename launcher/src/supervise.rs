@@ -1,10 +1,12 @@
 //! Carries out what [`Supervisor`] decides: the one place where signals, ranks and time meet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use event::{EventKind, FailureClass, RunEvent};
@@ -12,7 +14,7 @@ use plan::JobId;
 use recipe::Device;
 use tokio::time::{Interval, sleep_until};
 
-use crate::action::{Action, Death, Event};
+use crate::action::{Action, Death, Event, Happening};
 use crate::database::Database;
 use crate::decide::Supervisor;
 use crate::events::Message;
@@ -32,7 +34,9 @@ use crate::{LaunchError, Outcome, gpu};
 /// What the supervisor's actions are done with. The running ranks come first: they end before what
 /// watches over them.
 pub(crate) struct Executor {
-    pub running: Option<Running>,
+    pub running: BTreeMap<JobId, Running>,
+    /// The job whose rank spoke last: the others come first.
+    pub heard: Option<JobId>,
     pub guardian: Guardian,
     pub database: Database,
     pub journal: Journal,
@@ -50,10 +54,11 @@ pub(crate) struct Executor {
     pub one_thread: PhantomData<*const ()>,
 }
 
-/// The attempt whose ranks are running.
+/// The attempt at a job whose ranks are running.
 pub(crate) struct Running {
-    job: JobId,
     attempt: u32,
+    /// Of its ranks, by place among those that are visible.
+    devices: Vec<usize>,
     ranks: Ranks,
     /// Said once that a rank sends what is not an event.
     nonsense: bool,
@@ -62,15 +67,15 @@ pub(crate) struct Running {
 /// What came of an action.
 enum Done {
     GoOn,
-    NotStarted(io::Error),
-    Examined(usize, Facts),
+    NotStarted(JobId, io::Error),
+    Examined(JobId, usize, Facts),
     Finished(Outcome),
 }
 
 /// What the loop waits for.
 enum Next {
     Signal(i32),
-    Message(usize, Message),
+    Message(JobId, usize, Message),
     Deadline,
     Look,
 }
@@ -84,15 +89,15 @@ impl Executor {
                 match self.carry_out(action) {
                     Ok(Done::GoOn) => {}
                     Ok(Done::Finished(outcome)) => return Ok(outcome),
-                    Ok(Done::Examined(rank, facts)) => {
+                    Ok(Done::Examined(job, rank, facts)) => {
                         let at = event::now();
-                        let event = Event::Examined { rank, facts, at };
-                        queue.extend(supervisor.step(event, self.now()));
+                        let what = Happening::Examined { rank, facts, at };
+                        queue.extend(supervisor.step(Event::Of { job, what }, self.now()));
                     }
-                    Ok(Done::NotStarted(error)) => {
+                    Ok(Done::NotStarted(job, error)) => {
                         queue.extend(self.look(&mut supervisor));
-                        let event = not_started(&self.options, error);
-                        queue.extend(supervisor.step(event, self.now()));
+                        let what = not_started(&self.options, error);
+                        queue.extend(supervisor.step(Event::Of { job, what }, self.now()));
                     }
                     // What could not be recorded has gone with the run directory.
                     Err(_) if self.presence.lost().is_some() => {
@@ -107,33 +112,48 @@ impl Executor {
                 Next::Signal(signal) => supervisor.step(Event::Signal(signal), now),
                 Next::Deadline => supervisor.step(Event::Tick, now),
                 Next::Look => self.look(&mut supervisor),
-                Next::Message(rank, Message::Event(event)) => {
-                    let kind = event.kind.clone();
-                    self.journal.tell(*event);
-                    supervisor.step(Event::Said { rank, kind: &kind }, now)
+                Next::Message(job, rank, message) => {
+                    self.heard = Some(job.clone());
+                    self.take(&mut supervisor, job, rank, message)
                 }
-                Next::Message(rank, Message::Nonsense(fault)) => {
-                    self.nonsense(rank, &fault);
-                    Vec::new()
-                }
-                Next::Message(rank, Message::Dying(exit)) => {
-                    // A rank that finds nothing any more is not to blame.
-                    let mut actions = self.look(&mut supervisor);
-                    let death = self.death(rank, exit);
-                    actions.extend(supervisor.step(Event::Dying { rank, death }, now));
-                    actions
-                }
-                Next::Message(rank, Message::Ended) => match self.reap(rank) {
-                    Some(exit) => {
-                        let mut actions = self.look(&mut supervisor);
-                        let death = self.death(rank, exit);
-                        actions.extend(supervisor.step(Event::Ended { rank, death }, now));
-                        actions
-                    }
-                    None => Vec::new(),
-                },
             });
         }
+    }
+
+    /// What a rank has to say, or what has become of it.
+    fn take(
+        &mut self,
+        supervisor: &mut Supervisor,
+        job: JobId,
+        rank: usize,
+        message: Message,
+    ) -> Vec<Action> {
+        let exit = match message {
+            Message::Event(event) => {
+                let kind = event.kind.clone();
+                self.journal.tell(*event);
+                let what = Happening::Said { rank, kind: &kind };
+                return supervisor.step(Event::Of { job, what }, self.now());
+            }
+            Message::Nonsense(fault) => {
+                self.nonsense(&job, rank, &fault);
+                return Vec::new();
+            }
+            Message::Dying(exit) => (exit, false),
+            Message::Ended => match self.reap(&job, rank) {
+                Some(exit) => (exit, true),
+                None => return Vec::new(),
+            },
+        };
+        // A rank that finds nothing any more is not to blame.
+        let mut actions = self.look(supervisor);
+        let death = self.death(&job, rank, exit.0);
+        let what = match exit {
+            (_, true) => Happening::Ended { rank, death },
+            (_, false) => Happening::Dying { rank, death },
+        };
+        actions.extend(supervisor.step(Event::Of { job, what }, self.now()));
+        actions
     }
 
     fn now(&self) -> Duration {
@@ -156,19 +176,15 @@ impl Executor {
                 None => std::future::pending().await,
             }
         };
-        let message = async {
-            match &mut self.running {
-                Some(running) => running.ranks.next().await,
-                None => std::future::pending().await,
-            }
-        };
+        let message =
+            poll_fn(|context| next_message(&mut self.running, self.heard.as_ref(), context));
         // Signals first: ranks that talk without end must not keep a user from stopping them.
         tokio::select! {
             biased;
             signal = self.signals.next() => Next::Signal(signal),
             () = deadline => Next::Deadline,
             _ = self.beat.tick() => Next::Look,
-            (rank, message) = message => Next::Message(rank, message),
+            (job, rank, message) = message => Next::Message(job, rank, message),
         }
     }
 
@@ -188,7 +204,7 @@ impl Executor {
                 class,
                 message,
             } => {
-                self.running = None;
+                self.running.remove(&job);
                 self.database
                     .close(&job, attempt, outcome, class, &message, now)?;
             }
@@ -199,9 +215,8 @@ impl Executor {
                 micro_batch,
                 devices,
             } => {
-                let visible = devices.map(|left| gpu::visible(&left));
-                if let Err(error) = self.start(&job, attempt, world_size, micro_batch, visible) {
-                    return Ok(Done::NotStarted(error));
+                if let Err(error) = self.start(&job, attempt, world_size, micro_batch, devices) {
+                    return Ok(Done::NotStarted(job, error));
                 }
                 let kind = EventKind::JobStarted { world_size };
                 self.journal
@@ -210,49 +225,55 @@ impl Executor {
             Action::Shrink { job, micro_batch } => {
                 self.database.set_micro_batch(&job, micro_batch)?;
             }
-            Action::Examine { rank, ask } => {
-                let process = self.running.as_ref().and_then(|running| {
+            Action::Examine { job, rank, ask } => {
+                let process = self.running.get(&job).and_then(|running| {
                     if ask {
                         running.ranks.ask_for_stack(rank);
                     }
                     running.ranks.pid(rank)
                 });
                 let facts = process.map(Facts::of).unwrap_or_default();
-                return Ok(Done::Examined(rank, facts));
+                return Ok(Done::Examined(job, rank, facts));
             }
-            Action::Report { rank, mut report } => {
-                report.device = Some(match self.options.device {
-                    Device::Cpu => "cpu".to_owned(),
-                    Device::Cuda => format!("cuda:{rank}"),
-                });
-                let Some(Running { job, attempt, .. }) = &self.running else {
+            Action::Report {
+                job,
+                rank,
+                mut report,
+            } => {
+                let Some(running) = self.running.get(&job) else {
                     return Ok(Done::GoOn);
                 };
-                let path = self.dir.failure(job, *attempt, rank);
+                report.device = Some(match (self.options.device, running.devices.get(rank)) {
+                    (Device::Cuda, Some(device)) => format!("cuda:{device}"),
+                    _ => "cpu".to_owned(),
+                });
+                let attempt = running.attempt;
+                let path = self.dir.failure(&job, attempt, rank);
                 let kind = EventKind::RankFailed(report.clone());
                 let event = RunEvent {
                     rank: Some(rank),
-                    ..RunEvent::job(job.as_str(), *attempt, kind)
+                    ..RunEvent::job(job.as_str(), attempt, kind)
                 };
                 self.journal.tell(event);
                 let written = serde_json::to_vec(&report)
                     .map_err(io::Error::from)
                     .and_then(|text| replace(&path, &text));
                 if let Err(error) = written {
-                    self.warn(format!("cannot write {}: {error}", path.display()));
+                    let message = format!("cannot write {}: {error}", path.display());
+                    self.warn(&job, attempt, message);
                 }
             }
             Action::Tell { about, kind } => self.journal.tell(match about {
                 Some((job, attempt)) => RunEvent::job(job.as_str(), attempt, kind),
                 None => RunEvent::run(kind),
             }),
-            Action::Terminate => {
-                if let Some(running) = &self.running {
+            Action::Terminate { job } => {
+                if let Some(running) = self.running.get(&job) {
                     running.ranks.terminate();
                 }
             }
-            Action::Kill => {
-                if let Some(running) = &self.running {
+            Action::Kill { job } => {
+                if let Some(running) = self.running.get(&job) {
                     running.ranks.kill();
                 }
             }
@@ -267,7 +288,7 @@ impl Executor {
         attempt: u32,
         world_size: usize,
         micro_batch: Option<u64>,
-        visible_gpus: Option<String>,
+        devices: Vec<usize>,
     ) -> io::Result<()> {
         if let Some(message) = self.presence.lost() {
             // What is made anew at its place would be half a run.
@@ -278,30 +299,45 @@ impl Executor {
         arguments.push(self.dir.root().into());
         arguments.extend(["--job".into(), job.as_str().into()]);
         arguments.extend(["--attempt".into(), attempt.to_string().into()]);
-        arguments.extend([
-            "--device".into(),
-            device_argument(self.options.device).into(),
-        ]);
+        let device = match devices.is_empty() {
+            true => Device::Cpu,
+            false => self.options.device,
+        };
+        arguments.extend(["--device".into(), device_argument(device).into()]);
         arguments.extend(["--resume".into(), self.resume(job, attempt)]);
         if let Some(micro_batch) = micro_batch {
             arguments.extend(["--micro-batch".into(), micro_batch.to_string().into()]);
         }
+        let has_all = devices.iter().copied().eq(0..self.options.ranks);
+        let on_gpus = device == Device::Cuda;
         let ranks = 0..world_size;
         let order = Order {
             program: self.options.rank_program.clone(),
             arguments,
             about: Some((job.clone(), attempt)),
-            visible_gpus,
+            visible_gpus: (on_gpus && !has_all).then(|| gpu::visible(&devices)),
             logs: ranks.map(|rank| self.dir.log(job, attempt, rank)).collect(),
-            near_gpus: self.options.device == recipe::Device::Cuda,
+            near_gpus: on_gpus,
+            sharers: self.sharers(job, world_size),
         };
-        self.running = Some(Running {
-            job: job.clone(),
+        let running = Running {
             attempt,
+            devices,
             ranks: Ranks::start(order, &mut self.guardian)?,
             nonsense: false,
-        });
+        };
+        self.running.insert(job.clone(), running);
         Ok(())
+    }
+
+    /// Ranks that may run at once with those of a job, its own counted. The same whatever runs just then: sums that a library adds up
+    /// in as many parts as it has threads must not depend on that.
+    fn sharers(&self, job: &JobId, world_size: usize) -> usize {
+        let spec = self.options.plan.job(job.as_str());
+        match spec.and_then(|spec| spec.kind.training()) {
+            Some(training) if training.gpus != plan::Gpus::All => self.options.ranks,
+            _ => world_size,
+        }
     }
 
     /// Where an attempt begins. What the user chose holds for a job's first one of this launch.
@@ -313,18 +349,18 @@ impl Executor {
         }
     }
 
-    fn reap(&mut self, rank: usize) -> Option<Exit> {
-        let running = self.running.as_mut()?;
+    fn reap(&mut self, job: &JobId, rank: usize) -> Option<Exit> {
+        let running = self.running.get_mut(job)?;
         running.ranks.reap(rank, &mut self.guardian)
     }
 
-    fn death(&mut self, rank: usize, exit: Exit) -> Death {
+    fn death(&mut self, job: &JobId, rank: usize, exit: Exit) -> Death {
         Death {
             exit,
             at: event::now(),
-            last_words: match &self.running {
-                Some(Running { job, attempt, .. }) if !exit.is_regular() => {
-                    logs::last_words(&self.dir.log(job, *attempt, rank))
+            last_words: match self.running.get(job) {
+                Some(running) if !exit.is_regular() => {
+                    logs::last_words(&self.dir.log(job, running.attempt, rank))
                 }
                 _ => String::new(),
             },
@@ -332,23 +368,42 @@ impl Executor {
         }
     }
 
-    fn nonsense(&mut self, rank: usize, fault: &str) {
-        let known = self.running.as_mut().map(|running| &mut running.nonsense);
-        if known.is_some_and(|known| !std::mem::replace(known, true)) {
-            self.warn(format!("rank {rank} sends what is not an event: {fault}"));
+    fn nonsense(&mut self, job: &JobId, rank: usize, fault: &str) {
+        if let Some(running) = self.running.get_mut(job)
+            && !std::mem::replace(&mut running.nonsense, true)
+        {
+            let attempt = running.attempt;
+            let message = format!("rank {rank} sends what is not an event: {fault}");
+            self.warn(job, attempt, message);
         }
     }
 
-    fn warn(&mut self, message: String) {
+    fn warn(&mut self, job: &JobId, attempt: u32, message: String) {
         let kind = EventKind::Warning { message };
-        self.journal.tell(match &self.running {
-            Some(Running { job, attempt, .. }) => RunEvent::job(job.as_str(), *attempt, kind),
-            None => RunEvent::run(kind),
-        });
+        self.journal
+            .tell(RunEvent::job(job.as_str(), attempt, kind));
     }
 }
 
-fn not_started(options: &LaunchOptions, error: io::Error) -> Event<'static> {
+/// What the next rank of any job has to say. Jobs take turns, so that none that talks without end keeps another from being heard.
+fn next_message(
+    running: &mut BTreeMap<JobId, Running>,
+    heard: Option<&JobId>,
+    context: &mut Context<'_>,
+) -> Poll<(JobId, usize, Message)> {
+    for turn in [true, false] {
+        for (job, running) in running.iter_mut() {
+            if (Some(job) > heard) == turn
+                && let Poll::Ready((rank, message)) = running.ranks.poll_next(context)
+            {
+                return Poll::Ready((job.clone(), rank, message));
+            }
+        }
+    }
+    Poll::Pending
+}
+
+fn not_started(options: &LaunchOptions, error: io::Error) -> Happening<'static> {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let class = match error.kind() {
         StorageFull | QuotaExceeded | ReadOnlyFilesystem => FailureClass::Disk,
@@ -359,5 +414,5 @@ fn not_started(options: &LaunchOptions, error: io::Error) -> Event<'static> {
         "cannot start the ranks ({program}): {error}{}",
         crate::error::advice(&error)
     );
-    Event::NotStarted { class, message }
+    Happening::NotStarted { class, message }
 }

@@ -1,6 +1,6 @@
 """From the command line to the first update, and what the launcher costs: spinectl beside torchrun.
 
-    python bench_launch.py --spinectl PROGRAM --peer DIR [--rounds 3] [--kinds launch rank restart]
+    python bench_launch.py --spinectl PROGRAM --peer DIR [--rounds 3] [--kinds launch rank restart agent hang]
 
 DIR holds the peer: bench_ddp.py and bench_failure.py (torchrun, Gloo on loopback, timm's resnest50d). Both sides train that backbone
 on 8 images of 64 px a rank, on two ranks of one thread. spinectl's time has all that its user waits for: the plan, the job that reads
@@ -9,12 +9,15 @@ the data set, decoding, the optimizer's state, the first update; the peer's batc
   launch   seconds from the command to the end of the first update on every rank; peak resident memory of launcher and agent
   rank     SIGKILL of rank 1 in the midst of an update: seconds until the failure stands in the log, and until the other rank is gone
   restart  the same with a retry: seconds until the restarted ranks have done an update
+  agent    SIGKILL of the launcher: seconds until the last rank is gone
+  hang     SIGSTOP of rank 1: seconds until the verdict, with spinectl's stall_timeout at 5 s and torchrun's timeouts as they are
 
-Sides take turns. Prints a table in Markdown: medians and ranges over the rounds.
+Of what does not happen the peer sees that it has not within a minute; that is waited for in the first round alone. Sides take turns. Prints a table in Markdown: medians and ranges over the rounds.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -53,10 +56,10 @@ class Ours:
         arguments = ["data", "synth", "--studies", "12", "--slices", "24", "--size", "64", "--seed", "3"]
         subprocess.run([spinectl, *arguments, "--out", self.folder / "phantom"], check=True, stdout=subprocess.DEVNULL)
 
-    def start(self):
+    def start(self, *more):
         self.runs += 1
         self.run = self.folder / f"run{self.runs}"
-        sets = [f"data.root={self.folder / 'phantom'}", f"data.cache.dir={self.folder / 'cache'}", *SETTINGS]
+        sets = [f"data.root={self.folder / 'phantom'}", f"data.cache.dir={self.folder / 'cache'}", *SETTINGS, *more]
         command = [self.spinectl, "launch", ROOT / "configs/demo.yaml", "--device=cpu", "--ranks=2", "--stages=1a",
                    f"--run-dir={self.run}", *(f"--set={text}" for text in sets)]
         self.began = time.time()
@@ -113,13 +116,41 @@ class Ours:
         finally:
             self.stop()
 
+    def midst_of_an_update(self):
+        """The pids of the ranks, at a random moment of an update."""
+        self.wait("step", lambda event: event["step"] >= 6)
+        pids = self.ranks()
+        time.sleep(random.uniform(0.1, 0.9) * self.events("step")[-1]["seconds"])
+        return pids
+
+    def agent(self):
+        self.start()
+        try:
+            pids = self.midst_of_an_update()
+            struck = time.time()
+            self.child.kill()
+            while any(Path(f"/proc/{pid}").exists() for pid in pids.values()):
+                time.sleep(0.001)
+            return {"launcher's death to the last rank's end, s": time.time() - struck}
+        finally:
+            self.stop()
+
+    def hang(self):
+        self.start("stall_timeout=5")
+        try:
+            pids = self.midst_of_an_update()
+            struck = time.time()
+            os.kill(pids[1], signal.SIGSTOP)
+            verdict = self.wait("rank_failed")
+            return {"stopped rank to verdict, s": verdict["time"] - struck}
+        finally:
+            self.stop()
+
     def death(self):
         """rank and restart in one: the launcher retries by itself."""
         self.start()
         try:
-            self.wait("step", lambda event: event["step"] >= 6)
-            pids = self.ranks()
-            time.sleep(random.uniform(0.1, 0.9) * self.events("step")[-1]["seconds"])
+            pids = self.midst_of_an_update()
             struck = time.time()
             os.kill(pids[1], signal.SIGKILL)
             while Path(f"/proc/{pids[0]}").exists():
@@ -154,6 +185,12 @@ def theirs(peer, kind):
     line = torchrun(peer, "bench_failure.py", "--kinds", kind)[0]
     if "timeout" in line:
         return {}
+    gone = line.get("gone_after_s", {})
+    if kind == "agent":
+        ends = [gone.get(rank, math.inf) for rank in ("rank0", "rank1")]
+        return {"launcher's death to the last rank's end, s": max(ends)}
+    if kind == "hang":
+        return {"stopped rank to verdict, s": gone.get("agent", math.inf)}
     names = {"agent_noticed_s": "death to verdict, s", "survivor_gone_s": "death to the other rank's end, s", "step_s": "death to next update, s"}
     return {name: line[key] for key, name in names.items() if key in line}
 
@@ -164,25 +201,27 @@ def main():
     parser.add_argument("--peer", required=True, type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quiet", type=float, default=60, help="seconds to wait at most for other processes to rest")
-    parser.add_argument("--kinds", nargs="*", default=["launch", "rank", "restart"])
+    parser.add_argument("--kinds", nargs="*", default=["launch", "rank", "restart", "agent", "hang"])
     arguments = parser.parse_args()
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(arguments.spinectl, folder)
-        for _ in range(arguments.rounds):
-            sides = [("torchrun", lambda kind=kind: theirs(arguments.peer, kind)) for kind in arguments.kinds]
+        for number in range(arguments.rounds):
+            kinds = [kind for kind in arguments.kinds if number == 0 or kind not in ("agent", "hang")]
+            sides = [("torchrun", lambda kind=kind: theirs(arguments.peer, kind)) for kind in kinds]
             if "launch" in arguments.kinds:
                 sides.append(("spinectl", ours.launch))
             if {"rank", "restart"} & set(arguments.kinds):
                 sides.append(("spinectl", ours.death))
+            sides += [("spinectl", getattr(ours, kind)) for kind in ("agent", "hang") if kind in arguments.kinds]
             for side, measure in sides:
                 wait_until_quiet(arguments.quiet)
                 for name, value in measure().items():
                     figures.setdefault(name, {}).setdefault(side, []).append(value)
     print("| | spinectl | torchrun | ratio |\n|---|---|---|---|")
     for name, by_side in figures.items():
-        cell = lambda side: "" if side not in by_side else "{:.3g} ({:.3g} to {:.3g})".format(
-            statistics.median(by_side[side]), min(by_side[side]), max(by_side[side]))
+        cell = lambda side: "" if side not in by_side else "not in a minute" if math.inf in by_side[side] else (
+            "{:.3g} ({:.3g} to {:.3g})".format(statistics.median(by_side[side]), min(by_side[side]), max(by_side[side])))
         both = [statistics.median(by_side[side]) for side in ("spinectl", "torchrun") if side in by_side]
         ratio = f"{both[0] / both[1]:.3f}" if len(both) == 2 else ""
         print(f"| {name} | {cell('spinectl')} | {cell('torchrun')} | {ratio} |")

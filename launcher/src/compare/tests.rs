@@ -36,6 +36,7 @@ impl Stand {
     fn fill(&self, name: &str) {
         let run = self.run(name);
         fs::create_dir_all(run.join("tables")).unwrap();
+        fs::create_dir_all(run.join("jobs/job0")).unwrap();
         plan::write(&run.join("plan.json"), &self.plan).unwrap();
         fs::write(run.join("run.db"), "").unwrap();
         fs::write(
@@ -224,10 +225,9 @@ fn other_numbers_of_shards_hold_the_same_tensors() {
         let root = stand.run(name).join("jobs/job0/checkpoints");
         root.join("step-00000004")
     });
-    let files = |folder: &Path| checkpoint::verify(folder).unwrap().files;
-    assert_eq!(files(&one), files(&two));
+    let files = |folder: &Path| checkpoint::verify(folder).unwrap().files.len();
     stand.save_in_shards("disturbed", 4);
-    assert_ne!(files(&one), files(&two));
+    assert_eq!((files(&one), files(&two)), (3, 5));
     for part in stand.compare() {
         assert!(part.differences.is_empty(), "{part:?}");
     }

@@ -21,16 +21,14 @@ impl Supervisor {
         now: Duration,
     ) {
         let (job, number) = (attempt.job, attempt.number);
-        if class.is_transient() && self.stop.is_some() {
+        if class.is_transient() && attempt.asked {
             let why = format!("failed while it was asked to stop: {reason}");
-            self.record(job, number, JobState::Stopped, why);
-            let step = attempt.checkpoint;
-            self.tell(job, number, EventKind::JobStopped { step });
+            self.stopped(job, number, attempt.checkpoint, why);
             let outcome = match attempt.has_nothing_to_save() {
                 true => Outcome::Stopped,
                 false => self.interrupted(),
             };
-            self.finish(outcome, now);
+            self.end(outcome);
             return;
         }
         let failure = Failure {
@@ -57,79 +55,115 @@ impl Supervisor {
                     None => reason,
                 };
                 self.give_up(job, number, class, reason);
-                self.next_job(now);
             }
         }
     }
 
-    /// The device of a rank is gone: what is left may do, on fewer ranks with the same batch.
-    pub(super) fn device_lost(
-        &mut self,
-        attempt: &Attempt,
-        rank: usize,
-        reason: String,
-        now: Duration,
-    ) {
+    /// The device of a rank is gone: what is left may do, on fewer ranks with the same batch. The scheduler gives the job
+    /// others of its own number where there are such.
+    pub(super) fn device_lost(&mut self, attempt: &Attempt, rank: usize, reason: String) {
         let (job, number) = (attempt.job, attempt.number);
-        if rank < self.devices.len() && self.plan.elastic.is_some() {
-            self.devices.remove(rank);
+        let device = self.scheduler.devices(job).and_then(|of| of.get(rank));
+        if let Some(device) = device.copied() {
+            self.scheduler.lose(device);
+            self.devices = self.devices.saturating_sub(1);
         }
-        match self.world_size(job).filter(|_| self.plan.elastic.is_some()) {
-            Some(world_size) => {
+        if self.stop.is_some() || self.ending.is_some() {
+            let why = format!("stopped on request before a retry of: {reason}");
+            self.stopped(job, number, attempt.checkpoint, why);
+            self.end(self.interrupted());
+            return;
+        }
+        match self.widths(job) {
+            Some(widths) => {
                 let message = format!(
-                    "the device of rank {rank} is lost: the run goes on without it, this job on {world_size} ranks with the \
-                     same batch"
+                    "the device of rank {rank} is lost: the run goes on without it, this job on {} ranks with the same batch",
+                    widths.last().copied().unwrap_or(1)
                 );
                 self.tell(job, number, EventKind::Warning { message });
-                self.retry(job, number, reason, Duration::ZERO, now);
+                let kind = EventKind::JobRetried {
+                    reason,
+                    delay_seconds: 0.0,
+                };
+                self.tell(job, number, kind);
+                self.scheduler.stopped(job);
+                let why = "waits for devices in the place of one that is lost".to_owned();
+                self.record(job, number, JobState::Stopped, why);
             }
             None => {
-                let why = match self.plan.elastic {
-                    Some(_) => "too few devices are left for it",
-                    None => {
-                        "the recipe does not say that fewer ranks will do (`elastic: {min: .., max: ..}`)"
-                    }
-                };
-                self.give_up(
-                    job,
-                    number,
-                    FailureClass::DeviceLost,
-                    format!("{reason}; {why}"),
-                );
-                self.next_job(now);
+                let reason = format!("{reason}; {}", self.why_too_few());
+                self.give_up(job, number, FailureClass::DeviceLost, reason);
+            }
+        }
+        self.fit_jobs();
+    }
+
+    /// Numbers of devices on which a job can run, of those that are left; none where they are too few.
+    fn widths(&self, job: usize) -> Option<Vec<usize>> {
+        let kind = &self.plan.jobs.get(job)?.kind;
+        let Some(training) = kind.training() else {
+            return Some(Vec::new());
+        };
+        let all = training.gpus == plan::Gpus::All;
+        if all && self.plan.elastic.is_none() && self.devices < self.devices_at_first {
+            return None;
+        }
+        let widths = plan::widths(training, self.devices, self.plan.elastic);
+        (!widths.is_empty()).then_some(widths)
+    }
+
+    fn why_too_few(&self) -> &'static str {
+        match self.plan.elastic {
+            Some(_) => "too few devices are left for it",
+            None => {
+                "the recipe does not say that fewer ranks will do (`elastic: {min: .., max: ..}`)"
+            }
+        }
+    }
+
+    /// Tells the scheduler on how many of the devices that are left each job can run that does not run yet.
+    fn fit_jobs(&mut self) {
+        for job in 0..self.plan.jobs.len() {
+            let progress = self.progress.get(job);
+            let is_open = progress
+                .is_some_and(|job| !matches!(job.state, JobState::Succeeded | JobState::Failed));
+            if !is_open || self.running.contains_key(&job) {
+                continue;
+            }
+            match self.widths(job) {
+                Some(widths) => self.scheduler.reshape(job, widths),
+                // It has not run, so that nothing is on record of it.
+                None => {
+                    self.scheduler.failed(job);
+                    let attempt = self.progress.get(job).map_or(0, |job| job.attempt);
+                    let reason = format!("a device is lost, and {}", self.why_too_few());
+                    self.fails(job, attempt, FailureClass::DeviceLost, reason);
+                }
             }
         }
     }
 
     /// The run directory is gone: ranks can neither save nor go on, whatever they are doing.
-    pub(super) fn lost(&mut self, message: String, now: Duration) {
+    pub(super) fn lost(&mut self, message: String) {
         if self.lost.is_some() {
             return;
         }
         self.lost = Some(message.clone());
-        match &mut self.doing {
-            Doing::Nothing => {}
-            Doing::Attempt(attempt) => {
-                if !std::mem::replace(&mut attempt.killed, true) {
-                    self.actions.push(Action::Kill);
+        for job in self.jobs() {
+            match self.running.get_mut(&job) {
+                Some(Doing::Attempt(attempt)) if attempt.killed => {}
+                Some(Doing::Attempt(attempt)) => {
+                    attempt.killed = true;
+                    self.kill(job);
                 }
-            }
-            Doing::BackOff { job, attempt, .. } => {
-                let (job, attempt) = (*job, *attempt);
-                self.end_without_directory(job, attempt, message, now);
+                Some(Doing::BackOff { attempt, .. }) => {
+                    let attempt = *attempt;
+                    self.running.remove(&job);
+                    self.give_up(job, attempt, FailureClass::Setup, message.clone());
+                }
+                None => {}
             }
         }
-    }
-
-    pub(super) fn end_without_directory(
-        &mut self,
-        job: usize,
-        attempt: u32,
-        reason: String,
-        now: Duration,
-    ) {
-        self.give_up(job, attempt, FailureClass::Setup, reason.clone());
-        self.finish(Outcome::Lost { reason }, now);
     }
 
     fn retry(&mut self, job: usize, attempt: u32, reason: String, delay: Duration, now: Duration) {
@@ -138,19 +172,18 @@ impl Supervisor {
             delay_seconds: delay.as_secs_f64(),
         };
         self.tell(job, attempt, kind);
-        if self.stop.is_some() {
+        if self.stop.is_some() || self.ending.is_some() {
             let why = format!("stopped on request before a retry of: {reason}");
-            self.record(job, attempt, JobState::Stopped, why);
-            self.tell(job, attempt, EventKind::JobStopped { step: None });
-            self.finish(self.interrupted(), now);
+            self.stopped(job, attempt, None, why);
+            self.end(self.interrupted());
             return;
         }
-        self.doing = Doing::BackOff {
-            job,
+        let wait = Doing::BackOff {
             attempt,
             until: now + delay,
             reason,
         };
+        self.running.insert(job, wait);
     }
 
     pub(super) fn give_up(
@@ -160,7 +193,12 @@ impl Supervisor {
         class: FailureClass,
         reason: String,
     ) {
+        self.scheduler.failed(job);
         self.record(job, attempt, JobState::Failed, reason.clone());
+        self.fails(job, attempt, class, reason);
+    }
+
+    fn fails(&mut self, job: usize, attempt: u32, class: FailureClass, reason: String) {
         let kind = EventKind::JobFailed {
             reason: reason.clone(),
         };
@@ -184,7 +222,7 @@ impl Supervisor {
             return None;
         };
         let known = self.micro_batches.get(&spec.id).copied();
-        let ranks = self.world_size(job)?;
+        let ranks = self.scheduler.devices(job)?.len().max(1);
         let now = plan::accumulation_of(training, ranks, known).ok()?;
         // Batch normalisation needs two images.
         let least = 2_u64.div_ceil(stage.images_per_sample().max(1));

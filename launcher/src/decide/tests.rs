@@ -1,5 +1,6 @@
 //! What the supervisor decides, without a process and without waiting.
 
+mod parallel;
 mod verdicts;
 mod world;
 
@@ -11,7 +12,7 @@ use plan::{JobState, Progress, Timeouts};
 
 use self::world::{Blow, RANKS, World};
 use super::Supervisor;
-use crate::action::{Action, Event};
+use crate::action::{Action, Event, Happening};
 use crate::exit::{Exit, STOPPED};
 use crate::{Outcome, sample};
 
@@ -210,7 +211,7 @@ fn a_stall_names_the_rank_that_did_not_arrive() {
         step: 7,
         sequence: 40,
     };
-    world.happens(Event::Said {
+    world.meets(Happening::Said {
         rank: 1,
         kind: &kind,
     });
@@ -285,7 +286,7 @@ fn a_stop_that_ranks_cannot_heed_is_a_cut_only_where_an_update_is_lost() {
                 ..StepRecord::default()
             };
             let kind = EventKind::Step(record);
-            world.happens(Event::Said {
+            world.meets(Happening::Said {
                 rank: 0,
                 kind: &kind,
             });
@@ -303,7 +304,7 @@ fn a_stop_that_ranks_cannot_heed_is_a_cut_only_where_an_update_is_lost() {
 fn a_job_whose_ranks_cannot_be_started_has_failed() {
     let mut world = World::new(sample::independent(2));
     world.alive.clear();
-    world.happens(Event::NotStarted {
+    world.meets(Happening::NotStarted {
         class: FailureClass::Setup,
         message: "no such program".into(),
     });
@@ -322,6 +323,7 @@ fn a_run_of_which_nothing_is_left_to_do_starts_nothing() {
     });
     let progress = progress.collect();
     let actions = Supervisor::new(plan, progress, RANKS, BTreeMap::new())
+        .unwrap()
         .step(Event::Launched, Duration::ZERO);
     assert!(matches!(
         actions[..],

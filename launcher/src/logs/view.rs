@@ -226,9 +226,11 @@ impl Logs {
 
     /// The attempt to begin with.
     fn first(&self) -> Result<Option<(JobId, u32)>, LaunchError> {
-        let attempts = self.attempts()?;
+        let attempts = self.attempts()?.into_iter();
+        let attempts = attempts.map(|(job, attempt, _)| (job, attempt));
+        let attempts: Vec<(JobId, u32)> = attempts.collect();
         let Some(number) = self.query.attempt else {
-            // One attempt runs at a time, and it is the newest.
+            // The newest, where several run.
             return Ok(attempts.last().cloned());
         };
         let job = match &self.query.job {
@@ -251,29 +253,32 @@ impl Logs {
         }))
     }
 
-    /// The attempt that was started after the one that is shown.
+    /// The attempt that was started after the one that is shown, once that is over: others may run beside it.
     fn after(&self) -> Result<Option<(JobId, u32)>, LaunchError> {
         if self.query.attempt.is_some() {
             return Ok(None);
         }
         let mut attempts = self.attempts()?.into_iter();
-        match &self.attempt {
-            None => Ok(attempts.next()),
+        let next = match &self.attempt {
+            None => attempts.next(),
             Some(shown) => {
-                let _ = attempts.find(|attempt| attempt == shown);
-                Ok(attempts.next())
+                let is_shown =
+                    |(job, attempt, _): &(JobId, u32, bool)| (job, attempt) == (&shown.0, &shown.1);
+                let is_over = attempts.find(is_shown).is_none_or(|(.., ended)| ended);
+                attempts.next().filter(|_| is_over)
             }
-        }
+        };
+        Ok(next.map(|(job, attempt, _)| (job, attempt)))
     }
 
-    /// The attempts at the job that is asked for, or at any, as they were started.
-    fn attempts(&self) -> Result<Vec<(JobId, u32)>, LaunchError> {
+    /// The attempts at the job that is asked for, or at any, as they were started, and whether they have ended.
+    fn attempts(&self) -> Result<Vec<(JobId, u32, bool)>, LaunchError> {
         let started = Database::open_to_read(&self.dir.database())?.attempts()?;
         let wanted = self.query.job.as_deref();
         let of_plan = started.into_iter().filter_map(|started| {
             let wanted = wanted.is_none_or(|job| job == started.job);
             let job = self.plan.job(&started.job).filter(|_| wanted)?;
-            Some((job.id.clone(), started.attempt))
+            Some((job.id.clone(), started.attempt, started.ended))
         });
         Ok(of_plan.collect())
     }

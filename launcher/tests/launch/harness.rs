@@ -136,6 +136,13 @@ impl Run {
         (state, attempt)
     }
 
+    /// Waits until these files are in the run directory.
+    pub fn appears(&self, names: &[&str]) {
+        wait_until("the ranks are at work", || {
+            names.iter().all(|name| self.dir().join(name).exists())
+        });
+    }
+
     /// Waits until both ranks train; returns their process ids.
     pub fn training(&self) -> [i32; 2] {
         let files = [0, 1].map(|rank| self.dir().join(format!("pid-{rank}")));

@@ -1,6 +1,6 @@
 //! How a global batch is spread over ranks and time.
 
-use recipe::Elastic;
+use recipe::{Elastic, Gpus};
 
 use crate::{JobKind, Plan, Training};
 
@@ -36,6 +36,11 @@ pub enum BatchError {
         "{ranks} ranks are fewer than the recipe allows (`elastic: {{min: {min}}}`): take more ranks, or a smaller elastic.min"
     )]
     TooFew { ranks: usize, min: u64 },
+    #[error(
+        "`gpus: {gpus}` is more than the {devices} of this launch (`--gpus`, or `--ranks` with `--device cpu`): take more, or a \
+         smaller training.gpus"
+    )]
+    TooWide { gpus: u64, devices: usize },
     #[error(
         "a batch of {batch} cannot be spread over any number of ranks from {min} to {most} in micro-batches of \
          {micro_batch}: batch = micro_batch x ranks x accumulation. Take a smaller elastic.min, or a batch that one of \
@@ -86,15 +91,22 @@ pub fn accumulation_of(
     })
 }
 
-/// The ranks that a job takes of so many devices ([`ranks_of`]), and its batch on them.
+/// The most ranks that a job takes of so many devices ([`widths`]), and its batch on them.
 pub fn spread(
     training: &Training,
     devices: usize,
     elastic: Option<Elastic>,
 ) -> Result<Spread, BatchError> {
-    let ranks = match (ranks_of(training, devices, elastic), elastic) {
+    let widest = widths(training, devices, elastic).last().copied();
+    let ranks = match (widest, elastic) {
         (Some(ranks), _) => ranks,
-        (None, None) => devices,
+        (None, None) => match training.gpus {
+            Gpus::Count(gpus) if gpus > devices as u64 => {
+                return Err(BatchError::TooWide { gpus, devices });
+            }
+            Gpus::Count(gpus) => gpus as usize,
+            Gpus::All | Gpus::Auto => devices,
+        },
         (None, Some(Elastic { min, .. })) if (devices as u64) < min => {
             return Err(BatchError::TooFew {
                 ranks: devices,
@@ -153,6 +165,27 @@ pub fn ranks_of(training: &Training, devices: usize, elastic: Option<Elastic>) -
         .find(|ranks| accumulation(training, *ranks).is_ok())
 }
 
+/// The numbers of devices that a job can run on where there are so many, ascending; none where it cannot.
+pub fn widths(training: &Training, devices: usize, elastic: Option<Elastic>) -> Vec<usize> {
+    let fits = |ranks: &usize| accumulation(training, *ranks).is_ok();
+    match training.gpus {
+        Gpus::Count(count) if count as usize <= devices => {
+            Some(count as usize).filter(fits).into_iter().collect()
+        }
+        Gpus::Auto => {
+            let Elastic { min, max } = elastic.unwrap_or(Elastic {
+                min: 1,
+                max: u64::MAX,
+            });
+            let most = devices.min(usize::try_from(max).unwrap_or(usize::MAX));
+            (min.max(1) as usize..=most).filter(fits).collect()
+        }
+        // Fewer than it wants, where the recipe says that fewer will do.
+        Gpus::Count(_) if elastic.is_none() => Vec::new(),
+        Gpus::All | Gpus::Count(_) => ranks_of(training, devices, elastic).into_iter().collect(),
+    }
+}
+
 /// The largest micro-batch of at most half this size that makes the same batch; none where it would be less than `least`.
 pub fn halved(training: &Training, ranks: usize, micro_batch: u64, least: u64) -> Option<Split> {
     (least.max(1)..=micro_batch / 2)
@@ -209,6 +242,33 @@ mod tests {
         assert_eq!(ranks_of(&training, 3, elastic(1, 8)), Some(2));
         assert_eq!(ranks_of(&training, 8, elastic(1, 4)), Some(4));
         assert_eq!(ranks_of(&training, 3, elastic(3, 8)), None);
+    }
+
+    #[test]
+    fn gpus_say_on_how_many_devices_a_job_can_run() {
+        let of = |gpus| Training {
+            gpus,
+            ..training(16, 4)
+        };
+        let elastic = |min, max| Some(Elastic { min, max });
+        assert_eq!(widths(&of(Gpus::All), 4, None), [4]);
+        assert_eq!(widths(&of(Gpus::All), 3, elastic(1, 8)), [2]);
+        assert_eq!(widths(&of(Gpus::Auto), 6, None), [1, 2, 4]);
+        assert_eq!(widths(&of(Gpus::Auto), 6, elastic(2, 3)), [2]);
+        assert_eq!(widths(&of(Gpus::Count(2)), 4, None), [2]);
+        assert!(widths(&of(Gpus::Count(4)), 3, None).is_empty());
+        assert_eq!(widths(&of(Gpus::Count(4)), 3, elastic(1, 8)), [2]);
+        let too_wide = spread(&of(Gpus::Count(8)), 4, None).unwrap_err();
+        assert_eq!(
+            too_wide,
+            BatchError::TooWide {
+                gpus: 8,
+                devices: 4
+            }
+        );
+        let uneven = spread(&of(Gpus::Count(3)), 4, None).unwrap_err();
+        assert!(matches!(uneven, BatchError::Uneven { ranks: 3, .. }));
+        assert_eq!(spread(&of(Gpus::Count(2)), 4, None).unwrap().ranks, 2);
     }
 
     #[test]

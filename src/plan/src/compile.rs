@@ -271,7 +271,7 @@ impl Graph<'_> {
             cache: recipe::Cache::default(),
             ..self.recipe.data.clone()
         };
-        // Other seeds are other jobs, and how often a model is evaluated does not change it.
+        // Other seeds are other jobs, and how often a model is evaluated does not change it, nor where it is trained.
         let mut kind = kind.clone();
         if let JobKind::Train {
             training,
@@ -281,6 +281,7 @@ impl Graph<'_> {
         {
             training.seeds.clear();
             training.evaluate_every = 0;
+            training.gpus = recipe::Gpus::All;
             // The same weights in another place are the same weights.
             if pretrained_sha256.is_some() {
                 training.pretrained = None;

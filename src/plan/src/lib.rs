@@ -23,7 +23,7 @@ mod timeouts;
 
 pub use batch::{
     BatchError, Split, Spread, accumulation, accumulation_of, elastic_words, halved, ranks_of,
-    spread,
+    spread, widths,
 };
 pub use compile::{FileHashes, PlanError, compile, compile_with};
 pub use estimate::{Cost, cost};
@@ -37,6 +37,6 @@ pub use timeouts::Timeouts;
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Elastic, Logs, Position, Sequence, StartFrom,
+    Augment, BoxLoss, Checkpointing, Data, Elastic, Gpus, Logs, Position, Sequence, StartFrom,
     StudyModel, Training, Window,
 };

@@ -277,6 +277,23 @@ impl Scheduler {
         }
     }
 
+    /// From now on a job that does not run can run on these numbers of devices, as [`Task::widths`]: there are others than before.
+    pub fn reshape(&mut self, task: usize, widths: Vec<usize>) {
+        let is_listed = self.standing.get(task) == Some(&Standing::Ready);
+        self.delist(task);
+        if let Some(of) = self.tasks.get_mut(task) {
+            of.widths = widths;
+        }
+        if is_listed {
+            self.enlist(task);
+        }
+    }
+
+    /// Whether a job could start, were there devices and room.
+    pub fn has_ready(&self) -> bool {
+        self.ready.values().any(|class| !class.is_empty())
+    }
+
     /// A running job that would gain by more devices, where devices are idle and no ready job can take them: the job and the
     /// number of devices that it could have. `remaining` is in seconds on the devices that it has, `cost` is what the change
     /// itself takes, in seconds.

@@ -237,6 +237,9 @@ pub struct Training {
     pub batch: u64,
     /// Samples that one rank takes through the model at once.
     pub micro_batch: u64,
+    /// On how many GPUs each of the stage's jobs runs. The batch is the same on any number.
+    #[serde(default, skip_serializing_if = "Gpus::is_all")]
+    pub gpus: Gpus,
     #[serde(flatten)]
     pub optimization: Optimization,
     #[serde(flatten)]
@@ -254,6 +257,25 @@ pub struct Training {
     /// weights. Like `data.root`, relative to the folder in which spinectl is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<PathBuf>,
+}
+
+/// The GPUs of one job, of those that the launch has; with `--device cpu`, the ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gpus {
+    /// All of them: jobs run one after another.
+    #[default]
+    All,
+    /// As many as are free, in equal parts where several jobs are ready.
+    Auto,
+    #[serde(untagged)]
+    Count(u64),
+}
+
+impl Gpus {
+    fn is_all(&self) -> bool {
+        *self == Gpus::All
+    }
 }
 
 /// What a model's CNN starts from; its heads always start from random weights.

@@ -138,6 +138,12 @@ impl<'r, 'a> Section<'r, 'a> {
         self.node.is_some()
     }
 
+    /// Whether a key has a whole number, where it may have a word instead.
+    pub fn whole(&self, key: &'static str) -> bool {
+        let value = self.get(key).map(|node| &node.value);
+        matches!(value, Some(Value::Integer(_)))
+    }
+
     pub fn integer(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let Some(node) = self.get(key) else {
             return default;

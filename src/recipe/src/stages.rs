@@ -30,6 +30,18 @@ const RANDOM: (&str, StartFrom) = ("random", StartFrom::Random);
 const FROM_1A: (&str, StartFrom) = ("stage1a", StartFrom::Stage1a);
 const FROM_1B: (&str, StartFrom) = ("stage1b", StartFrom::Stage1b);
 
+/// `all`, `auto` or a number.
+fn gpus(section: &Section) -> Gpus {
+    match section.whole("gpus") {
+        true => Gpus::Count(section.integer("gpus", 1, 1..=1024)),
+        false => section.choice(
+            "gpus",
+            Gpus::All,
+            &[("all", Gpus::All), ("auto", Gpus::Auto)],
+        ),
+    }
+}
+
 fn training(section: Section, default: &Defaults, device: Device) -> Training {
     let training = Training {
         arch: section.text("arch", default.arch),
@@ -38,6 +50,7 @@ fn training(section: Section, default: &Defaults, device: Device) -> Training {
         epochs: section.integer("epochs", default.epochs, 1..=10_000),
         batch: section.integer("batch", default.batch, 1..=1_000_000),
         micro_batch: section.integer("micro_batch", default.micro_batch, 1..=100_000),
+        gpus: gpus(&section),
         optimization: optimization(&section, default.learning_rate, default.weight_decay),
         numerics: numerics(&section, device),
         drop_path: section.number("drop_path", 0.0, 0.0..=0.95),

@@ -55,6 +55,21 @@ fn a_run_directory_that_is_gone_is_not_made_anew() {
 }
 
 #[test]
+fn a_run_directory_made_anew_at_the_same_place_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    fs::create_dir(&run).unwrap();
+    let mut board = Board::new(&run);
+    let started = EventKind::JobStarted { world_size: 1 };
+    board.record(&RunEvent::job("job", 1, started)).unwrap();
+    fs::rename(&run, folder.path().join("moved")).unwrap();
+    fs::create_dir(&run).unwrap();
+    board.record(&step("job", 100.0, 1)).unwrap();
+    board.flush().unwrap();
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+}
+
+#[test]
 fn records_reach_the_file_every_few_seconds_and_at_the_end() {
     let run = tempfile::tempdir().unwrap();
     let directory = run.path().join("tensorboard/job");

@@ -6,7 +6,7 @@ use event::{EventKind, FailureClass, FailureReport, Phase, Pulse, Samples, StepR
 use plan::Timeouts;
 
 use super::world::{World, death};
-use crate::action::{Death, Event};
+use crate::action::{Death, Event, Happening};
 use crate::exit::Exit;
 use crate::{Outcome, sample};
 
@@ -35,7 +35,7 @@ fn samples(sequence: u64) -> Samples {
 }
 
 fn says(world: &mut World, rank: usize, kind: &EventKind) {
-    world.happens(Event::Said { rank, kind });
+    world.meets(Happening::Said { rank, kind });
 }
 
 /// Time passes with a heartbeat of both ranks each second, in the same places, up to the report.
@@ -158,7 +158,7 @@ fn a_kill_for_want_of_memory_is_told_from_one_from_outside() {
         oom_kill: true,
         ..death(Exit::Signal(9), 1.0)
     };
-    world.happens(Event::Ended { rank: 1, death });
+    world.meets(Happening::Ended { rank: 1, death });
     let (_, report) = &world.reports[0];
     assert_eq!(report.class, FailureClass::HostMemory);
     assert!(
@@ -239,7 +239,7 @@ fn a_rank_that_begins_to_die_is_judged_before_it_is_gone_and_only_once() {
     let mut world = World::new(sample::chain(1));
     says(&mut world, 1, &pulse(Phase::Forward, 40, 0.0));
     let death = death(Exit::Signal(libc::SIGSEGV), 5.0);
-    world.happens(Event::Dying { rank: 1, death });
+    world.meets(Happening::Dying { rank: 1, death });
     let [(1, report)] = &world.reports[..] else {
         panic!("{:?}", world.reports);
     };
@@ -308,7 +308,7 @@ fn a_lost_device_leaves_an_elastic_job_the_others_and_ends_a_rigid_one() {
                 assert_eq!(world.alive, [0]);
                 assert_eq!(
                     world.devices,
-                    Some(vec![1]),
+                    vec![1],
                     "rank 0 now has the device of rank 1"
                 );
                 world.all_end(0);

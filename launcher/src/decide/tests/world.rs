@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, FailureReport};
-use plan::{JobState, Plan, Progress};
+use plan::{JobId, JobState, Plan, Progress};
 
 use super::super::Supervisor;
 use crate::Outcome;
-use crate::action::{Action, Death, Event};
+use crate::action::{Action, Death, Event, Happening};
 use crate::exit::{Exit, STOPPED};
 use crate::facts::Facts;
 
@@ -34,8 +34,12 @@ pub enum Blow {
 pub struct World {
     pub supervisor: Supervisor,
     pub now: Duration,
-    /// The ranks that are running.
+    /// The job in view: the first that ran when none did, or the one that a test looks at.
+    view: JobId,
+    /// Its ranks that are running.
     pub alive: Vec<usize>,
+    /// Those of the others.
+    others: BTreeMap<JobId, Vec<usize>>,
     pub started: Vec<(String, u32)>,
     states: BTreeMap<String, JobState>,
     pub told: Vec<EventKind>,
@@ -46,14 +50,19 @@ pub struct World {
     pub asked_for_stack: bool,
     /// Of the newest start, and those that were made durable.
     pub micro_batch: Option<u64>,
-    pub devices: Option<Vec<usize>>,
+    pub devices: Vec<usize>,
     pub shrunk: Vec<(String, u64)>,
-    killed: bool,
+    killed: Vec<JobId>,
     pub outcome: Option<Outcome>,
 }
 
 impl World {
     pub fn new(plan: Plan) -> Self {
+        World::with(plan, RANKS)
+    }
+
+    /// On so many devices.
+    pub fn with(plan: Plan, devices: usize) -> Self {
         let progress = plan.jobs.iter().map(|job| Progress {
             id: job.id.clone(),
             state: JobState::Pending,
@@ -61,9 +70,11 @@ impl World {
         });
         let progress = progress.collect();
         let mut world = World {
-            supervisor: Supervisor::new(plan, progress, RANKS, BTreeMap::new()),
+            view: plan.jobs[0].id.clone(),
+            supervisor: Supervisor::new(plan, progress, devices, BTreeMap::new()).unwrap(),
             now: Duration::ZERO,
             alive: Vec::new(),
+            others: BTreeMap::new(),
             started: Vec::new(),
             states: BTreeMap::new(),
             told: Vec::new(),
@@ -76,9 +87,9 @@ impl World {
             },
             asked_for_stack: false,
             micro_batch: None,
-            devices: None,
+            devices: Vec::new(),
             shrunk: Vec::new(),
-            killed: false,
+            killed: Vec::new(),
             outcome: None,
         };
         world.happens(Event::Launched);
@@ -105,39 +116,93 @@ impl World {
                     micro_batch,
                     devices,
                 } => {
-                    assert!(self.alive.is_empty(), "ranks of two attempts at once");
+                    assert!(
+                        self.ranks(job.as_str()).is_empty(),
+                        "ranks of two attempts at once"
+                    );
                     assert_eq!(self.states[job.as_str()], JobState::Running);
-                    self.alive = (0..world_size).collect();
                     self.started.push((job.to_string(), attempt));
+                    // What was killed is gone before the next attempt starts.
+                    self.killed.retain(|killed| *killed != job);
+                    let ranks = (0..world_size).collect();
+                    if self.alive.is_empty() {
+                        self.others.insert(self.view.clone(), Vec::new());
+                        (self.view, self.alive) = (job, ranks);
+                    } else {
+                        self.others.insert(job, ranks);
+                    }
                     self.micro_batch = micro_batch;
                     self.devices = devices;
                 }
                 Action::Shrink { job, micro_batch } => {
                     self.shrunk.push((job.to_string(), micro_batch));
                 }
-                Action::Examine { rank, ask } => examine = Some((rank, ask)),
-                Action::Report { rank, report } => self.reports.push((rank, report)),
+                Action::Examine { job, rank, ask } => examine = Some((job, rank, ask)),
+                Action::Report { rank, report, .. } => self.reports.push((rank, report)),
                 Action::Tell { kind, .. } => self.told.push(kind),
-                Action::Terminate => self.asked += 1,
-                Action::Kill => self.killed = true,
+                Action::Terminate { .. } => self.asked += 1,
+                Action::Kill { job } => self.killed.push(job),
                 Action::Finish(outcome) => self.outcome = Some(outcome),
                 Action::Close { .. } => {}
             }
         }
-        if let Some((rank, ask)) = examine {
+        if let Some((job, rank, ask)) = examine {
             self.asked_for_stack |= ask;
             let mut facts = self.facts.clone();
             facts.ticks = facts.ticks.map(|ticks| if ask { 0 } else { ticks });
-            self.happens(Event::Examined {
-                rank,
-                facts,
-                at: 9.0,
-            });
+            let at = 9.0;
+            let what = Happening::Examined { rank, facts, at };
+            self.happens(Event::Of { job, what });
         }
-        if std::mem::take(&mut self.killed) {
-            for rank in self.alive.clone() {
-                self.ends(rank, Exit::Signal(9));
+        for job in std::mem::take(&mut self.killed) {
+            for rank in self.ranks(job.as_str()) {
+                self.ends_of(job.as_str(), rank, Exit::Signal(9));
             }
+        }
+    }
+
+    /// Something happens to the job in view.
+    pub fn meets(&mut self, what: Happening<'_>) {
+        let job = self.view.clone();
+        self.happens(Event::Of { job, what });
+    }
+
+    /// The ranks of a job that are running.
+    pub fn ranks(&self, job: &str) -> Vec<usize> {
+        match self.view.as_str() == job {
+            true => self.alive.clone(),
+            false => self
+                .others
+                .get(&JobId::new(job).unwrap())
+                .cloned()
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Brings a job into view.
+    pub fn look_at(&mut self, job: &str) {
+        let job = JobId::new(job).unwrap();
+        if job != self.view {
+            let ranks = self.others.remove(&job).unwrap_or_default();
+            let before = std::mem::replace(&mut self.view, job);
+            let ranks = std::mem::replace(&mut self.alive, ranks);
+            self.others.insert(before, ranks);
+        }
+    }
+
+    /// A rank of any job ends; what is in view stays so, unless it is followed by another job.
+    pub fn ends_of(&mut self, job: &str, rank: usize, exit: Exit) {
+        let before = self.view.to_string();
+        self.look_at(job);
+        self.ends(rank, exit);
+        if self.view.as_str() == job {
+            self.look_at(&before);
+        }
+    }
+
+    pub fn all_of_end(&mut self, job: &str, code: i32) {
+        for rank in self.ranks(job) {
+            self.ends_of(job, rank, Exit::Code(code));
         }
     }
 
@@ -146,7 +211,7 @@ impl World {
             self.alive.remove(place);
             let at = self.now.as_secs_f64();
             let death = death(exit, at);
-            self.happens(Event::Ended { rank, death });
+            self.meets(Happening::Ended { rank, death });
         }
     }
 
@@ -158,7 +223,7 @@ impl World {
 
     pub fn reports(&mut self, rank: usize, class: FailureClass, failed_at: f64, message: &str) {
         let kind = EventKind::RankFailed(FailureReport::new(failed_at, class, message));
-        self.happens(Event::Said { rank, kind: &kind });
+        self.meets(Happening::Said { rank, kind: &kind });
     }
 
     pub fn strikes(&mut self, blow: Blow) {

@@ -1,5 +1,6 @@
-//! Progress on a terminal: a bar for the jobs, a bar for the current one, milestones above them.
+//! Progress on a terminal: a bar for the jobs, one for each that runs, milestones above them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, RunEvent};
@@ -9,14 +10,18 @@ use super::pace::Pace;
 use super::text::{self, Weight};
 use crate::units;
 
-/// The current job before it has told how much there is to do, and after.
+/// A job before it has told how much there is to do, and after.
 const WAITING: &str = "{prefix:.bold}\n     {spinner:.cyan} {elapsed}";
 const ADVANCING: &str = "{prefix:.bold}\n     {bar:30.cyan} {pos}/{len}{msg}";
 
 pub struct Bars {
     all: MultiProgress,
     jobs: ProgressBar,
-    current: ProgressBar,
+    running: BTreeMap<String, Running>,
+}
+
+struct Running {
+    bar: ProgressBar,
     pace: Pace,
 }
 
@@ -25,16 +30,12 @@ impl Bars {
         let all = MultiProgress::new();
         let jobs = all.add(ProgressBar::no_length());
         jobs.set_style(style("jobs {bar:30.green} {pos}/{len}  {elapsed}"));
-        let current = all.add(ProgressBar::no_length());
-        current.set_style(style(WAITING));
         // Shows that the program lives while a long step says nothing.
         jobs.enable_steady_tick(Duration::from_secs(1));
-        current.enable_steady_tick(Duration::from_secs(1));
         Bars {
             all,
             jobs,
-            current,
-            pace: Pace::default(),
+            running: BTreeMap::new(),
         }
     }
 
@@ -44,47 +45,65 @@ impl Bars {
                 self.jobs.set_length(*jobs as u64);
                 self.jobs.set_position(*done as u64);
             }
-            EventKind::JobStarted { .. } => self.turn_to(event),
-            EventKind::JobFinished { .. } => self.jobs.inc(1),
+            EventKind::JobStarted { .. } => self.begin(event),
             EventKind::Step(step) if event.rank.unwrap_or(0) == 0 => {
-                self.pace.take(step);
-                let left = self.pace.remaining(step).map_or_else(String::new, |left| {
-                    format!("  {} left", units::duration(left))
-                });
-                self.advance(step.step, step.total_steps);
-                self.current
-                    .set_message(format!("{}{left}", text::step_numbers(step, &self.pace)));
+                if let Some(running) = self.of(event) {
+                    running.pace.take(step);
+                    let left = running.pace.remaining(step);
+                    let left = left.map_or_else(String::new, |left| {
+                        format!("  {} left", units::duration(left))
+                    });
+                    let numbers = text::step_numbers(step, &running.pace);
+                    running.advance(step.step, step.total_steps, format!("{numbers}{left}"));
+                }
             }
             EventKind::Progress { what, done, total } if event.rank.unwrap_or(0) == 0 => {
-                self.advance(*done, *total);
-                self.current.set_message(format!("  {what}"));
+                if let Some(running) = self.of(event) {
+                    running.advance(*done, *total, format!("  {what}"));
+                }
             }
             _ => {}
         }
-        if let Some((Weight::Trouble | Weight::Milestone, text)) = text::of(event, &self.pace) {
+        let unknown = Pace::default();
+        let pace = self.of(event).map_or(&unknown, |running| &running.pace);
+        if let Some((Weight::Trouble | Weight::Milestone, text)) = text::of(event, pace) {
             match &event.job {
                 Some(job) => self.print(&format!("{job}: {text}")),
                 None => self.print(&text),
             }
         }
-    }
-
-    fn turn_to(&mut self, event: &RunEvent) {
-        self.pace = Pace::default();
-        self.current.reset();
-        self.current.unset_length();
-        self.current.set_style(style(WAITING));
-        self.current.set_message("");
-        self.current
-            .set_prefix(event.job.clone().unwrap_or_default());
-    }
-
-    fn advance(&self, done: u64, total: u64) {
-        if self.current.length().is_none() {
-            self.current.set_style(style(ADVANCING));
+        match &event.kind {
+            EventKind::JobFinished { .. } => {
+                self.jobs.inc(1);
+                self.leave(event);
+            }
+            EventKind::JobFailed { .. } | EventKind::JobStopped { .. } => self.leave(event),
+            _ => {}
         }
-        self.current.set_length(total);
-        self.current.set_position(done);
+    }
+
+    fn of(&mut self, event: &RunEvent) -> Option<&mut Running> {
+        self.running.get_mut(event.job.as_deref()?)
+    }
+
+    /// A job's bar, from its beginning, also for another attempt.
+    fn begin(&mut self, event: &RunEvent) {
+        self.leave(event);
+        let bar = self.all.add(ProgressBar::no_length());
+        bar.set_style(style(WAITING));
+        bar.enable_steady_tick(Duration::from_secs(1));
+        let job = event.job.clone().unwrap_or_default();
+        bar.set_prefix(job.clone());
+        let pace = Pace::default();
+        self.running.insert(job, Running { bar, pace });
+    }
+
+    fn leave(&mut self, event: &RunEvent) {
+        let job = event.job.as_deref().unwrap_or_default();
+        if let Some(running) = self.running.remove(job) {
+            running.bar.finish_and_clear();
+            self.all.remove(&running.bar);
+        }
     }
 
     /// A line above the bars, which stays.
@@ -95,8 +114,21 @@ impl Bars {
 
     /// Takes the bars away: what stays are the lines above them.
     pub fn end(&self) {
-        self.current.finish_and_clear();
+        for running in self.running.values() {
+            running.bar.finish_and_clear();
+        }
         self.jobs.finish_and_clear();
+    }
+}
+
+impl Running {
+    fn advance(&self, done: u64, total: u64, message: String) {
+        if self.bar.length().is_none() {
+            self.bar.set_style(style(ADVANCING));
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(message);
     }
 }
 

@@ -356,3 +356,19 @@ fn small_graphs_are_sound_too() {
         assert!(timeline.makespan >= lower_bound(&tasks, devices) * (1.0 - 1e-9));
     }
 }
+
+#[test]
+fn a_job_takes_another_number_of_devices_once_it_is_told_so() {
+    // The first waits for both devices; the second runs and loses one.
+    let tasks = [task(&[1], &[2], 9.0), task(&[], &[1], 1.0)];
+    let mut scheduler = scheduler(&tasks, Limits::devices(2));
+    assert_eq!(started(&mut scheduler), [(1, 1)]);
+    assert!(!scheduler.has_ready());
+    scheduler.lose(0);
+    scheduler.succeeded(1);
+    assert_eq!(started(&mut scheduler), [], "too few are left");
+    assert!(scheduler.has_ready());
+    scheduler.reshape(0, vec![1]);
+    assert_eq!(started(&mut scheduler), [(0, 1)]);
+    assert!(!scheduler.has_ready());
+}

@@ -28,6 +28,32 @@ fn absent_keys_take_the_published_numbers() {
 }
 
 #[test]
+fn gpus_of_a_job_are_all_auto_or_a_number() {
+    for (text, gpus) in [
+        ("all", Gpus::All),
+        ("auto", Gpus::Auto),
+        ("2", Gpus::Count(2)),
+    ] {
+        let recipe = read(SMALL, &[&format!("stage2.training.gpus={text}")]).unwrap();
+        assert_eq!(recipe.stage2.as_ref().unwrap().training.gpus, gpus);
+        let yaml = to_yaml(&recipe).unwrap();
+        let again = read(&yaml, &[]).unwrap();
+        assert_eq!(again.stage2.unwrap().training.gpus, gpus, "{yaml}");
+    }
+    assert_eq!(
+        read(SMALL, &[]).unwrap().stage2.unwrap().training.gpus,
+        Gpus::All
+    );
+    for wrong in ["0", "some", "1.5"] {
+        let error = read(SMALL, &[&format!("stage2.training.gpus={wrong}")]).unwrap_err();
+        assert!(
+            error.to_string().contains("stage2.training.gpus"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn each_stage_distorts_as_published() {
     let recipe = read(SMALL, &["stage1a={}", "stage1b={}", "stage3={}"]).unwrap();
     let of = |training: Training| training.augment;

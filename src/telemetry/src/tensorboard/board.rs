@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use event::{EventKind, RunEvent, StepRecord};
@@ -25,7 +27,9 @@ const FLUSH_SECONDS: f64 = 5.0;
 /// has no more records; the others go on.
 #[derive(Debug)]
 pub struct Board {
-    root: PathBuf,
+    run_dir: PathBuf,
+    /// Device and inode of the run directory, from the first record on.
+    identity: Option<(u64, u64)>,
     jobs: BTreeMap<String, JobRecords>,
 }
 
@@ -55,7 +59,8 @@ impl Board {
     /// For the run in `run_dir`; writes nothing yet.
     pub fn new(run_dir: &Path) -> Self {
         Board {
-            root: run_dir.join("tensorboard"),
+            run_dir: run_dir.to_owned(),
+            identity: None,
             jobs: BTreeMap::new(),
         }
     }
@@ -65,23 +70,30 @@ impl Board {
         let Some(job) = &event.job else {
             return Ok(());
         };
+        if !self.is_at_its_place() {
+            return Ok(());
+        }
+        let root = self.run_dir.join("tensorboard");
         match self.jobs.entry(job.clone()) {
             Entry::Occupied(entry) => entry.into_mut().record(event),
             Entry::Vacant(entry) if is_folder_name(job) => {
-                let directory = self.root.join(job);
+                let directory = root.join(job);
                 entry
                     .insert(JobRecords::new(directory, FileState::NotBegun, event.time))
                     .record(event)
             }
             Entry::Vacant(entry) => {
-                entry.insert(JobRecords::new(
-                    self.root.clone(),
-                    FileState::Failed,
-                    event.time,
-                ));
+                entry.insert(JobRecords::new(root, FileState::Failed, event.time));
                 Err(Error::JobName { job: job.clone() })
             }
         }
+    }
+
+    /// Whether the run directory is the one of the first record: in one that was made anew nothing is begun.
+    fn is_at_its_place(&mut self) -> bool {
+        let found = fs::metadata(&self.run_dir).ok();
+        let found = found.map(|found| (found.dev(), found.ino()));
+        *self.identity.get_or_insert(found.unwrap_or_default()) == found.unwrap_or_default()
     }
 
     /// Hands all that is buffered to the operating system; the first error of several is returned.
