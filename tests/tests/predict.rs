@@ -10,17 +10,22 @@ use spinectl_tests::{Launch, launch_arguments, phantom, root, spinectl};
 
 const LABELS: usize = 8;
 
-/// `spinectl predict`, with details.
+/// A file's name that is somebody's.
+const PERSON: &str = "Doe_Jane";
+
 fn predict(run: &Path, images: &Path, out: &Path, more: &[&str]) -> Output {
-    let mut arguments = vec!["predict".to_owned()];
-    arguments.push(run.display().to_string());
+    let mut arguments = vec!["predict".to_owned(), run.display().to_string()];
     for (flag, path) in [("--images", images), ("--out", out)] {
         arguments.extend([flag.to_owned(), path.display().to_string()]);
     }
-    let details = format!("--details={}", out.with_extension("details").display());
-    arguments.extend([details, "--device=cpu".to_owned()]);
+    arguments.push("--device=cpu".to_owned());
     arguments.extend(more.iter().map(|text| (*text).to_owned()));
     spinectl(arguments)
+}
+
+/// Where the details of a submission go.
+fn details_of(out: &Path) -> String {
+    format!("--details={}", out.with_extension("details").display())
 }
 
 fn json(path: &Path) -> Value {
@@ -105,17 +110,24 @@ fn every_study_ends_with_rows_or_with_a_reason() {
         .min()
         .unwrap();
     let images = folder.path().join("images");
-    // A name that is no UID; one that can name no study; no slices; a file that says it is DICOM and is not.
+    // Names that are no UIDs, one of them a person's; one that can name no study; no slices; a file that says it is DICOM
+    // and is not.
+    let mut good = vec!["neck_1".to_owned(), PERSON.to_owned()];
     copy_folder(&first, &images.join("neck_1"));
+    copy_folder(&first, &images.join(PERSON));
+    fs::write(
+        images.join(PERSON).join(format!("{PERSON}.txt")),
+        "a letter",
+    )
+    .unwrap();
     copy_folder(&first, &images.join("some body"));
     fs::create_dir_all(images.join("empty")).unwrap();
     fs::create_dir_all(images.join("broken")).unwrap();
     let mut broken = vec![0; 128];
     broken.extend(b"DICM and then nothing of use");
-    fs::write(images.join("broken/1.dcm"), broken).unwrap();
+    fs::write(images.join(format!("broken/{PERSON}.dcm")), broken).unwrap();
     // Real scans, which only a checkout with data beside it has.
     let shared = root().parent().unwrap().join("shared/data");
-    let mut good = vec!["neck_1".to_owned()];
     let neck = shared.join("neck/train_images");
     match neck.is_dir() {
         true => {
@@ -141,7 +153,7 @@ fn every_study_ends_with_rows_or_with_a_reason() {
     }
 
     let out = folder.path().join("plain.csv");
-    let predicted = predict(&run, &images, &out, &[]);
+    let predicted = predict(&run, &images, &out, &[&details_of(&out)]);
     let said = String::from_utf8_lossy(&predicted.stderr).into_owned();
     assert_eq!(predicted.status.code(), Some(4), "{said}");
     let reasons = reasons(&out);
@@ -149,6 +161,7 @@ fn every_study_ends_with_rows_or_with_a_reason() {
     let readable = |study: &&String| reasons[*study].is_none();
     good.extend(real.iter().filter(readable).cloned());
     for (study, reason) in &reasons {
+        eprintln!("{study}: {}", reason.as_deref().unwrap_or("rows"));
         match good.contains(study) {
             true => assert_eq!(*reason, None, "{study}"),
             false => {
@@ -160,20 +173,52 @@ fn every_study_ends_with_rows_or_with_a_reason() {
     let plain = rows(&out);
     assert_eq!(plain.len(), good.len() * LABELS);
     assert!(plain.values().all(|p| (0.0..=1.0).contains(p)), "{plain:?}");
-    // A name may be a person's.
-    let log = fs::read_to_string(run.join("predict.log")).unwrap_or_default();
-    assert!(!log.contains("some body"), "{log}");
 
     let details = out.with_extension("details");
     assert_eq!(fs::read_dir(&details).unwrap().count(), good.len());
     let neck = json(&details.join("neck_1.json"));
-    assert_eq!(neck["boxes"].as_array().unwrap().len(), 24);
-    assert_eq!(neck["probabilities"]["C1"], plain["neck_1_C1"]);
-    assert!(neck["models"].as_array().unwrap().len() > 1);
+    let same = neck["probabilities"]["C1"].as_f64().unwrap() - plain["neck_1_C1"];
+    assert!(same.abs() < 1e-12, "{neck}");
+    assert_eq!(neck["slices"].as_array().unwrap().len(), 24);
+    for vertebra in ["C1", "C7"] {
+        for scores in ["ratio", "fracture"] {
+            let curve = neck["curves"][vertebra][scores].as_array().unwrap();
+            assert_eq!(curve.len(), 24, "{vertebra} {scores}");
+        }
+    }
+    // Two folds of each stage; and only studies' own names tell the two copies apart.
+    assert_eq!(neck["models"].as_array().unwrap().len(), 8);
+    assert_eq!(plain["neck_1_C1"], plain[&format!("{PERSON}_C1")]);
+    assert_documented(&neck, "");
+
+    // The curves' models take no part in the rows; and what is told while it goes on names nobody.
+    let out = folder.path().join("again.csv");
+    let predicted = predict(&run, &images, &out, &["--json"]);
+    assert_eq!(predicted.status.code(), Some(4));
+    assert_eq!(rows(&out), plain);
+    let events = String::from_utf8(predicted.stdout).unwrap();
+    assert!(
+        events.contains("are passed over") && events.contains("left out"),
+        "{events}"
+    );
+    let log = fs::read_to_string(run.join("predict.log")).unwrap_or_default();
+    let person = fs::read_to_string(details.join(format!("{PERSON}.json"))).unwrap();
+    assert!(person.contains("are passed over"), "{person}");
+    let person = person.replace(&format!("\"study\": \"{PERSON}\""), "");
+    for (what, text) in [("events", events), ("log", log), ("details", person)] {
+        for name in ["some body", PERSON] {
+            assert!(!text.contains(name), "{what}: {text}");
+        }
+    }
 
     // The mean with the mirror image: other numbers, the same studies.
     let out = folder.path().join("flipped.csv");
-    let predicted = predict(&run, &images, &out, &["--flip", "--quiet"]);
+    let predicted = predict(
+        &run,
+        &images,
+        &out,
+        &["--flip", "--quiet", &details_of(&out)],
+    );
     assert_eq!(predicted.status.code(), Some(4));
     let flipped = rows(&out);
     assert!(flipped.keys().eq(plain.keys()));
@@ -182,4 +227,25 @@ fn every_study_ends_with_rows_or_with_a_reason() {
         json(&out.with_extension("details").join("neck_1.json"))["flip"],
         true
     );
+}
+
+/// Every field of a study's file stands in the page that describes the format; `within`: the field that holds these.
+fn assert_documented(value: &Value, within: &str) {
+    let page = fs::read_to_string(root().join("docs/predictions.md")).unwrap();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        // Keys that are labels are told with the field that holds them.
+        let is_label = name == "patient_overall" || name.starts_with('C');
+        let within = match is_label {
+            true => within.to_owned(),
+            false => {
+                let name = format!("{within}{name}");
+                assert!(
+                    page.contains(&format!("`{name}`")),
+                    "`{name}` is not described"
+                );
+                format!("{name}.")
+            }
+        };
+        assert_documented(value.get(0).unwrap_or(value), &within);
+    }
 }

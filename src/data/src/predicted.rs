@@ -33,9 +33,12 @@ pub struct StudyOutcome {
     pub warnings: Vec<String>,
 }
 
-/// What the models said of one study, means over all of them.
+/// What the models said of one study, means over all of them: a file of its own, in the format that docs/predictions.md
+/// tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyDetails {
+    /// [`DETAILS_VERSION`].
+    pub format_version: u32,
     pub study: StudyUid,
     pub models: Vec<String>,
     pub flip: bool,
@@ -44,21 +47,51 @@ pub struct StudyDetails {
     /// x0, y0, x1, y1 as shares of the image's sides: what the study models saw.
     pub bounds: [f64; 4],
     /// First and last place (from 0, head first, both included) of the slices that show the spine.
-    pub slices: [usize; 2],
+    pub slice_range: [usize; 2],
     /// Every slice, head first.
-    pub boxes: Vec<SliceBox>,
+    pub slices: Vec<SliceDetails>,
+    /// By vertebra, C1 to C7.
+    pub curves: BTreeMap<String, Curve>,
+    /// In words that name no file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// The box of the vertebrae in one slice.
+/// Another meaning or name of a field is another version; another field is not.
+pub const DETAILS_VERSION: u32 = 1;
+
+/// One slice, and the box of the vertebrae in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SliceBox {
+pub struct SliceDetails {
     pub slice_number: u32,
+    /// Distance from the first slice along the slices' normal, towards the feet.
+    pub position_mm: f64,
     /// x0, y0, x1, y1 as shares of the sides, not cut to the image.
     pub bounds: [f32; 4],
     /// Probability that the slice shows a vertebra.
     pub has_box: f32,
+}
+
+/// One vertebra along the spine: a value for each slice, 0..1. Empty where the run has no models of that stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// How much of the vertebra the slice shows, of what its largest slice shows (stage 1b).
+    pub ratio: Vec<f32>,
+    /// The same if the vertebra is fractured, else 0 (stage 2).
+    pub fracture: Vec<f32>,
+}
+
+impl StudyDetails {
+    /// Whether everything in it is a number: JSON has no other.
+    pub fn is_finite(&self) -> bool {
+        let boxes = self.slices.iter().flat_map(|slice| slice.bounds);
+        let sure = self.slices.iter().map(|slice| slice.has_box);
+        let curves = self.curves.values();
+        let scores = curves.flat_map(|curve| curve.ratio.iter().chain(&curve.fracture));
+        self.probabilities.values().all(|p| p.is_finite())
+            && boxes.chain(sure).all(f32::is_finite)
+            && scores.copied().all(f32::is_finite)
+    }
 }
 
 /// The report's place: `<submission>.report.json`, beside the submission.

@@ -37,7 +37,15 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
             TrainStage::Stage3 { study, .. } => {
                 models.add_study_model(&place, finished, training, study)?;
             }
-            TrainStage::Stage1b { .. } | TrainStage::Stage2 { .. } => {}
+            // Of what they tell, only the details have something.
+            TrainStage::Stage1b { .. } | TrainStage::Stage2 { .. } if request.details.is_none() => {
+            }
+            TrainStage::Stage1b { sequence, crop } => {
+                models.add_ratio_model(&place, finished, training, (sequence, *crop))?;
+            }
+            TrainStage::Stage2 { sequence } => {
+                models.add_fracture_model(&place, finished, training, sequence)?;
+            }
         }
     }
     if !models.are_complete() {

@@ -2,103 +2,18 @@
 
 use std::path::Path;
 
-use data::StudyUid;
 use data::csv_table::write_table;
-use data::predicted::{PredictionReport, StudyOutcome, report_path, write_json};
+use data::predicted::{PredictionReport, StudyDetails, StudyOutcome, report_path, write_json};
 use data::tables::Prediction;
 use data::volume::named_below;
+use data::{DataError, StudyUid};
 use event::EventKind;
-use nn::{Localizer, StudyModel};
-use recipe::{StudyModel as StudySettings, Training};
-use tch::Device;
-use tch::nn::VarStore;
-use train::{Execution, ExecutionConfig, Report, TrainError};
+use train::{Report, TrainError};
 
 use crate::Result;
-use crate::context::backbone;
-use crate::finished::{Finished, load_finished};
-use crate::place::RunPlace;
-use crate::prediction::predict_study;
+use crate::ensemble::Models;
+use crate::prediction::{Predicted, predict_study};
 use crate::summary::prediction_rows;
-
-/// A run's finished models on one device.
-pub struct Models<'a> {
-    pub data: &'a recipe::Data,
-    pub device: Device,
-    pub(crate) localizers: Vec<(Localizer, Execution, &'a Training)>,
-    pub(crate) studies: Vec<(StudyModel, Execution, &'a Training, &'a StudySettings)>,
-    /// Their jobs.
-    pub(crate) names: Vec<String>,
-    /// The variables of all of them: dropped last.
-    stores: Vec<VarStore>,
-}
-
-impl<'a> Models<'a> {
-    pub fn new(data: &'a recipe::Data, device: Device) -> Self {
-        Models {
-            data,
-            device,
-            localizers: Vec::new(),
-            studies: Vec::new(),
-            names: Vec::new(),
-            stores: Vec::new(),
-        }
-    }
-
-    /// Adds a localizer with the weights that its job ended with.
-    pub fn add_localizer(
-        &mut self,
-        place: &RunPlace,
-        finished: Finished,
-        training: &'a Training,
-    ) -> Result<()> {
-        let store = VarStore::new(self.device);
-        let model = Localizer::new(&store.root(), &backbone(training))?;
-        let execution = self.execution(&store, training)?;
-        load_finished(place, &store, finished)?;
-        self.localizers.push((model, execution, training));
-        self.names.push(finished.job.to_owned());
-        self.stores.push(store);
-        Ok(())
-    }
-
-    /// Adds a study model with the weights that its job ended with.
-    pub fn add_study_model(
-        &mut self,
-        place: &RunPlace,
-        finished: Finished,
-        training: &'a Training,
-        study: &'a StudySettings,
-    ) -> Result<()> {
-        let store = VarStore::new(self.device);
-        let (hidden, length) = (study.lstm_hidden as i64, study.max_images as i64);
-        let cnn = backbone(training);
-        let model = StudyModel::new(&store.root(), &cnn, Some(hidden), length)?;
-        let execution = self.execution(&store, training)?;
-        load_finished(place, &store, finished)?;
-        self.studies.push((model, execution, training, study));
-        self.names.push(finished.job.to_owned());
-        self.stores.push(store);
-        Ok(())
-    }
-
-    /// A model runs on a GPU as it did while it was trained; on a CPU in f32, whatever that was: there it is both faster
-    /// and nearer to the weights.
-    fn execution(&self, store: &VarStore, training: &Training) -> Result<Execution> {
-        let config = match self.device {
-            Device::Cpu => ExecutionConfig::plain(self.device),
-            _ => ExecutionConfig::of(&training.numerics, &training.arch, self.device)?,
-        };
-        let execution = Execution::new(config);
-        execution.lay_out(store)?;
-        Ok(execution)
-    }
-
-    /// Whether a study can be taken from pixels to probabilities.
-    pub fn are_complete(&self) -> bool {
-        !self.localizers.is_empty() && !self.studies.is_empty()
-    }
-}
 
 /// What is asked of a prediction.
 #[derive(Clone, Copy, Debug)]
@@ -123,66 +38,62 @@ pub struct Counts {
 /// Predicts every study of a folder and writes a submission and a report.
 ///
 /// A study that cannot be read, or whose name can name none, is left out with its reason in the report; the others go on.
+/// Events name a study by its UID or by its place in the report, and no file: other names may be persons'.
 ///
 /// # Errors
 /// A folder without studies, files that cannot be written, and what libtorch says.
 pub fn predict(models: &Models, request: Request, report: &dyn Report) -> Result<Counts> {
     let named = all_studies(request.images)?;
     if let Some(folder) = request.details {
-        std::fs::create_dir_all(folder).map_err(data::DataError::io("create", folder))?;
+        std::fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
     }
-    let warn = |message| report.report(EventKind::Warning { message });
     let mut rows: Vec<Prediction> = Vec::new();
     let mut studies: Vec<StudyOutcome> = Vec::new();
-    let total = named.len() as u64;
+    let total = named.len();
     for (done, (name, study)) in named.into_iter().enumerate() {
-        report.report(EventKind::Progress {
-            what: "studies".into(),
-            done: done as u64,
-            total,
-        });
+        progress(report, done, total);
+        let shown = match &study {
+            Ok(study) if study.is_dicom() => format!("study {study}"),
+            _ => format!("study {} of {total}", done + 1),
+        };
+        let warn = |text: &str| {
+            let message = format!("{shown}: {text}");
+            report.report(EventKind::Warning { message });
+        };
         let mut outcome = StudyOutcome {
             study: name,
             failure: None,
             warnings: Vec::new(),
         };
-        match study {
-            // The name may be a person's: it stands in the report only.
-            Err(error) => {
-                warn("a study is left out for its folder's name; the report says which".into());
+        match study.map_err(TrainError::from).and_then(|study| {
+            let predicted = predict_study(models, request, &study)?;
+            Ok((study, predicted))
+        }) {
+            Ok((_, Predicted { details, .. })) if !details.is_finite() => {
+                warn(NO_NUMBER);
+                outcome.failure = Some(NO_NUMBER.to_owned());
+            }
+            Ok((study, predicted)) => {
+                rows.extend(prediction_rows(&study, &predicted.probabilities));
+                if let Some(folder) = request.details {
+                    write_details(folder, &predicted.details)?;
+                }
+                predicted
+                    .details
+                    .warnings
+                    .iter()
+                    .for_each(|text| warn(text));
+                outcome.warnings = predicted.warnings;
+            }
+            Err(TrainError::Data(error)) => {
+                warn("cannot be read and is left out; the report says why");
                 outcome.failure = Some(error.to_string());
             }
-            Ok(study) => match predict_study(models, request, &study) {
-                Ok((probabilities, _)) if !probabilities.iter().all(|p| p.is_finite()) => {
-                    let reason = "the models' answer is not a number: their weights are damaged, or the study holds \
-                                  values that no scan has";
-                    warn(format!("study {study} is left out: {reason}"));
-                    outcome.failure = Some(reason.into());
-                }
-                Ok((probabilities, details)) => {
-                    rows.extend(prediction_rows(&study, &probabilities));
-                    for warning in &details.warnings {
-                        warn(format!("study {study}: {warning}"));
-                    }
-                    if let Some(folder) = request.details {
-                        write_json(&folder.join(format!("{study}.json")), &details)?;
-                    }
-                    outcome.warnings = details.warnings;
-                }
-                Err(TrainError::Data(error)) => {
-                    warn(format!("study {study} is left out: {error}"));
-                    outcome.failure = Some(error.to_string());
-                }
-                Err(error) => return Err(error),
-            },
+            Err(error) => return Err(error),
         }
         studies.push(outcome);
     }
-    report.report(EventKind::Progress {
-        what: "studies".into(),
-        done: total,
-        total,
-    });
+    progress(report, total, total);
     let failed = studies.iter().filter(|s| s.failure.is_some()).count();
     let counts = Counts {
         predicted: studies.len() - failed,
@@ -200,6 +111,29 @@ pub fn predict(models: &Models, request: Request, report: &dyn Report) -> Result
         rows: rows.len(),
     });
     Ok(counts)
+}
+
+const NO_NUMBER: &str = "left out: the models' answer is not a number: their weights are damaged, or the study holds values \
+                         that no scan has";
+
+fn progress(report: &dyn Report, done: usize, total: usize) {
+    let (done, total) = (done as u64, total as u64);
+    report.report(EventKind::Progress {
+        what: "studies".into(),
+        done,
+        total,
+    });
+}
+
+/// A study's file; an error names the folder only, since the study's name may be a person's.
+fn write_details(folder: &Path, details: &StudyDetails) -> Result<()> {
+    let path = folder.join(format!("{}.json", details.study));
+    match write_json(&path, details) {
+        Err(DataError::Io { source, .. }) => {
+            Err(DataError::io("write a study's file in", folder)(source).into())
+        }
+        written => Ok(written?),
+    }
 }
 
 /// The studies below `images` by name, in order. Hidden folders are none.

@@ -20,8 +20,8 @@ const STUDIES_SHOWN: usize = 10;
 /// Predict the fractures of studies with the models of a finished run
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Takes all localizers and study models of the run together: each probability is their mean. Studies need no labels; any \
-name of letters, digits, dots, hyphens and underscores will do for a folder.
+Takes all localizers and study models of the run together, over folds, seeds and architectures: each probability is \
+their mean. Studies need no labels; any name of letters, digits, dots, hyphens and underscores will do for a folder.
 
 A study that cannot be read does not stop the others: it has no rows, and the end of the output and FILE.report.json, \
 beside the submission, say why. The exit code is 4 then, and also where no study could be read; 0 where all were.
@@ -32,7 +32,7 @@ Examples:
 pub struct Arguments {
     run_dir: PathBuf,
 
-    /// Folder with one folder of DICOM slices a study
+    /// Folder with one folder of DICOM slices, or one NIfTI volume, a study
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
 
@@ -40,7 +40,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Write a JSON file of each study into this folder: boxes of its slices, probabilities, models, warnings
+    /// Write a JSON file of each study into this folder: boxes of its slices, curves of its vertebrae, probabilities.
+    /// Takes stages 1b and 2 too, and longer (docs/predictions.md)
     #[arg(long, value_name = "DIR")]
     details: Option<PathBuf>,
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use data::StudyUid;
 use metrics::Bootstrap;
 
 use super::*;
