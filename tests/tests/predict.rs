@@ -227,6 +227,18 @@ fn every_study_ends_with_rows_or_with_a_reason() {
         json(&out.with_extension("details").join("neck_1.json"))["flip"],
         true
     );
+
+    // Not one that can be read: no rows, and the reason as well.
+    let images = folder.path().join("bad");
+    fs::create_dir_all(images.join("1.2.3")).unwrap();
+    let out = folder.path().join("none.csv");
+    let predicted = predict(&run, &images, &out, &[]);
+    assert_eq!(predicted.status.code(), Some(4));
+    assert_eq!(rows(&out).len(), 0);
+    let said = String::from_utf8_lossy(&predicted.stderr).into_owned();
+    assert!(said.contains("none.csv.report.json"), "{said}");
+    let reason = self::reasons(&out).remove("1.2.3").flatten();
+    assert!(reason.unwrap().contains("holds no file"), "{said}");
 }
 
 /// Every field of a study's file stands in the page that describes the format; `within`: the field that holds these.

@@ -135,4 +135,42 @@ mod tests {
         let back: PredictionReport = serde_json::from_str(&text).unwrap();
         assert_eq!(back, report);
     }
+
+    #[test]
+    fn one_value_that_is_no_number_is_seen_wherever_it_stands() {
+        let details = || StudyDetails {
+            format_version: DETAILS_VERSION,
+            study: StudyUid::new("1.2").unwrap(),
+            models: Vec::new(),
+            flip: false,
+            probabilities: [("C1".to_owned(), 0.5)].into(),
+            bounds: [0.0, 0.0, 1.0, 1.0],
+            slice_range: [0, 0],
+            slices: vec![SliceDetails {
+                slice_number: 1,
+                position_mm: 0.0,
+                bounds: [0.0; 4],
+                has_box: 0.5,
+            }],
+            curves: [("C1".to_owned(), Curve::default())].into(),
+            warnings: Vec::new(),
+        };
+        assert!(details().is_finite());
+        let spoilt: [fn(&mut StudyDetails); 5] = [
+            |d| d.probabilities = [("C1".to_owned(), f64::NAN)].into(),
+            |d| d.slices[0].bounds[3] = f32::INFINITY,
+            |d| d.slices[0].has_box = f32::NAN,
+            |d| d.curves.values_mut().for_each(|c| c.ratio.push(f32::NAN)),
+            |d| {
+                d.curves
+                    .values_mut()
+                    .for_each(|c| c.fracture.push(f32::NAN))
+            },
+        ];
+        for (number, spoil) in spoilt.into_iter().enumerate() {
+            let mut details = details();
+            spoil(&mut details);
+            assert!(!details.is_finite(), "{number}");
+        }
+    }
 }

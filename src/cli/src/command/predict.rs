@@ -127,7 +127,7 @@ fn failed(out: &Path) -> anyhow::Result<Vec<StudyOutcome>> {
     Ok(studies.filter(|study| study.failure.is_some()).collect())
 }
 
-/// Each study that was left out, and why. A folder's name may hold anything: what would steer a terminal is escaped.
+/// Each study that was left out, and why. Names of folders and files may hold anything, and stand in both.
 fn failures(failed: &[StudyOutcome]) -> String {
     let mut text = format!(
         "{} left out:",
@@ -135,7 +135,8 @@ fn failures(failed: &[StudyOutcome]) -> String {
     );
     for study in failed {
         let reason = study.failure.as_deref().unwrap_or_default();
-        text.push_str(&format!("\n  {}: {reason}", study.study.escape_debug()));
+        text.push_str("\n  ");
+        output::push_printable(&mut text, &format!("{}: {reason}", study.study));
     }
     text
 }
@@ -271,15 +272,14 @@ mod tests {
         let report = PredictionReport {
             studies: vec![
                 ended("good", None),
-                ended("bad\u{1b}[2J", Some("holds no slice")),
+                ended("bad\u{1b}[2J", Some("\u{1b}[2J holds\nno slice")),
             ],
             ..PredictionReport::default()
         };
         data::predicted::write_json(&report_path(&out), &report).unwrap();
         let text = failures(&failed(&out).unwrap());
-        assert!(text.starts_with("1 study left out:"), "{text}");
-        assert!(text.contains("holds no slice"), "{text}");
-        assert!(!text.contains("good") && !text.contains('\u{1b}'), "{text}");
+        let told = "1 study left out:\n  bad\\x1b[2J: \\x1b[2J holds\\x0ano slice";
+        assert_eq!(text, told);
     }
 
     #[test]
