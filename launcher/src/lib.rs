@@ -51,7 +51,7 @@ pub use holds::{Hold, hold};
 pub use launch::{LaunchOptions, Resume, launch};
 pub use logs::{LogLine, LogQuery, Logs};
 pub use outcome::Outcome;
-pub use predict::predict;
+pub use predict::{Prediction, predict};
 pub use program::rank_program;
 pub use recipe::Device;
 pub use room::{HostMemory, host_memory, memory_of_a_rank};

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod loader;
 pub mod nifti;
 pub mod phantom;
+pub mod predicted;
 pub mod sampler;
 pub mod stack;
 pub mod stage_tables;
