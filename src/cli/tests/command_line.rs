@@ -251,7 +251,7 @@ fn the_plan_as_a_graph_has_each_job_and_need() {
 fn the_built_in_recipe_has_a_plan_and_a_dry_run() {
     let plan = spinectl(&["plan", "--gpus", "8"]);
     assert_eq!(plan.code, Some(0), "{}", plan.err);
-    assert!(plan.out.contains("stage2-resnest50d-fold4-seed5"));
+    assert!(plan.out.contains("stage2-seresnext50_32x4d-foldall-seed3"));
     assert!(plan.out.contains("3 x 8 x 2"), "{}", plan.out);
 
     let folder = TempDir::new().unwrap();
