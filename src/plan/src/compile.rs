@@ -122,7 +122,11 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
                 features,
             })
         };
-        last = graph.train(&models, &recipe.folds, &[], of)?;
+        let studies = graph.train(&models, &recipe.folds, &[], of)?;
+        // Stage 3's own list of models may leave some CNNs out.
+        let is_needed = |id: &JobId| graph.jobs.iter().any(|job| job.needs.contains(id));
+        last.retain(|id| !is_needed(id));
+        last.extend(studies);
     }
     graph.add("summary", &last, JobKind::Summary)?;
 

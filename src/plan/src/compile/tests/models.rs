@@ -79,6 +79,17 @@ fn a_job_has_its_own_models_settings() {
 }
 
 #[test]
+fn the_summary_waits_for_models_that_stage_3_leaves_out() {
+    let plan = several(&["stage3.models=[{arch: resnest26d}]"]).unwrap();
+    assert_eq!(ids(&plan, "stage3").len(), 6);
+    let summary = &plan.job("summary").unwrap().needs;
+    let has = |id: &str| summary.iter().any(|need| need.as_str() == id);
+    assert!(has("stage2-resnest14d-fold0-seed0") && !has("stage2-resnest26d-fold0-seed0"));
+    assert!(has("stage3-resnest26d-foldall-seed1"));
+    assert_eq!(summary.len(), 12);
+}
+
+#[test]
 fn weights_come_from_the_same_model_fold_and_seed() {
     let plan = several(&[]).unwrap();
     assert_eq!(weights_across_folds(&plan), []);
