@@ -21,19 +21,29 @@ pub struct Model {
 }
 
 impl Model {
-    /// # Errors
-    /// A setting that JSON cannot hold.
+    /// None, and a fault at the model's section, where JSON cannot hold a setting.
     pub(crate) fn new(
+        section: &Section,
         name: Option<String>,
         base: &Training,
         training: Training,
-    ) -> serde_json::Result<Self> {
-        let differs = difference(&keys(base)?, &keys(&training)?);
-        Ok(Model {
-            name,
-            training,
-            differs,
-        })
+    ) -> Option<Self> {
+        let both = keys(base).and_then(|base| Ok((base, keys(&training)?)));
+        match both {
+            Ok((base, own)) => Some(Model {
+                name,
+                training,
+                differs: difference(&base, &own),
+            }),
+            Err(error) => {
+                section.refuse(
+                    "arch",
+                    format!("these settings cannot be written down: {error}"),
+                    "write finite numbers".into(),
+                );
+                None
+            }
+        }
     }
 
     /// What job names call it.
@@ -103,16 +113,9 @@ pub(crate) fn models(
         let section = stage.item(&merged, &format!("models.{number}"));
         let name = name(&section);
         let training = read(&section, name.as_deref());
-        match Model::new(name, base, training) {
-            Ok(model) => {
-                refuse_second(stage, entry, number, &model, &models);
-                models.push(model);
-            }
-            Err(error) => section.refuse(
-                "arch",
-                format!("these settings cannot be written down: {error}"),
-                "write finite numbers".into(),
-            ),
+        if let Some(model) = Model::new(&section, name, base, training) {
+            refuse_second(stage, entry, number, &model, &models);
+            models.push(model);
         }
         section.finish();
     }

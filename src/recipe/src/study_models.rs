@@ -4,8 +4,11 @@ use crate::model::{Stage2, Training};
 use crate::models::Model;
 use crate::section::Section;
 
-/// The models whose CNNs stage 3 takes over, by what job names call them.
-pub(crate) fn below(stage2: &Stage2) -> Vec<(Option<&str>, &Training)> {
+/// A model of stage 2: the name that it was given, and its settings.
+type Cnn<'m> = (Option<&'m str>, &'m Training);
+
+/// The models whose CNNs stage 3 takes over.
+pub(crate) fn below(stage2: &Stage2) -> Vec<Cnn<'_>> {
     match stage2.models.as_slice() {
         [] => vec![(None, &stage2.training)],
         models => models
@@ -16,25 +19,13 @@ pub(crate) fn below(stage2: &Stage2) -> Vec<(Option<&str>, &Training)> {
 }
 
 /// `base` over each of several CNNs, where stage 3 has no list of models of its own.
-pub(crate) fn over_each(
-    section: &Section,
-    base: &Training,
-    cnns: &[(Option<&str>, &Training)],
-) -> Vec<Model> {
-    let mut models = Vec::with_capacity(cnns.len());
-    for (name, cnn) in cnns {
+pub(crate) fn over_each(section: &Section, base: &Training, cnns: &[Cnn<'_>]) -> Vec<Model> {
+    let over = |(name, cnn): &Cnn<'_>| {
         let mut training = base.clone();
         take_over(section, &mut training, cnn);
-        match Model::new(name.map(str::to_owned), base, training) {
-            Ok(model) => models.push(model),
-            Err(error) => section.refuse(
-                "arch",
-                format!("these settings cannot be written down: {error}"),
-                "write finite numbers".into(),
-            ),
-        }
-    }
-    models
+        Model::new(section, name.map(str::to_owned), base, training)
+    };
+    cnns.iter().filter_map(over).collect()
 }
 
 /// An entry of stage 3's own list takes over the CNN of the same name.
@@ -42,8 +33,9 @@ pub(crate) fn take_over_named(
     section: &Section,
     name: Option<&str>,
     training: &mut Training,
-    cnns: &[(Option<&str>, &Training)],
+    cnns: &[Cnn<'_>],
 ) {
+    // As `Model::label` has it.
     let called = |name: Option<&str>, training: &Training| {
         name.map_or_else(|| training.arch.clone(), str::to_owned)
     };
