@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use plan::{Checkpointing, JobId, JobKind, JobSpec, Plan, Spread};
+use plan::{Checkpointing, Fold, JobId, JobKind, JobSpec, Plan, Spread};
 use serde::Serialize;
 
 use crate::table::{self, Column};
@@ -38,7 +38,7 @@ struct JobView<'p> {
 struct TrainingView<'p> {
     stage: &'static str,
     arch: &'p str,
-    fold: u64,
+    fold: Fold,
     seed: u64,
     epochs: u64,
     batch: u64,
@@ -158,10 +158,7 @@ impl<'p> PlanView<'p> {
 
 impl<'p> JobView<'p> {
     fn new(job: &'p JobSpec, spreads: &BTreeMap<&str, Spread>) -> Self {
-        let spread = match &job.kind {
-            JobKind::Train { stage, .. } => spreads.get(stage.name()),
-            _ => None,
-        };
+        let spread = spreads.get(job.id.as_str());
         let training = match &job.kind {
             JobKind::Train {
                 stage,
@@ -172,7 +169,7 @@ impl<'p> JobView<'p> {
             } => spread.map(|spread| TrainingView {
                 stage: stage.name(),
                 arch: &training.arch,
-                fold: fold.0,
+                fold: *fold,
                 seed: *seed,
                 epochs: training.epochs,
                 batch: training.batch,

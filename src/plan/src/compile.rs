@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use recipe::{Recipe, StartFrom, Training};
+use recipe::{Recipe, StageModel, StartFrom, Training};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -27,15 +27,15 @@ pub enum PlanError {
     NoStart {
         stage: &'static str,
         arch: String,
-        fold: u64,
+        fold: Fold,
     },
     #[error("`{0}` cannot be part of a job's name: write the architecture's name as timm does")]
     Name(String),
     #[error(
-        "stage3.training.arch is {stage3}, but no stage 2 model of that architecture is trained \
-         (stage2.training.arch is {stage2}): stage 3 takes over stage 2's CNN, so write the same"
+        "stage 3's {model} takes over a CNN of stage 2, and there is none of that name, architecture and seeds: stage 2 has \
+         {stage2}"
     )]
-    FeatureArch { stage3: String, stage2: String },
+    Features { model: String, stage2: String },
     #[error("cannot hash job {job}: {source}")]
     Hash {
         job: String,
@@ -60,7 +60,7 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
         files,
         jobs: Vec::new(),
     };
-    let every_fold: Vec<u64> = (0..recipe.data.folds).collect();
+    let every_fold: Vec<Fold> = (0..recipe.data.folds).map(Fold::HeldOut).collect();
     let runs = |stage: &str| recipe.stages.iter().any(|chosen| chosen == stage);
 
     let labels = graph.add("labels", &[], JobKind::Labels)?;
@@ -69,17 +69,13 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
 
     let mut boxes = None;
     if let Some(stage) = recipe.stage1a.as_ref().filter(|_| runs("1a")) {
-        let of = |_, _| {
+        let of = |_: &str, _, _| {
             Ok(TrainStage::Stage1a {
                 box_loss: stage.box_loss,
             })
         };
-        let models = graph.train(
-            &stage.training,
-            &every_fold,
-            std::slice::from_ref(&labels),
-            of,
-        )?;
+        let needs = std::slice::from_ref(&labels);
+        let models = graph.train(&recipe.models("1a"), &every_fold, needs, of)?;
         let merged = graph.add("study-boxes", &models, JobKind::StudyBoxes)?;
         last = vec![merged.clone()];
         boxes = Some(merged);
@@ -88,56 +84,49 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
     let mut ratios = None;
     if let Some(stage) = recipe.stage1b.as_ref().filter(|_| runs("1b")) {
         let needs = needed(&boxes, "1b", "1a")?;
-        let of = |_, _| {
+        let of = |_: &str, _, _| {
             Ok(TrainStage::Stage1b {
                 sequence: stage.sequence.clone(),
                 crop: stage.crop,
             })
         };
-        let models = graph.train(&stage.training, &every_fold, &[needs], of)?;
+        let models = graph.train(&recipe.models("1b"), &every_fold, &[needs], of)?;
         let merged = graph.add("slice-labels", &models, JobKind::SliceLabels)?;
         last = vec![merged.clone()];
         ratios = Some(merged);
     }
 
-    let mut features = None;
     if let Some(stage) = recipe.stage2.as_ref().filter(|_| runs("2")) {
         let needs = needed(&ratios, "2", "1b")?;
-        let of = |_, _| {
+        let of = |_: &str, _, _| {
             Ok(TrainStage::Stage2 {
                 sequence: stage.sequence.clone(),
             })
         };
-        last = graph.train(&stage.training, &recipe.folds, &[needs], of)?;
-        features = Some(stage);
+        last = graph.train(&recipe.models("2"), &recipe.folds, &[needs], of)?;
     }
 
     if let Some(stage) = recipe.stage3.as_ref().filter(|_| runs("3")) {
-        let Some(stage2) = features else {
+        if recipe.stage2.is_none() || !runs("2") {
             return Err(PlanError::MissingStage {
                 stage: "3",
                 needs: "2",
             });
-        };
-        if stage.training.arch != stage2.training.arch {
-            return Err(PlanError::FeatureArch {
-                stage3: stage.training.arch.clone(),
-                stage2: stage2.training.arch.clone(),
-            });
         }
-        // One study model for each stage-2 model: its seeds are stage 2's.
-        let training = Training {
-            seeds: stage2.training.seeds.clone(),
-            ..stage.training.clone()
-        };
-        let of = |fold, seed| {
-            let features = train_id("stage2", &stage2.training.arch, fold, seed)?;
+        let models = recipe.models("3");
+        check_features(&models, &recipe.models("2"))?;
+        let of = |model: &str, fold, seed| {
+            let features = train_id("stage2", model, fold, seed)?;
             Ok(TrainStage::Stage3 {
                 study: stage.study.clone(),
                 features,
             })
         };
-        last = graph.train(&training, &recipe.folds, &[], of)?;
+        let studies = graph.train(&models, &recipe.folds, &[], of)?;
+        // Stage 3's own list of models may leave some CNNs out.
+        let is_needed = |id: &JobId| graph.jobs.iter().any(|job| job.needs.contains(id));
+        last.retain(|id| !is_needed(id));
+        last.extend(studies);
     }
     graph.add("summary", &last, JobKind::Summary)?;
 
@@ -168,9 +157,29 @@ fn needed(
     job.clone().ok_or(PlanError::MissingStage { stage, needs })
 }
 
-fn train_id(stage: &str, arch: &str, fold: u64, seed: u64) -> Result<JobId, PlanError> {
-    JobId::new(&format!("{stage}-{arch}-fold{fold}-seed{seed}"))
-        .ok_or_else(|| PlanError::Name(arch.to_owned()))
+fn train_id(stage: &str, model: &str, fold: Fold, seed: u64) -> Result<JobId, PlanError> {
+    JobId::new(&format!("{stage}-{model}-fold{fold}-seed{seed}"))
+        .ok_or_else(|| PlanError::Name(model.to_owned()))
+}
+
+/// Whether each model of stage 3 has the one of stage 2 whose CNN it takes over.
+fn check_features(models: &[StageModel], below: &[StageModel]) -> Result<(), PlanError> {
+    let has_cnn = |model: &&StageModel| {
+        below.iter().any(|cnn| {
+            let same = cnn.label == model.label && cnn.training.arch == model.training.arch;
+            same && cnn.training.seeds == model.training.seeds
+        })
+    };
+    match models.iter().find(|model| !has_cnn(model)) {
+        None => Ok(()),
+        Some(model) => {
+            let below: Vec<&str> = below.iter().map(|cnn| cnn.label).collect();
+            Err(PlanError::Features {
+                model: model.label.to_owned(),
+                stage2: below.join(", "),
+            })
+        }
+    }
 }
 
 struct Graph<'a> {
@@ -192,30 +201,34 @@ impl Graph<'_> {
         Ok(id)
     }
 
-    /// One job for each fold and seed; stage 3 also needs the model that it takes its CNN from.
+    /// One job for each model, fold and seed; stage 3 also needs the model that it takes its CNN from.
     fn train(
         &mut self,
-        training: &Training,
-        folds: &[u64],
+        models: &[StageModel],
+        folds: &[Fold],
         needs: &[JobId],
-        stage: impl Fn(u64, u64) -> Result<TrainStage, PlanError>,
+        stage: impl Fn(&str, Fold, u64) -> Result<TrainStage, PlanError>,
     ) -> Result<Vec<JobId>, PlanError> {
         let mut ids = Vec::new();
-        for &fold in folds {
-            for &seed in &training.seeds {
-                let stage = stage(fold, seed)?;
-                let id = train_id(stage.name(), &training.arch, fold, seed)?;
+        for StageModel {
+            label, training, ..
+        } in models
+        {
+            let every = |fold: Fold| training.seeds.iter().map(move |seed| (fold, *seed));
+            for (fold, seed) in folds.iter().copied().flat_map(every) {
+                let stage = stage(label, fold, seed)?;
+                let id = train_id(stage.name(), label, fold, seed)?;
                 let mut needs = needs.to_vec();
                 if let TrainStage::Stage3 { features, .. } = &stage {
                     needs.push(features.clone());
                 }
-                let start = self.start(training, fold, seed)?;
+                let start = self.start(label, training, fold, seed)?;
                 needs.extend(start.clone());
                 let kind = JobKind::Train {
                     stage,
-                    fold: Fold(fold),
+                    fold,
                     seed,
-                    training: Box::new(training.clone()),
+                    training: Box::new((*training).clone()),
                     start,
                     pretrained_sha256: self.pretrained(training),
                 };
@@ -230,23 +243,44 @@ impl Graph<'_> {
         self.files.get(training.pretrained.as_ref()?).cloned()
     }
 
-    /// The model of the same fold, and of the same seed where there is one, that the weights start from.
-    fn start(&self, training: &Training, fold: u64, seed: u64) -> Result<Option<JobId>, PlanError> {
+    /// The model that the weights start from: of the same architecture and fold, and where there are several rather the one of
+    /// the same name and seed. What holds nothing out may start from any fold, and does from the first.
+    fn start(
+        &self,
+        label: &str,
+        training: &Training,
+        fold: Fold,
+        seed: u64,
+    ) -> Result<Option<JobId>, PlanError> {
         let stage = match training.start_from {
             StartFrom::Random => return Ok(None),
             StartFrom::Stage1a => "stage1a",
             StartFrom::Stage1b => "stage1b",
         };
-        let same = train_id(stage, &training.arch, fold, seed)?;
-        let any = format!("{stage}-{}-fold{fold}-", training.arch);
-        let mut ids = self.jobs.iter().map(|job| &job.id);
-        let found = ids.clone().find(|id| **id == same);
-        let found = found.or_else(|| ids.find(|id| id.as_str().starts_with(&any)));
-        found.cloned().map(Some).ok_or(PlanError::NoStart {
-            stage,
-            arch: training.arch.clone(),
-            fold,
-        })
+        let fits = |job: &&JobSpec| match &job.kind {
+            JobKind::Train {
+                stage: of,
+                fold: held_out,
+                training: theirs,
+                ..
+            } => {
+                let same_fold = fold == Fold::All || *held_out == fold;
+                of.name() == stage && theirs.arch == training.arch && same_fold
+            }
+            _ => false,
+        };
+        let differs = |job: &&JobSpec| {
+            let same_seed = matches!(&job.kind, JobKind::Train { seed: of, .. } if *of == seed);
+            (job.model() != Some(label), !same_seed)
+        };
+        let found = self.jobs.iter().filter(fits).min_by_key(differs);
+        found
+            .map(|job| Some(job.id.clone()))
+            .ok_or(PlanError::NoStart {
+                stage,
+                arch: training.arch.clone(),
+                fold,
+            })
     }
 
     /// What a job's outcome depends on: its settings, the data settings, the seed, its inputs.

@@ -1,9 +1,11 @@
 //! The plan: a recipe compiled into a graph of jobs, as plain data.
 //!
 //! ```text
-//! labels -> stage1a (fold x seed) -> study-boxes -> stage1b (fold x seed) -> slice-labels
-//!        -> stage2 (fold x seed) -> stage3 (fold x seed) -> summary
+//! labels -> stage1a (model x fold x seed) -> study-boxes -> stage1b (model x fold x seed) -> slice-labels
+//!        -> stage2 (model x fold x seed) -> stage3 (model x fold x seed) -> summary
 //! ```
+//! Stage 2 and 3 have the fold `all`, too: a model that holds nothing out, which predicts but is not evaluated.
+//!
 //! [`compile`] is pure: no file, no clock, no machine. The launcher schedules what it returns and
 //! ranks build their parts from one [`JobSpec`] of it; neither reads the recipe again.
 
@@ -29,7 +31,7 @@ pub use compile::{FileHashes, PlanError, compile, compile_with};
 pub use estimate::{Cost, cost};
 pub use file::{read, write};
 pub use id::JobId;
-pub use job::{Fold, JobKind, JobSpec, Plan, TrainStage};
+pub use job::{JobKind, JobSpec, Plan, TrainStage};
 pub use leakage::{WeightsLeak, weights_across_folds};
 pub use simulate::{Span, Timeline, simulate};
 pub use state::{JobState, Progress, ready};
@@ -37,6 +39,6 @@ pub use timeouts::Timeouts;
 
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
-    Augment, BoxLoss, Checkpointing, Data, Elastic, Gpus, Logs, Position, Sequence, StartFrom,
-    StudyModel, Training, Window,
+    Augment, BoxLoss, Checkpointing, Data, Elastic, Fold, Gpus, Logs, Position, Sequence,
+    StartFrom, StudyModel, Training, Window,
 };

@@ -15,7 +15,7 @@ use data::tables::{StudyBox, StudyFold, StudyLabels};
 use data::{DataError, StudyUid};
 use event::EventKind;
 use nn::BackboneConfig;
-use recipe::Training;
+use recipe::{Fold, Training};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
@@ -46,8 +46,8 @@ pub struct Fit<'a> {
     pub store: &'a VarStore,
     pub training: &'a Training,
     pub execution: &'a Execution,
-    /// The studies of this fold are held out.
-    pub fold: u64,
+    /// The studies of this fold are held out, where it is one.
+    pub fold: Fold,
     pub seed: u64,
 }
 
@@ -69,13 +69,13 @@ pub struct Cohort {
 
 impl Cohort {
     /// Studies that models of this fold do not see.
-    pub fn held_out(&self, fold: u64) -> Vec<StudyUid> {
-        self.select(|of| u64::from(of) == fold)
+    pub fn held_out(&self, fold: Fold) -> Vec<StudyUid> {
+        self.select(|of| fold.holds_out(of))
     }
 
     /// Studies that models of this fold learn from.
-    pub fn training(&self, fold: u64) -> Vec<StudyUid> {
-        self.select(|of| u64::from(of) != fold)
+    pub fn training(&self, fold: Fold) -> Vec<StudyUid> {
+        self.select(|of| !fold.holds_out(of))
     }
 
     fn select(&self, wanted: impl Fn(u32) -> bool) -> Vec<StudyUid> {

@@ -10,7 +10,7 @@ use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
 use nn::{Pass, SliceHeads, SliceModel};
-use recipe::Sequence;
+use recipe::{Fold, Sequence};
 use tch::Tensor;
 use train::{Execution, HostPixels, Losses, Task, shape, strength};
 
@@ -28,7 +28,7 @@ pub struct SliceTask<'a> {
     heads: SliceHeads,
     data: Arc<Windows>,
     side: usize,
-    fold: u64,
+    fold: Fold,
     held_out: Vec<StudyUid>,
     /// Held-out studies with labels.
     truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
@@ -140,7 +140,7 @@ impl<'a> SliceTask<'a> {
                     study: study.clone(),
                     slice_number: *slice_number,
                     scores,
-                    fold: Some(self.fold as u32),
+                    fold: self.fold.held_out().map(|fold| fold as u32),
                 });
             Ok(rows.collect())
         })
@@ -230,6 +230,9 @@ impl Task for SliceTask<'_> {
     }
 
     fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+        if self.fold == Fold::All {
+            return Ok(BTreeMap::new());
+        }
         let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
         Ok(self.metrics(&self.predict("evaluation", &labelled)?))
     }

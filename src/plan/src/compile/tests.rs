@@ -1,6 +1,8 @@
 use super::*;
 use recipe::{Source, parse};
 
+mod models;
+
 fn plan(set: &[&str]) -> Result<Plan, PlanError> {
     let text = "data: {root: d, folds: 2}\nstage1a: {training: {arch: resnest14d}}\nstage1b: {training: {arch: resnest14d}}\nstage2: {training: {arch: resnest14d, seeds: [0, 1]}}\nstage3: {training: {arch: resnest14d}}\n";
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
@@ -134,10 +136,14 @@ fn a_cnn_starts_from_the_same_fold_or_is_refused() {
     // Seed 1 of stage 2 has no counterpart in stage 1b: it takes the one there is.
     assert!(needs("stage2-resnest14d-fold1-seed0").contains(&start));
     assert!(needs("stage2-resnest14d-fold1-seed1").contains(&start));
-    let other = ["stage2.training.arch=x", "stage3.training.arch=x", set];
+    let other = [
+        "stage2.training.arch=resnest26d",
+        "stage3.training.arch=",
+        set,
+    ];
     let error = plan(&other).unwrap_err().to_string();
     assert!(
-        error.contains("CNN of x") && error.contains("stage1b"),
+        error.contains("CNN of resnest26d") && error.contains("stage1b"),
         "{error}"
     );
 }
