@@ -1,4 +1,4 @@
-use recipe::{Source, parse};
+use recipe::parse;
 
 use super::*;
 use crate::schedule::{Limits, critical_path};
@@ -12,7 +12,7 @@ const GPU: Machine = Machine {
 fn plan(set: &[&str]) -> Plan {
     let text = "data: {root: d, folds: 2}\nstage1a: {training: {arch: resnest50d}}\nstage1b: {training: {arch: resnest50d}}\nstage2: {training: {arch: resnest50d}}\nstage3: {training: {arch: resnest50d}}\n";
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
-    let source = Source {
+    let source = recipe::Source {
         name: "r".into(),
         text: text.into(),
     };
