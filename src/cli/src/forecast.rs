@@ -90,10 +90,10 @@ impl<'p> Forecast<'p> {
             both.map_or(0.0, |(cost, job)| cost.device_seconds(&job.kind) / 3600.0)
         };
         let jobs = 0..plan.jobs.len();
-        let left = jobs
-            .clone()
-            .filter(|job| done.get(*job) != Some(&true))
-            .map(hours);
+        let left = jobs.clone().map(|job| match done.get(job) {
+            Some(true) => 0.0,
+            _ => hours(job),
+        });
         let tasks = plan::tasks(plan, &costs, |kind| widths(plan, kind, ranks));
         let (path, seconds) = critical_path(&tasks, ranks).map_err(launcher::LaunchError::from)?;
         let path = path

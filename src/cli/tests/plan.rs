@@ -122,7 +122,7 @@ fn what_does_not_fit_a_gpu_is_refused() {
     ];
     let with = |gb: &'static str| spinectl(folder.path(), &[&words[..], &[gb]].concat());
     assert_eq!(with("80").code, Some(0), "{}", with("80").err);
-    let refused = with("2");
+    let refused = with("1.3");
     assert_eq!(refused.code, Some(3), "{}", refused.out);
     assert!(
         refused.err.contains(JOB) && refused.err.contains("stage1a.training.micro_batch: 2"),

@@ -10,7 +10,7 @@ use crate::{Cost, JobKind, Plan, TrainStage, Training};
 const PROCESS: f64 = 0.8e9;
 const CONTEXT: f64 = 0.7e9;
 /// Tensors as large as a convolution's output that the backward pass needs for each: the output, and what norm and activation make of it.
-const KEPT: f64 = 3.0;
+const KEPT: f64 = 2.0;
 /// The part of that which is kept where blocks run again in the backward pass.
 const CHECKPOINTED: f64 = 0.25;
 /// The part that is there at once where nothing is kept.
@@ -86,7 +86,7 @@ pub fn micro_batch_that_fits(kind: &JobKind, ranks: usize, limit: u64) -> Option
         .filter(|size| crate::accumulation_of(training, ranks, Some(*size)).is_ok())
         .find(|size| {
             let tensors = tensors(kind, training, &cost, Device::Cuda, *size);
-            tensors + CONTEXT <= limit as f64
+            (tensors + CONTEXT) as u64 <= limit
         })
 }
 

@@ -103,10 +103,8 @@ pub(crate) fn volume(plan: &Plan, kind: &JobKind) -> Volume {
         chosen.map(of).sum()
     };
     let epochs = training.epochs as f64;
-    let evaluations = match training.evaluate_every {
-        0 => 1.0,
-        every => (epochs / every as f64).ceil(),
-    };
+    // One always ends a job.
+    let evaluations = (epochs / training.evaluate_every.max(1) as f64).ceil();
     match stage {
         TrainStage::Stage1a { .. } => {
             let trained = sum(false, |share| share.segmented_slices) * epochs;

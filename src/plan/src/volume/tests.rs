@@ -4,7 +4,7 @@ use super::*;
 use crate::{Files, Inputs, Part, compile_with};
 
 fn plan(inputs: Option<Inputs>) -> Plan {
-    let text = "data: {root: d, folds: 2}\nstage1a: {training: {arch: resnest50d, epochs: 2, evaluate_every: 1}}\nstage1b: {training: {arch: resnest50d}}\nstage2: {training: {arch: resnest50d, epochs: 3, evaluate_every: 0}, sequence: {images: 32, grid: 12}}\nstage3: {training: {arch: resnest50d}}\n";
+    let text = "data: {root: d, folds: 2}\nstage1a: {training: {arch: resnest50d, epochs: 2, evaluate_every: 1}}\nstage1b: {training: {arch: resnest50d}}\nstage2: {training: {arch: resnest50d, epochs: 3, evaluate_every: 3}, sequence: {images: 32, grid: 12}}\nstage3: {training: {arch: resnest50d}}\n";
     let source = Source {
         name: "r".into(),
         text: text.into(),
@@ -57,8 +57,8 @@ fn without_a_data_set_it_is_the_competitions() {
         (trained - 2019.0 / 2.0 * 18.0 * 32.0 * 3.0).abs() < 1.0,
         "{trained}"
     );
-    // resnest50d at 512 pixels: 56 GFLOP and an LSTM of 4.3.
+    // resnest50d at 512 pixels: 56.4 GFLOP, and its LSTM's weights once.
     let (update, forward) = flops_per_image(kind);
-    assert!((forward / 1e9 - 62.0).abs() < 4.0, "{forward}");
+    assert!((forward / 1e9 - 56.57).abs() < 0.1, "{forward}");
     assert_eq!(update, 3.0 * forward);
 }
