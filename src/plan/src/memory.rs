@@ -3,7 +3,7 @@
 use recipe::{Device, Precision};
 use serde::Serialize;
 
-use crate::volume::volume;
+use crate::volume::{slices, volume};
 use crate::{Cost, JobKind, Plan, TrainStage, Training};
 
 /// Bytes of a process with its libraries, and what CUDA keeps on a GPU for one.
@@ -41,7 +41,9 @@ pub fn memory(plan: &Plan, kind: &JobKind, device: Device, ranks: usize) -> Memo
     let cost = crate::cost(kind);
     let mib = (1_u64 << 20) as f64;
     let data = &plan.data;
-    let loader = (data.memory_mb as f64 + data.prefetch_mb as f64) * mib;
+    // Decoded slices are kept in 8 bits, and no more of them than there are.
+    let decoded = slices(plan) * (training.image_size * training.image_size) as f64;
+    let loader = decoded.min(data.memory_mb as f64 * mib) + data.prefetch_mb as f64 * mib;
     let micro_batch = crate::accumulation(training, ranks).map_or(1, |split| split.micro_batch);
     let tensors = cost.map(|cost| tensors(kind, training, &cost, device, micro_batch as u64));
     let on_host = match device {
