@@ -60,7 +60,8 @@ pub fn before_launch(plan: &Plan, run_dir: &Path) -> anyhow::Result<()> {
     done.retain(unchanged);
     let train = DataSet::new(&plan.data.root).labels();
     let split = run_dir.join("tables/folds.csv");
-    if !is_done(&done, "labels") || !train.is_file() || !split.is_file() {
+    // Whose address has not changed was made in the same folds, also where the first job is done again.
+    if done.is_empty() || !train.is_file() || !split.is_file() {
         return Ok(());
     }
     let labels = read_table::<StudyLabels>(&train)?;

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use plan::FileHashes;
 use recipe::{Recipe, StageModel};
 
 use crate::{exit, run_command};
@@ -31,8 +30,8 @@ const WRITE: &str = "import os, sys, timm, safetensors.torch as s; \
 /// What a look at the files found.
 #[derive(Debug, Default)]
 pub struct Pretrained {
-    /// Of the files that are as they should be.
-    pub hashes: FileHashes,
+    /// SHA-256 of the files that are as they should be.
+    pub hashes: BTreeMap<PathBuf, String>,
     /// What is wrong with the others.
     faults: Vec<String>,
 }

@@ -8,6 +8,7 @@ pub mod csv_table;
 pub mod data_set;
 pub mod dicom;
 pub mod error;
+pub mod fingerprint;
 pub mod folds;
 pub mod geometry;
 pub mod image;

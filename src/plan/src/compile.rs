@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use recipe::{Recipe, StageModel, StartFrom, Training};
-use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::{Fold, JobId, JobKind, JobSpec, Plan, TrainStage};
+use crate::address::{self, digest};
+use crate::{Fold, Inputs, JobId, JobKind, JobSpec, Plan, TrainStage};
 
 /// A recipe that is valid in itself but makes no graph.
 #[derive(Debug, thiserror::Error)]
@@ -44,17 +43,22 @@ pub enum PlanError {
     },
 }
 
-/// SHA-256 of files that a recipe names, by their paths as it writes them.
-pub type FileHashes = BTreeMap<PathBuf, String>;
+/// What is known of the files that a recipe names.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// SHA-256 of files of weights, by their paths as the recipe writes them.
+    pub weights: BTreeMap<PathBuf, String>,
+    /// What the data set holds; none where nobody has looked.
+    pub inputs: Option<Inputs>,
+}
 
 /// Compiles a recipe into its graph of jobs, in an order in which they can run.
 pub fn compile(recipe: &Recipe) -> Result<Plan, PlanError> {
-    compile_with(recipe, &FileHashes::new())
+    compile_with(recipe, &Files::default())
 }
 
-/// As [`compile`]; a job that starts from a file's weights depends on the file's contents where `files` has its hash,
-/// else on its path.
-pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanError> {
+/// As [`compile`]; a job depends on the contents of what it reads where `files` knows them, else on the paths.
+pub fn compile_with(recipe: &Recipe, files: &Files) -> Result<Plan, PlanError> {
     let mut graph = Graph {
         recipe,
         files,
@@ -135,6 +139,8 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
     Ok(Plan {
         name: recipe.name.clone(),
         hash,
+        addresses: address::ADDRESSES,
+        inputs: files.inputs.clone(),
         data: recipe.data.clone(),
         checkpoint: recipe.checkpoint.clone(),
         private: recipe.private,
@@ -184,18 +190,22 @@ fn check_features(models: &[StageModel], below: &[StageModel]) -> Result<(), Pla
 
 struct Graph<'a> {
     recipe: &'a Recipe,
-    files: &'a FileHashes,
+    files: &'a Files,
     jobs: Vec<JobSpec>,
 }
 
 impl Graph<'_> {
     fn add(&mut self, id: &str, needs: &[JobId], kind: JobKind) -> Result<JobId, PlanError> {
         let id = JobId::new(id).ok_or_else(|| PlanError::Name(id.to_owned()))?;
-        let hash = self.hash(&id, needs, &kind)?;
+        // Every job reads the tables of the first: where that one is done again and others are kept, none reads an old table.
+        let mut needs = needs.to_vec();
+        let labels = self.jobs.first().map(|labels| labels.id.clone());
+        needs.extend(labels.filter(|labels| !needs.contains(labels)));
+        let hash = self.hash(&id, &needs, &kind)?;
         self.jobs.push(JobSpec {
             id: id.clone(),
             hash,
-            needs: needs.to_vec(),
+            needs,
             kind,
         });
         Ok(id)
@@ -240,7 +250,10 @@ impl Graph<'_> {
 
     /// The hash of the file that the weights start from.
     fn pretrained(&self, training: &Training) -> Option<String> {
-        self.files.get(training.pretrained.as_ref()?).cloned()
+        self.files
+            .weights
+            .get(training.pretrained.as_ref()?)
+            .cloned()
     }
 
     /// The model that the weights start from: of the same architecture and fold, and where there are several rather the one of
@@ -283,73 +296,21 @@ impl Graph<'_> {
             })
     }
 
-    /// What a job's outcome depends on: its settings, the data settings, the seed, its inputs.
+    /// What a job's outcome depends on: its settings, the seed, what it reads of the data set, the jobs that it needs.
     fn hash(&self, id: &JobId, needs: &[JobId], kind: &JobKind) -> Result<String, PlanError> {
-        #[derive(Serialize)]
-        struct Content<'a> {
-            kind: &'a JobKind,
-            data: &'a recipe::Data,
-            seed: u64,
-            inputs: Vec<&'a str>,
-        }
-        // Worker threads, memory and the cache change the speed, not the outcome. How much is read beforehand decides which
-        // studies are left out, where bad ones are.
-        let data = recipe::Data {
-            workers: 0,
-            memory_mb: 0,
-            prefetch_mb: 0,
-            check: match self.recipe.data.bad_study {
-                recipe::BadStudy::Stop => recipe::Check::Headers,
-                recipe::BadStudy::LeaveOut => self.recipe.data.check,
-            },
-            cache: recipe::Cache::default(),
-            ..self.recipe.data.clone()
-        };
-        // Other seeds are other jobs, and how often a model is evaluated does not change it, nor where it is trained.
-        let mut kind = kind.clone();
-        if let JobKind::Train {
-            training,
-            pretrained_sha256,
-            ..
-        } = &mut kind
-        {
-            training.seeds.clear();
-            training.evaluate_every = 0;
-            training.gpus = recipe::Gpus::All;
-            // The same weights in another place are the same weights.
-            if pretrained_sha256.is_some() {
-                training.pretrained = None;
-            }
-        }
-        let content = Content {
-            kind: &kind,
-            data: &data,
+        let needed = self.jobs.iter().filter(|job| needs.contains(&job.id));
+        let job = address::Job {
+            kind,
             seed: self.recipe.seed,
-            inputs: self
-                .jobs
-                .iter()
-                .filter(|job| needs.contains(&job.id))
-                .map(|job| job.hash.as_str())
-                .collect(),
+            data: &self.recipe.data,
+            inputs: self.files.inputs.as_ref(),
+            needs: needed.collect(),
         };
-        let json = serde_json::to_vec(&content).map_err(|source| PlanError::Hash {
+        address::address(&job).map_err(|source| PlanError::Hash {
             job: id.to_string(),
             source,
-        })?;
-        Ok(digest([json.as_slice()]))
+        })
     }
-}
-
-fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part);
-    }
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 #[cfg(test)]

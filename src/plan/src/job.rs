@@ -3,7 +3,7 @@
 use recipe::{BoxLoss, Checkpointing, Data, Elastic, Fold, Logs, Sequence, StudyModel, Training};
 use serde::{Deserialize, Serialize};
 
-use crate::JobId;
+use crate::{Inputs, JobId};
 
 /// A run's jobs, each after the ones that it needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,12 @@ pub struct Plan {
     pub name: String,
     /// SHA-256 over all jobs' hashes.
     pub hash: String,
+    /// Which rules the hashes are made by: [`ADDRESSES`](crate::ADDRESSES).
+    #[serde(default = "crate::address::first_addresses")]
+    pub addresses: u32,
+    /// What the jobs read of the data set; none where nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
     pub data: Data,
     pub checkpoint: Checkpointing,
     /// Whether nobody but its owner may read the run directory.
@@ -60,7 +66,7 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
     pub id: JobId,
-    /// SHA-256 over this job's settings and the hashes of the jobs that it needs.
+    /// SHA-256 over all that this job's outcome depends on: docs/decisions/0036.
     pub hash: String,
     /// Jobs that must have succeeded before.
     pub needs: Vec<JobId>,

@@ -9,30 +9,41 @@
 //! [`compile`] is pure: no file, no clock, no machine. The launcher schedules what it returns and
 //! ranks build their parts from one [`JobSpec`] of it; neither reads the recipe again.
 
+mod address;
 mod batch;
 mod compile;
+mod costs;
+mod diff;
 mod estimate;
 mod file;
 mod id;
+mod inputs;
 mod job;
 mod leakage;
+mod memory;
 pub mod model_request;
 pub mod probe;
 pub mod schedule;
 mod simulate;
 mod state;
 mod timeouts;
+mod volume;
 
+pub use address::ADDRESSES;
 pub use batch::{
     BatchError, Split, Spread, accumulation, accumulation_of, elastic_words, halved, ranks_of,
     spread, widths,
 };
-pub use compile::{FileHashes, PlanError, compile, compile_with};
+pub use compile::{Files, PlanError, compile, compile_with};
+pub use costs::{JobCost, Machine, Measured, Run, Source, at_a_time, costs, tasks};
+pub use diff::{Change, Fate, Had, diff};
 pub use estimate::{Cost, cost};
 pub use file::{read, write};
 pub use id::JobId;
+pub use inputs::{Inputs, Part, Read};
 pub use job::{JobKind, JobSpec, Plan, TrainStage};
 pub use leakage::{WeightsLeak, weights_across_folds};
+pub use memory::{Memory, memory, micro_batch_that_fits};
 pub use simulate::{Span, Timeline, simulate};
 pub use state::{JobState, Progress, ready};
 pub use timeouts::Timeouts;

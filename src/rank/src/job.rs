@@ -84,6 +84,7 @@ pub fn run(
     let place = RunPlace::new(&job.run_dir);
     let context = Context {
         data: &plan.data,
+        labels: plan.inputs.as_ref().map(|inputs| inputs.labels.as_str()),
         place: &place,
         group: &group,
         device,

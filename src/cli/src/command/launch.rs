@@ -11,11 +11,12 @@ use recipe::{Device, Recipe};
 use telemetry::tensorboard::Board;
 
 use crate::exit::{self, fault, wrong_use};
+use crate::forecast::{Forecast, Grounds};
 use crate::plan_view::PlanView;
 use crate::pretrained::Pretrained;
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::RecipeArguments;
-use crate::{batch, leakage, output, report, run_command, verify_resume};
+use crate::{batch, inputs, leakage, output, report, run_command, verify_resume};
 
 /// Run a recipe on this machine, or go on with a run
 #[derive(Debug, Args)]
@@ -134,7 +135,7 @@ fn kills(text: &str) -> Result<usize, String> {
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let recipe = arguments.recipe.load()?;
     let pretrained = Pretrained::look(&recipe);
-    let plan = plan::compile_with(&recipe, &pretrained.hashes)?;
+    let plan = plan::compile_with(&recipe, &inputs::files(&recipe, &pretrained)?)?;
     let run_dir = run_dir(arguments, &recipe)?;
     match arguments.cluster {
         Cluster::Slurm => on_slurm(arguments, &recipe, &plan, &run_dir),
@@ -199,6 +200,7 @@ fn on_this_machine(
         ));
     }
     pretrained.require()?;
+    inputs::may_go_on(&plan, &run_dir)?;
     leakage::before_launch(&plan, &run_dir)?;
     if let Some(kills) = arguments.verify_resume {
         return verify_resume::run(&verify_resume::Request {
@@ -253,7 +255,13 @@ fn dry_run(
     let ranks = super::plan::ranks(&arguments.recipe, recipe);
     let spreads = batch::spreads(plan, ranks)?;
     leakage::of_plan(plan)?;
-    let view = PlanView::new(plan, ranks, &spreads);
+    let grounds = Grounds {
+        device: recipe.device,
+        tflops: None,
+        run: None,
+    };
+    let forecast = Forecast::of(plan, ranks, grounds)?;
+    let view = PlanView::new(plan, ranks, &spreads, &forecast);
     if arguments.json {
         output::print_json(&view)?;
     } else {

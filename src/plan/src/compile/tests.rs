@@ -38,7 +38,7 @@ fn each_job_comes_after_what_it_needs() {
 fn a_study_model_takes_the_cnn_of_its_own_fold_and_seed() {
     let plan = plan(&[]).unwrap();
     let job = plan.job("stage3-resnest14d-fold1-seed1").unwrap();
-    assert_eq!(job.needs.len(), 1);
+    assert_eq!(job.needs.len(), 2);
     assert_eq!(job.needs[0].as_str(), "stage2-resnest14d-fold1-seed1");
 }
 
@@ -82,9 +82,12 @@ fn a_job_depends_on_the_weights_that_it_starts_from() {
             name: "r".into(),
             text: text.replace("PATH", path),
         };
-        let files = sha256.map(|sha256| (PathBuf::from(path), sha256.to_owned()));
-        let recipe = parse(&source, &[]).unwrap();
-        compile_with(&recipe, &files.into_iter().collect()).unwrap()
+        let weights = sha256.map(|sha256| (PathBuf::from(path), sha256.to_owned()));
+        let files = Files {
+            weights: weights.into_iter().collect(),
+            inputs: None,
+        };
+        compile_with(&parse(&source, &[]).unwrap(), &files).unwrap()
     };
     let hashes = |plan: &Plan| {
         plan.jobs
