@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use plan::{Checkpointing, Fold, JobCost, JobId, JobKind, JobSpec, Memory, Plan, Source, Spread};
+use plan::{Fold, JobCost, JobId, JobKind, JobSpec, Memory, Plan, Source, Spread};
 use serde::Serialize;
 
 use crate::forecast::{self, Forecast};

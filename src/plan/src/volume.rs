@@ -81,7 +81,7 @@ pub(crate) fn slices(plan: &Plan) -> f64 {
 }
 
 fn holds_out(fold: Fold, share: &Share) -> bool {
-    fold.0 == share.fold
+    fold.held_out() == Some(share.fold)
 }
 
 /// What a training job takes through its network; nothing for jobs on tables.
