@@ -11,8 +11,8 @@ use crate::measured::MeasuredRun;
 use crate::table::{self, Column};
 use crate::{exit, units};
 
-/// What a GPU sustains where nothing was measured: a fifth of the 790 TFLOP/s that an H100's dense bf16 products reach.
-const GPU_TFLOPS: f64 = 158.0;
+/// What a GPU sustains where nothing was measured: resnest50d in fp16 at 512 pixels on an H200 (docs/gpu.md).
+const GPU_TFLOPS: f64 = 54.0;
 /// And a rank on a CPU: two cores with AVX-512 on a small ResNeSt (docs/benchmarks.md).
 const CPU_TFLOPS: f64 = 0.05;
 /// Numbers of devices for which the whole run is simulated, and that for which it is planned.

@@ -144,7 +144,7 @@ fn the_sums_stand_below_the_table() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     for part in [
         "GPU-hours: ",
-        "at an assumed 158 TFLOP/s a GPU",
+        "at an assumed 54 TFLOP/s a GPU",
         "the competition's 2,019 studies",
         "critical path: ",
         "labels -> stage1a-resnest14d-fold",

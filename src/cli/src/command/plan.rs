@@ -45,7 +45,7 @@ pub struct Arguments {
     #[arg(long, value_name = "RUN_DIR", conflicts_with_all = ["run", "tflops", "gpu_memory"])]
     diff: Option<PathBuf>,
 
-    /// What a GPU (with --device cpu, a rank) sustains, in 10^12 floating-point operations a second [default: 158; 0.05 on CPUs]
+    /// What a GPU (with --device cpu, a rank) sustains, in 10^12 floating-point operations a second [default: 54; 0.05 on CPUs]
     #[arg(long, value_name = "N", value_parser = positive)]
     tflops: Option<f64>,
 
