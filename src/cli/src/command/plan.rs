@@ -1,6 +1,6 @@
 //! `spinectl plan`: the jobs of a recipe and what they cost, without running any; and what a run would keep of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use recipe::Recipe;
@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 /// The recipe against a run.
-fn diff(arguments: &Arguments, run_dir: &PathBuf, format: Format) -> anyhow::Result<u8> {
+fn diff(arguments: &Arguments, run_dir: &Path, format: Format) -> anyhow::Result<u8> {
     if format == Format::Mermaid {
         return Err(exit::wrong_use(
             "--diff is shown as a table or as JSON: leave --format mermaid out",
