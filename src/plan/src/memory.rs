@@ -10,9 +10,10 @@ use crate::{Cost, JobKind, Plan, TrainStage, Training};
 const PROCESS: f64 = 0.8e9;
 const CONTEXT: f64 = 0.7e9;
 /// Tensors as large as a convolution's output that the backward pass needs for each: the output, and what norm and activation make of it.
-const KEPT: f64 = 2.0;
-/// The part of that which is kept where blocks run again in the backward pass.
-const CHECKPOINTED: f64 = 0.25;
+const KEPT: f64 = 2.15;
+/// The part of that which is there at once where blocks run again in the backward pass: their inputs, and one block. This and
+/// the one above as measured on a GPU (docs/gpu.md).
+const CHECKPOINTED: f64 = 0.5;
 /// The part that is there at once where nothing is kept.
 const FORWARD_ONLY: f64 = 0.2;
 /// Above what tensors take, for the allocator's leftovers and the libraries' workspaces.
