@@ -30,6 +30,8 @@ fi
 step "5. What came out"
 "$spinectl" status "$run"
 echo
+"$spinectl" evaluate "$run"
+echo
 echo "metrics:     $run/summary.json"
 echo "predictions: demo/heldout.csv"
 echo "curves:      tensorboard --logdir $run/tensorboard   (make setup-tests puts one into .venv/bin)"

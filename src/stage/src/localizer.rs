@@ -12,7 +12,7 @@ use data::stage_tables::{LocatedSlice, SliceTargets};
 use data::targets::union;
 use metrics::intersection_over_union;
 use nn::{Localizer, Pass};
-use recipe::BoxLoss;
+use recipe::{BoxLoss, Fold};
 use tch::{Device, Kind, Tensor};
 use train::{Execution, HostPixels, Losses, Task, full, shape, strength};
 
@@ -88,7 +88,7 @@ pub struct Stage1a<'a> {
     data: Arc<Slices>,
     box_loss: BoxLoss,
     side: usize,
-    fold: u64,
+    fold: Fold,
     /// Held-out segmented studies, with the boxes of their slices.
     truth: BTreeMap<StudyUid, Vec<SliceTargets>>,
     held_out: Vec<StudyUid>,
@@ -148,8 +148,8 @@ impl<'a> Stage1a<'a> {
         let rows = self.predict("out-of-fold boxes", &self.held_out)?;
         let metrics = self.metrics(&rows);
         let mut rows: Vec<LocatedSlice> = rows.into_iter().flatten().collect();
-        rows.iter_mut()
-            .for_each(|row| row.fold = Some(self.fold as u32));
+        let fold = self.fold.held_out().map(|fold| fold as u32);
+        rows.iter_mut().for_each(|row| row.fold = fold);
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
         }

@@ -1,11 +1,11 @@
-//! One training job from its settings to its out-of-fold table.
+//! One training job from its settings to its out-of-fold table, where it holds a fold out.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use event::{EventKind, Phase};
-use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
+use recipe::{BoxLoss, Checkpointing, Fold, Sequence, StudyModel, Training};
 use tch::nn::VarStore;
 use train::{
     CheckpointPlace, Ended, Execution, ExecutionConfig, FitOptions, Part, Resume, Setup, Task,
@@ -59,7 +59,7 @@ pub struct Settings<'a> {
     /// Hash of the plan up to this job.
     pub hash: &'a str,
     pub stage: Stage<'a>,
-    pub fold: u64,
+    pub fold: Fold,
     /// The recipe's seed and the model's.
     pub seeds: (u64, u64),
     pub training: &'a Training,
@@ -77,7 +77,8 @@ pub struct Settings<'a> {
     pub resume: &'a Resume,
 }
 
-/// Trains, predicts the held-out studies, writes their table and metrics.json.
+/// Trains, predicts the held-out studies, writes their table and metrics.json. A model that holds nothing out has no table,
+/// and nothing in metrics.json.
 ///
 /// # Errors
 /// `Stopped`, on all ranks, where one was asked to stop before or after the training proper: what was computed then is computed
@@ -177,12 +178,17 @@ fn run<T: Task>(
     if ended == Ended::Stopped {
         return Ok(ended);
     }
-    context.report.report(EventKind::Heartbeat {
-        phase: Phase::Inference,
-        step,
-        sequence: context.group.sequence(),
-    });
-    let metrics = out_of_fold(task)?;
+    let metrics = match settings.fold {
+        Fold::All => BTreeMap::new(),
+        Fold::HeldOut(_) => {
+            context.report.report(EventKind::Heartbeat {
+                phase: Phase::Inference,
+                step,
+                sequence: context.group.sequence(),
+            });
+            out_of_fold(task)?
+        }
+    };
     if context.group.rank() == 0 {
         finish(context, settings.job, step, &metrics)?;
     }
@@ -219,7 +225,7 @@ fn load_pretrained(context: &Context, settings: &Settings, store: &VarStore) -> 
     Ok(())
 }
 
-/// metrics.json, and the event that says the same.
+/// metrics.json, and the event that says the same where there is something to say.
 pub fn finish(
     context: &Context,
     job: &str,
@@ -230,10 +236,12 @@ pub fn finish(
         serde_json::to_writer_pretty(&mut *file, metrics)?;
         file.write_all(b"\n")
     })?;
-    let (set, metrics) = ("out_of_fold".to_owned(), metrics.clone());
-    context
-        .report
-        .report(EventKind::Evaluated { step, set, metrics });
+    if !metrics.is_empty() {
+        let (set, metrics) = ("out_of_fold".to_owned(), metrics.clone());
+        context
+            .report
+            .report(EventKind::Evaluated { step, set, metrics });
+    }
     Ok(())
 }
 

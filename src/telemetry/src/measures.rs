@@ -158,6 +158,9 @@ impl Measures {
             }
             EventKind::RunFinished { .. }
             | EventKind::JobResumed { .. }
+            | EventKind::JobPaused
+            | EventKind::JobCancelled { .. }
+            | EventKind::JobReleased
             | EventKind::Heartbeat { .. }
             | EventKind::Stack { .. }
             | EventKind::Progress { .. }

@@ -71,6 +71,17 @@ pub(crate) fn record(
             },
             Vec::new(),
         ),
+        EventKind::JobPaused => (Info, "job.paused", "paused".to_owned(), Vec::new()),
+        EventKind::JobCancelled { skipped } => (
+            Info,
+            "job.cancelled",
+            match skipped.is_empty() {
+                true => "cancelled".to_owned(),
+                false => format!("cancelled, and with it {}", skipped.join(", ")),
+            },
+            Vec::new(),
+        ),
+        EventKind::JobReleased => (Info, "job.released", "may run again".to_owned(), Vec::new()),
         EventKind::TableWritten { table, rows } => (
             Info,
             "table.written",
