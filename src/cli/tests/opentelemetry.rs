@@ -137,6 +137,7 @@ fn the_trace_arrives_as_one_tree(protocol: &str, word: &str) {
     let ran = Ran::from(output.unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(!ran.err.contains("telemetry"), "{}", ran.err);
+    assert!(!ran.out.contains("telemetry: "), "{}", ran.out);
     let got = receiver.end();
     assert!(!format!("{got:?}").contains("DOE"), "a path of the data");
 

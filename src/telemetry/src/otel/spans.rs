@@ -242,14 +242,13 @@ impl Tree {
                 let span = self.open(parent, phase.as_str(), event.time, attributes);
                 rank.phase = Some((*phase, span));
             }
-            EventKind::Pulse(pulse) => {
+            EventKind::Pulse(pulse)
                 if rank
                     .phase
                     .as_ref()
-                    .is_some_and(|(at, _)| *at != pulse.phase)
-                {
-                    rank.end_phase(self.trace, event.time, &mut ended.structure);
-                }
+                    .is_some_and(|(at, _)| *at != pulse.phase) =>
+            {
+                rank.end_phase(self.trace, event.time, &mut ended.structure);
             }
             EventKind::Evaluated { metrics, .. } => {
                 if let Some((_, span)) = &mut rank.phase {
