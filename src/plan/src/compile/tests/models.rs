@@ -49,9 +49,9 @@ fn each_model_has_a_job_for_each_fold_and_seed() {
     }
     assert!(!ids(&plan, "stage1").iter().any(|id| id.contains("all")));
     let merged = &plan.job("slice-labels").unwrap().needs;
-    assert_eq!(merged.len(), 6, "the mean over all models");
+    assert_eq!(merged.len(), 1 + 6, "labels, and the mean over all models");
     let summary = &plan.job("summary").unwrap().needs;
-    assert_eq!(summary.len(), 12);
+    assert_eq!(summary.len(), 1 + 12);
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn the_summary_waits_for_models_that_stage_3_leaves_out() {
     let summary = &plan.job("summary").unwrap().needs;
     let has = |id: &str| summary.iter().any(|need| need.as_str() == id);
     assert!(has("stage2-resnest14d-fold0-seed0") && !has("stage2-resnest26d-fold0-seed0"));
-    assert!(has("stage3-resnest26d-foldall-seed1"));
-    assert_eq!(summary.len(), 12);
+    assert!(has("stage3-resnest26d-foldall-seed1") && has("labels"));
+    assert_eq!(summary.len(), 1 + 12);
 }
 
 #[test]
