@@ -57,7 +57,10 @@ pub fn hold(jobs: &Jobs, hold: Hold, wait: Option<Duration>) -> anyhow::Result<u
     let mut told = false;
     loop {
         let status = launcher::status(run_dir)?;
-        let at_work = meant(jobs, &status).filter(|job| job.state == JobState::Running);
+        let at_work = meant(jobs, &status).filter(|job| {
+            // One that somebody lets go on meanwhile is waited for no more.
+            job.state == JobState::Running && job.held == Some(hold)
+        });
         let at_work: Vec<&str> = at_work.map(|job| job.id.as_str()).collect();
         // A launch that has ended has left nothing at work, whatever the records say.
         let launch = launch.as_ref().filter(|launch| !launch.has_ended());

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::csv_table::{Row, read_table};
 use crate::error::{DataError, Result};
-use crate::ledger::{Chain, Record};
+use crate::ledger::{Chain, Record, Segment};
 use crate::study::StudyUid;
 use crate::tables::StudyLabels;
 
@@ -167,14 +167,15 @@ pub fn of_all<'a>(
     studies.into_iter().map(leak).collect()
 }
 
-/// Studies of a job's out-of-fold table that its ledger names as samples.
+/// Studies of a job's out-of-fold table that its ledger names as samples. `hash`: the job's in the plan.
 pub fn of_ledger<'a>(
     table: &Path,
     job: &str,
+    hash: &str,
     studies: impl IntoIterator<Item = &'a StudyUid>,
     ledger: &Chain,
 ) -> Vec<Leak> {
-    let trained_on = studies_of(ledger);
+    let trained_on = studies_of(ledger, hash);
     let studies: BTreeSet<&StudyUid> = studies.into_iter().collect();
     let both = studies
         .into_iter()
@@ -187,13 +188,22 @@ pub fn of_ledger<'a>(
     .collect()
 }
 
-/// The studies whose samples any attempt had: a sample is `<study>` or `<study>/<place>`.
-fn studies_of(ledger: &Chain) -> BTreeSet<&str> {
+/// The studies whose samples any attempt under this plan had: a sample is `<study>` or `<study>/<place>`. A ledger is never cut, so
+/// what a job did under earlier plans, perhaps with other folds, stands before it. In a ledger that does not know the hash, what
+/// counts is what follows its last beginning.
+fn studies_of<'l>(ledger: &'l Chain, hash: &str) -> BTreeSet<&'l str> {
     let segments = ledger.lines.iter().filter_map(|line| match &line.record {
-        Record::Segment(segment) => Some(&segment.samples),
+        Record::Segment(segment) => Some(segment),
         Record::Update(_) => None,
     });
-    let samples = segments.flatten();
+    let segments: Vec<&Segment> = segments.collect();
+    let own = segments.iter().filter(|segment| segment.job == hash);
+    let mut counted: Vec<&&Segment> = own.collect();
+    if counted.is_empty() {
+        let began = segments.iter().rposition(|segment| segment.after == 0);
+        counted.extend(segments.iter().skip(began.unwrap_or(0)));
+    }
+    let samples = counted.into_iter().flat_map(|segment| &segment.samples);
     samples
         .map(|sample| sample.split_once('/').map_or(sample.as_str(), |(s, _)| s))
         .collect()
@@ -232,7 +242,7 @@ pub(crate) fn in_words(leaks: &[Leak]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Line, Segment, Update};
+    use crate::ledger::{Line, Update};
 
     fn study(number: u32) -> StudyUid {
         StudyUid::new(&format!("1.2.{number}")).unwrap()
@@ -360,7 +370,8 @@ mod tests {
             torn: 0,
         };
         let path = Path::new("out_of_fold.csv");
-        let of = |studies: &[StudyUid]| of_ledger(path, "stage3-a-fold0-seed0", studies, &ledger);
+        let of =
+            |studies: &[StudyUid]| of_ledger(path, "stage3-a-fold0-seed0", "h", studies, &ledger);
         assert_eq!(of(&[study(0), study(2)]), []);
         let leaks = of(&[study(0), study(3), study(1), study(1)]);
         assert_eq!(leaks.len(), 2, "{leaks:?}");

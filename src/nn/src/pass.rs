@@ -40,7 +40,7 @@ impl Pass {
     /// Keeps a copy of `x` under timm's name of the module that made it.
     pub(crate) fn tap(&self, name: impl FnOnce() -> String, x: &Tensor) -> Result<()> {
         if let Some(taps) = &self.taps {
-            taps.0.borrow_mut().push((name(), x.f_detach_copy()?));
+            taps.0.borrow_mut().push((name(), x.f_detach()?.f_copy()?));
         }
         Ok(())
     }
