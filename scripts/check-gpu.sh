@@ -76,10 +76,10 @@ part_resume() {
 part_published() {
   phantom "$work/large" 12 240 512
   local sets=(data.root="$work/large" data.cache.dir="$work/large-cache" data.folds=2 data.workers=12 data.exclude=[]
-    stage1a.training.seeds=[0] stage1a.training.epochs=1 stage1b.training.epochs=1 stage1b.training.batch=2 stage2.training.seeds=[0]
-    stage1a.training.batch=16 stage1a.training.micro_batch=16 stage2.training.epochs=6 stage2.training.batch=3
+    stage1a.training.seeds=[0] stage1a.training.epochs=1 stage1b.training.epochs=1 stage1b.training.batch=2
+    stage2.models.0.seeds=[0] stage2.models.1.seeds=[0] stage1a.training.batch=16 stage1a.training.micro_batch=16 stage2.training.epochs=6 stage2.training.batch=3
     stage2.training.micro_batch=3 stage3.training.epochs=1 stage3.training.batch=2 stage2.training.evaluate_every=100 stage1a.training.pretrained=
-    stage1b.training.pretrained= stage2.training.pretrained= data.check=headers)
+    stage1b.models.0.pretrained= stage1b.models.1.pretrained= stage2.models.0.pretrained= stage2.models.1.pretrained= data.check=headers)
   local arguments=()
   for set in "${sets[@]}"; do arguments+=(--set "$set"); done
   check published "$spinectl" launch configs/rsna2022.yaml --gpus 1 --folds 0 --run-dir "$work/published" --quiet "${arguments[@]}"
