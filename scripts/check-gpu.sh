@@ -75,7 +75,7 @@ part_resume() {
 
 part_published() {
   phantom "$work/large" 12 240 512
-  local sets=(data.root="$work/large" data.cache.dir="$work/large-cache" data.folds=2 data.workers=12 data.exclude=[]
+  local sets=(stage1b.models= stage2.models= stage1b.training.seeds=[0] data.root="$work/large" data.cache.dir="$work/large-cache" data.folds=2 data.workers=12 data.exclude=[]
     stage1a.training.seeds=[0] stage1a.training.epochs=1 stage1b.training.epochs=1 stage1b.training.batch=2 stage2.training.seeds=[0]
     stage1a.training.batch=16 stage1a.training.micro_batch=16 stage2.training.epochs=6 stage2.training.batch=3
     stage2.training.micro_batch=3 stage3.training.epochs=1 stage3.training.batch=2 stage2.training.evaluate_every=100 stage1a.training.pretrained=

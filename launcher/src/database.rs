@@ -1,6 +1,6 @@
 //! `run.db`: where each job is, kept so that a transition that was acknowledged survives any crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -120,6 +120,22 @@ impl Database {
         let of_plan = known.into_iter().filter_map(|(job, hash, micro_batch)| {
             let spec = plan.job(&job).filter(|spec| spec.hash == hash)?;
             Some((spec.id.clone(), u64::try_from(micro_batch).ok()?))
+        });
+        Ok(of_plan.collect())
+    }
+
+    /// The plan's jobs that have succeeded under the hash that it gives them.
+    pub fn succeeded(&self, plan: &Plan) -> Result<BTreeSet<JobId>, LaunchError> {
+        let rows = self.read("read the jobs", |connection| {
+            let mut statement = connection.prepare("SELECT id, hash FROM jobs WHERE state = ?1")?;
+            let rows = statement.query_map([JobState::Succeeded.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<(String, String)>>>()
+        })?;
+        let of_plan = rows.into_iter().filter_map(|(job, hash)| {
+            let spec = plan.job(&job).filter(|spec| spec.hash == hash)?;
+            Some(spec.id.clone())
         });
         Ok(of_plan.collect())
     }

@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use checkpoint::State;
 use event::{EventKind, RunEvent};
-use plan::{JobId, JobState, Plan, Progress};
+use plan::{JobId, JobSpec, JobState, Plan, Progress};
 use recipe::Device;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{MissedTickBehavior, interval};
@@ -92,16 +93,19 @@ pub async fn launch(
         StopSignals::listen().map_err(LaunchError::io("handle signals for", dir.root()))?;
 
     let mut database = Database::open(&dir.database())?;
-    let (progress, void) = database.adopt(&options.plan, event::now())?;
-    let has_saved = |job: &JobId| {
-        let found = checkpoint::list(&dir.checkpoints(job));
-        found.is_ok_and(|found| !found.is_empty())
+    let saved = |job: &JobSpec| {
+        let found = checkpoint::list(&dir.checkpoints(&job.id)).unwrap_or_default();
+        let own = found.iter().filter(|entry| {
+            matches!(&entry.state, State::Complete(manifest) if manifest.plan_hash == job.hash)
+        });
+        own.count() as u64
     };
     let limits = room::limits(&dir, options.ranks, options.jobs);
-    let demands = room::demands(&options.plan, options.ranks, has_saved);
-    room::check(&options.plan, &demands, limits, |job| {
-        is_done(&progress, job)
-    })?;
+    let demands = room::demands(&options.plan, options.ranks, saved);
+    // Before the plan is taken over: a launch that is refused leaves what is done as it was.
+    let done = database.succeeded(&options.plan)?;
+    room::check(&options.plan, &demands, limits, |job| done.contains(job))?;
+    let (progress, void) = database.adopt(&options.plan, event::now())?;
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION"),
         launched: event::now(),

@@ -84,12 +84,9 @@ fn cgroup_limit() -> Option<u64> {
     limits.min()
 }
 
-/// What each of the plan's jobs takes on so many devices, in the plan's order; of the disk only what `has_saved` does not say is there.
-pub(crate) fn demands(
-    plan: &Plan,
-    devices: usize,
-    has_saved: impl Fn(&JobId) -> bool,
-) -> Vec<Demand> {
+/// What each of the plan's jobs takes on so many devices, in the plan's order; of the disk without the checkpoints
+/// that it has `saved` already.
+pub(crate) fn demands(plan: &Plan, devices: usize, saved: impl Fn(&JobSpec) -> u64) -> Vec<Demand> {
     let data_mb = plan.data.memory_mb.saturating_add(plan.data.prefetch_mb);
     let demand = |job: &JobSpec| {
         let widest = |training| {
@@ -100,15 +97,12 @@ pub(crate) fn demands(
         let ranks = job.kind.training().and_then(widest).unwrap_or(1) as u64;
         let one = plan::cost(&job.kind).map_or(0, |cost| cost.checkpoint_bytes);
         let kept = plan.checkpoint.keep_last + u64::from(!plan.checkpoint.keep_best.is_empty());
-        let disk = match has_saved(&job.id) {
-            true => 0,
-            false => one,
-        };
+        let saved = saved(job);
         Demand {
             memory: ranks.saturating_mul(memory_of_a_rank(data_mb)),
             least_memory: ranks.saturating_mul(LEAST_OF_A_RANK).saturating_add(one),
-            disk: disk.saturating_mul(kept.saturating_add(1)),
-            least_disk: disk,
+            disk: one.saturating_mul(kept.saturating_add(1).saturating_sub(saved)),
+            least_disk: if saved == 0 { one } else { 0 },
         }
     };
     plan.jobs.iter().map(demand).collect()
@@ -171,7 +165,7 @@ mod tests {
         plan.checkpoint.keep_best.clear();
         (plan.data.memory_mb, plan.data.prefetch_mb) = (1000, 200);
         let saved = plan.jobs[1].id.clone();
-        let on = |devices| demands(&plan, devices, |job| *job == saved);
+        let on = |devices| demands(&plan, devices, |job| 4 * u64::from(job.id == saved));
         let (two, four) = (on(2), on(4));
         assert_eq!(two[0].memory, 2 * memory_of_a_rank(1200));
         assert_eq!(four[0].memory, 2 * two[0].memory);

@@ -238,7 +238,7 @@ fn an_unknown_recipe_key_and_another_fault_at_once() {
     );
 }
 
-/// The run directory lies on a disk with room for one checkpoint: the second one cannot be written.
+/// While a job starts, somebody else takes so much of the disk that there is room for one checkpoint: the second cannot be written.
 #[test]
 fn a_disk_that_fills_while_a_checkpoint_is_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -248,7 +248,8 @@ fn a_disk_that_fills_while_a_checkpoint_is_written() {
     let run = disk.join("run");
     let launch = launch_arguments(&data, &run, 1, &["--stages=1a"]);
     // In a mount namespace of its own: nothing is left mounted, and root outside is not needed.
-    let script = "mount -t tmpfs -o size=160m spinectl-full \"$1\" || exit 99; verify=$2; run=$3; shift 3
+    let script = "mount -t tmpfs -o size=400m spinectl-full \"$1\" || exit 99; disk=$1; verify=$2; run=$3; shift 3
+        (until ls \"$run\"/jobs/stage1a-*/attempt-1; do sleep 0.02; done 2>/dev/null >&2; head -c 250m /dev/zero > \"$disk/others\") &
         \"$@\"; echo \"launch ended with $?\"; \"$1\" checkpoint \"$verify\" \"$run\"; echo \"verify ended with $?\"";
     let mut command = Command::new("unshare");
     command.args([

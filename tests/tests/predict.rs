@@ -201,7 +201,7 @@ fn every_study_ends_with_rows_or_with_a_reason() {
         events.contains("are passed over") && events.contains("left out"),
         "{events}"
     );
-    let log = fs::read_to_string(run.join("predict.log")).unwrap_or_default();
+    let log = fs::read_to_string(run.join("predict.log")).unwrap();
     let person = fs::read_to_string(details.join(format!("{PERSON}.json"))).unwrap();
     assert!(person.contains("are passed over"), "{person}");
     let person = person.replace(&format!("\"study\": \"{PERSON}\""), "");

@@ -180,11 +180,6 @@ impl Supervisor {
     }
 
     fn retry(&mut self, job: usize, attempt: u32, reason: String, delay: Duration, now: Duration) {
-        let kind = EventKind::JobRetried {
-            reason: reason.clone(),
-            delay_seconds: delay.as_secs_f64(),
-        };
-        self.tell(job, attempt, kind);
         if self.stop.is_some() || self.ending.is_some() {
             let why = format!("stopped on request before a retry of: {reason}");
             self.stopped(job, attempt, None, why);
@@ -195,6 +190,11 @@ impl Supervisor {
             self.held_back(job, attempt, &reason);
             return;
         }
+        let kind = EventKind::JobRetried {
+            reason: reason.clone(),
+            delay_seconds: delay.as_secs_f64(),
+        };
+        self.tell(job, attempt, kind);
         let wait = Doing::BackOff {
             attempt,
             until: now + delay,

@@ -28,6 +28,8 @@ impl Supervisor {
             return;
         };
         let remaining = |job: usize| match self.running.get(&job) {
+            // One that is ending already has a verdict to come.
+            Some(Doing::Attempt(attempt)) if attempt.killed || attempt.is_broken() => 0.0,
             Some(Doing::Attempt(attempt)) => attempt.pace.remaining(),
             _ => 0.0,
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use plan::schedule::{Limits, critical_path};
-use plan::{JobCost, JobId, JobKind, JobSpec, Machine, Plan, Source};
+use plan::{JobCost, JobId, JobKind, JobSpec, Machine, Plan, Source, TrainStage};
 use recipe::Device;
 use serde::Serialize;
 
@@ -126,10 +126,14 @@ impl<'p> Forecast<'p> {
             let JobKind::Train { stage, .. } = &job.kind else {
                 continue;
             };
+            let stage_of = stage;
             let stage = stage.name();
             let widest = widths(plan, &job.kind, ranks).last().copied().unwrap_or(1);
             let advice = match plan::micro_batch_that_fits(&job.kind, widest, limit) {
                 Some(size) => format!("write {stage}.training.micro_batch: {size}"),
+                None if matches!(stage_of, TrainStage::Stage3 { .. }) => {
+                    "write a smaller stage3.study.chunk, or a smaller image_size".to_owned()
+                }
                 None => format!(
                     "no micro-batch fits: write {stage}.training.gradient_checkpointing: true, a smaller image_size or fewer images"
                 ),

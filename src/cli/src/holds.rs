@@ -14,6 +14,9 @@ use crate::{exit, output, run_command, units};
 /// Between two looks at whether the jobs have stopped.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// By then a launch has heard: it looks every half second, and may start a job until it has looked.
+const HEARD: Duration = Duration::from_millis(700);
+
 /// Which jobs of which run.
 #[derive(Debug, Args)]
 pub struct Jobs {
@@ -57,14 +60,21 @@ pub fn hold(jobs: &Jobs, hold: Hold, wait: Option<Duration>) -> anyhow::Result<u
     let mut told = false;
     loop {
         let status = launcher::status(run_dir)?;
-        let at_work = meant(jobs, &status).filter(|job| job.state == JobState::Running);
+        let at_work = meant(jobs, &status).filter(|job| {
+            // One that somebody lets go on meanwhile is waited for no more.
+            job.state == JobState::Running && job.held == Some(hold)
+        });
         let at_work: Vec<&str> = at_work.map(|job| job.id.as_str()).collect();
         // A launch that has ended has left nothing at work, whatever the records say.
         let launch = launch.as_ref().filter(|launch| !launch.has_ended());
-        let Some(launch) = launch.filter(|_| !at_work.is_empty()) else {
+        let Some(launch) = launch.filter(|_| !at_work.is_empty() || begun.elapsed() < HEARD) else {
             tell(jobs, &status)?;
             return Ok(exit::DONE);
         };
+        if at_work.is_empty() {
+            sleep(PAUSE);
+            continue;
+        }
         let at_work = at_work.join(", ");
         if !std::mem::replace(&mut told, true) {
             let pid = launch.pid();

@@ -1,7 +1,7 @@
 //! What a recipe's data set holds: looked at before a plan is made, so that a job depends on what it reads and not on where that lies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data::StudyUid;
 use data::csv_table::read_table;
@@ -50,7 +50,7 @@ fn look(recipe: &Recipe) -> anyhow::Result<Option<Inputs>> {
     labels.retain(|row| !excluded.contains(&row.study));
     labels.sort_by(|a, b| a.study.cmp(&b.study));
     let studies = labels.par_iter().map(|row| study(&data_set, row));
-    let studies = studies.collect::<anyhow::Result<Vec<_>>>()?;
+    let studies: Vec<Study> = studies.collect();
     let folds = folds_of(recipe, &labels, &studies)?;
     let mut by_fold: BTreeMap<Option<u64>, Vec<&Study>> = BTreeMap::new();
     for study in &studies {
@@ -63,15 +63,20 @@ fn look(recipe: &Recipe) -> anyhow::Result<Option<Inputs>> {
     }))
 }
 
-fn study<'a>(data_set: &DataSet, labels: &'a StudyLabels) -> anyhow::Result<Study<'a>> {
-    // One that is there twice is a fault of that study, told by the first job with the others'.
+fn study<'a>(data_set: &DataSet, labels: &'a StudyLabels) -> Study<'a> {
+    // What is there twice, or cannot be read, is a fault of that study, told by the first job with the others'.
+    let unreadable = || "unreadable".to_owned();
     let segmentation = data_set.segmentation(&labels.study).unwrap_or_default();
-    let segmentation = segmentation.map(|path| checkpoint::file_sha256(&path));
-    Ok(Study {
+    let digest_of = |path: PathBuf| checkpoint::file_sha256(&path).unwrap_or_else(|_| unreadable());
+    let images = image_files(&data_set.images(), &labels.study);
+    Study {
         labels,
-        images: image_files(&data_set.images(), &labels.study)?,
-        segmentation: segmentation.transpose()?,
-    })
+        images: images.unwrap_or_else(|_| ImageFiles {
+            count: 0,
+            digest: unreadable(),
+        }),
+        segmentation: segmentation.map(digest_of),
+    }
 }
 
 /// The fold of each study, as the first job will have it. Empty where that depends on which studies it can read, or where it refuses

@@ -10,7 +10,7 @@ use data::leakage::{self, Leak, Split};
 use data::ledger::Chain;
 use data::stage_tables::Origin;
 use data::tables::{StudyFold, StudyLabels};
-use plan::{Fold, JobId, JobKind, JobState, Plan};
+use plan::{Fold, JobId, JobKind, JobSpec, JobState, Plan};
 
 use crate::exit::{self, fault};
 
@@ -90,7 +90,7 @@ pub fn of_run(
             JobKind::SliceLabels => (table("slice_labels.csv"), None),
             _ => continue,
         };
-        leaks.extend(of_table(&path, job.id.as_str(), fold, split)?);
+        leaks.extend(of_table(&path, job, fold, split)?);
     }
     Ok(leakage::refuse(leaks)?)
 }
@@ -98,7 +98,7 @@ pub fn of_run(
 /// The leaks of one table; of a single model's also by the ledger beside it.
 fn of_table(
     path: &Path,
-    job: &str,
+    job: &JobSpec,
     fold: Option<Fold>,
     split: &Split,
 ) -> anyhow::Result<Vec<Leak>> {
@@ -109,7 +109,7 @@ fn of_table(
     let rows = read_table::<Origin>(path)?;
     if fold == Some(Fold::All) {
         let studies = rows.iter().map(|row| &row.study);
-        return Ok(leakage::of_all(path, job, studies));
+        return Ok(leakage::of_all(path, job.id.as_str(), studies));
     }
     let held_out = fold.and_then(Fold::held_out);
     let origins = rows.iter().map(|row| (&row.study, row.fold));
@@ -121,7 +121,8 @@ fn of_table(
     match Chain::read(&ledger) {
         Ok(chain) => Ok(leakage::of_ledger(
             path,
-            job,
+            job.id.as_str(),
+            &job.hash,
             rows.iter().map(|row| &row.study),
             &chain,
         )),

@@ -371,13 +371,25 @@ fn is_refused(plant: impl FnOnce(&Run), parts: &[&str]) {
 
 #[test]
 fn a_patient_in_two_folds_is_refused() {
-    is_refused(
-        |run| run.write_labels(|study| patient(if study == 5 { 4 } else { study })),
+    let run = Run::whole();
+    run.write_labels(|study| patient(if study == 5 { 4 } else { study }));
+    let ran = run.evaluate();
+    assert_eq!(ran.code, Some(4), "{}", ran.err);
+    said(
+        &ran,
         &[
             "folds.csv",
             "study 1.2.5 is in fold 1",
             "study 1.2.4 of the same patient in fold 0",
         ],
+    );
+    assert!(!run.path(RUN).join("evaluation").exists());
+    // A launch makes another split of these patients, and all models anew.
+    let ran = run.spinectl(&["launch", "--ranks", "1", "-q"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    said(
+        &ran,
+        &["done again from their beginning", "labels, stage1a"],
     );
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::csv_table::{Row, read_table};
 use crate::error::{DataError, Result};
-use crate::ledger::{Chain, Record};
+use crate::ledger::{Chain, Record, Segment};
 use crate::study::StudyUid;
 use crate::tables::StudyLabels;
 
@@ -167,14 +167,15 @@ pub fn of_all<'a>(
     studies.into_iter().map(leak).collect()
 }
 
-/// Studies of a job's out-of-fold table that its ledger names as samples.
+/// Studies of a job's out-of-fold table that its ledger names as samples. `hash`: the job's in the plan.
 pub fn of_ledger<'a>(
     table: &Path,
     job: &str,
+    hash: &str,
     studies: impl IntoIterator<Item = &'a StudyUid>,
     ledger: &Chain,
 ) -> Vec<Leak> {
-    let trained_on = studies_of(ledger);
+    let trained_on = studies_of(ledger, hash);
     let studies: BTreeSet<&StudyUid> = studies.into_iter().collect();
     let both = studies
         .into_iter()
@@ -187,13 +188,22 @@ pub fn of_ledger<'a>(
     .collect()
 }
 
-/// The studies whose samples any attempt had: a sample is `<study>` or `<study>/<place>`.
-fn studies_of(ledger: &Chain) -> BTreeSet<&str> {
+/// The studies whose samples any attempt under this plan had: a sample is `<study>` or `<study>/<place>`. A ledger is never cut, so
+/// what a job did under earlier plans, perhaps with other folds, stands before it. In a ledger that does not know the hash, what
+/// counts is what follows its last beginning.
+fn studies_of<'l>(ledger: &'l Chain, hash: &str) -> BTreeSet<&'l str> {
     let segments = ledger.lines.iter().filter_map(|line| match &line.record {
-        Record::Segment(segment) => Some(&segment.samples),
+        Record::Segment(segment) => Some(segment),
         Record::Update(_) => None,
     });
-    let samples = segments.flatten();
+    let segments: Vec<&Segment> = segments.collect();
+    let own = segments.iter().filter(|segment| segment.job == hash);
+    let mut counted: Vec<&&Segment> = own.collect();
+    if counted.is_empty() {
+        let began = segments.iter().rposition(|segment| segment.after == 0);
+        counted.extend(segments.iter().skip(began.unwrap_or(0)));
+    }
+    let samples = counted.into_iter().flat_map(|segment| &segment.samples);
     samples
         .map(|sample| sample.split_once('/').map_or(sample.as_str(), |(s, _)| s))
         .collect()
@@ -232,7 +242,7 @@ pub(crate) fn in_words(leaks: &[Leak]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Line, Segment, Update};
+    use crate::ledger::{Line, Update};
 
     fn study(number: u32) -> StudyUid {
         StudyUid::new(&format!("1.2.{number}")).unwrap()
@@ -329,40 +339,54 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_ledger_tells_what_a_model_was_trained_on() {
-        let segment = Segment {
-            job: "ab".into(),
+    /// A segment of a plan in which the job has this hash.
+    fn segment(hash: &str, after: u64, samples: &[&str]) -> Segment {
+        Segment {
+            job: hash.into(),
             seed: 0,
             world_size: 1,
             batch: 1,
-            after: 0,
+            after,
             updates_per_epoch: 1,
             total_updates: 1,
-            samples: vec!["1.2.1/40".into(), "1.2.3".into()],
-        };
-        let records = [
-            Record::Segment(segment),
+            samples: samples.iter().map(|id| (*id).to_owned()).collect(),
+        }
+    }
+
+    /// Each segment with an update.
+    fn ledger(segments: impl IntoIterator<Item = Segment>) -> Chain {
+        let update = || {
             Record::Update(Update {
                 step: 1,
                 ranks: vec![vec![0]],
-            }),
-        ];
+            })
+        };
+        let records = segments
+            .into_iter()
+            .flat_map(|segment| [Record::Segment(segment), update()]);
         let line = |(number, record)| Line {
             number,
             hash: String::new(),
             record,
         };
-        let ledger = Chain {
+        Chain {
             lines: (1..).zip(records).map(line).collect(),
             head: String::new(),
             breaks: Vec::new(),
             torn: 0,
-        };
+        }
+    }
+
+    fn of(hash: &str, studies: &[StudyUid], ledger: &Chain) -> Vec<Leak> {
         let path = Path::new("out_of_fold.csv");
-        let of = |studies: &[StudyUid]| of_ledger(path, "stage3-a-fold0-seed0", studies, &ledger);
-        assert_eq!(of(&[study(0), study(2)]), []);
-        let leaks = of(&[study(0), study(3), study(1), study(1)]);
+        of_ledger(path, "stage3-a-fold0-seed0", hash, studies, ledger)
+    }
+
+    #[test]
+    fn the_ledger_tells_what_a_model_was_trained_on() {
+        let ledger = ledger([segment("ab", 0, &["1.2.1/40", "1.2.3"])]);
+        assert_eq!(of("ab", &[study(0), study(2)], &ledger), []);
+        let leaks = of("ab", &[study(0), study(3), study(1), study(1)], &ledger);
         assert_eq!(leaks.len(), 2, "{leaks:?}");
         let text = refuse(leaks).unwrap_err().to_string();
         assert!(text.starts_with("2 leaks between folds:"), "{text}");
@@ -370,6 +394,26 @@ mod tests {
             text.contains("study 1.2.3 is predicted by stage3-a-fold0-seed0"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_earlier_plans_trained_on_is_no_leak_of_this_one() {
+        let held_out = |hash, study: StudyUid, ledger: &Chain| of(hash, &[study], ledger).len();
+        // Another split, then this one, twice resumed.
+        let changed = ledger([
+            segment("old", 0, &["1.2.1"]),
+            segment("new", 0, &["1.2.2"]),
+            segment("new", 1, &["1.2.3"]),
+        ]);
+        assert_eq!(held_out("new", study(1), &changed), 0);
+        assert_eq!(held_out("new", study(2), &changed), 1);
+        assert_eq!(held_out("new", study(3), &changed), 1);
+        // Back to a plan that goes on from its own checkpoint.
+        assert_eq!(held_out("old", study(1), &changed), 1);
+        assert_eq!(held_out("old", study(2), &changed), 0);
+        // A hash that the ledger does not know: what follows its last beginning.
+        assert_eq!(held_out("other", study(1), &changed), 0);
+        assert_eq!(held_out("other", study(3), &changed), 1);
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl Pass {
     /// Keeps a copy of `x` under timm's name of the module that made it.
     pub(crate) fn tap(&self, name: impl FnOnce() -> String, x: &Tensor) -> Result<()> {
         if let Some(taps) = &self.taps {
-            taps.0.borrow_mut().push((name(), x.f_detach_copy()?));
+            // In its memory layout, which `detach_copy` would not keep.
+            let x = x.f_detach()?;
+            let mut copy = x.f_empty_like()?;
+            copy.f_copy_(&x)?;
+            taps.0.borrow_mut().push((name(), copy));
         }
         Ok(())
     }

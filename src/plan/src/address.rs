@@ -40,7 +40,7 @@ pub(crate) fn address(job: &Job) -> Result<String, serde_json::Error> {
         kind, inputs, data, ..
     } = job;
     let reads = inputs.iter().flat_map(|inputs| {
-        let reads = inputs.read_by(kind).iter();
+        let reads = inputs.read_by(kind, data).iter();
         reads.flat_map(move |read| {
             let parts = inputs.parts.iter();
             parts.map(move |part| (part.fold, read.name(), read.of(part)))

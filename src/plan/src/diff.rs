@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::address::{data_settings, settings};
-use crate::{Inputs, JobId, JobKind, JobSpec, Plan};
+use crate::{Data, Inputs, JobId, JobKind, JobSpec, Plan};
 
 /// What a run has of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn reasons(
     let data = |plan: &Plan| leaves_of("data", &data_settings(&plan.data, known));
     why.extend(changed_settings(&data(earlier), &data(plan)));
     match (&earlier.inputs, &plan.inputs) {
-        (Some(then), Some(now)) => why.extend(changed_inputs(then, now, &job.kind)),
+        (Some(then), Some(now)) => why.extend(changed_inputs(then, now, &job.kind, &plan.data)),
         (None, Some(_)) => why.push("the data set was not there to be looked at".to_owned()),
         (Some(_), None) => why.push("the data set is not there to be looked at".to_owned()),
         (None, None) => {}
@@ -192,7 +192,7 @@ fn changed_settings(then: &BTreeMap<String, Value>, now: &BTreeMap<String, Value
 }
 
 /// Which files of which fold have changed, of those that the job reads.
-fn changed_inputs(then: &Inputs, now: &Inputs, kind: &JobKind) -> Vec<String> {
+fn changed_inputs(then: &Inputs, now: &Inputs, kind: &JobKind, data: &Data) -> Vec<String> {
     let folds = |inputs: &Inputs| -> Vec<Option<u64>> {
         inputs.parts.iter().map(|part| part.fold).collect()
     };
@@ -200,7 +200,7 @@ fn changed_inputs(then: &Inputs, now: &Inputs, kind: &JobKind) -> Vec<String> {
         return vec!["the folds are others".to_owned()];
     }
     let mut why = Vec::new();
-    for read in now.read_by(kind) {
+    for read in now.read_by(kind, data) {
         let parts = then.parts.iter().zip(&now.parts);
         let changed = parts.filter(|(then, now)| read.of(then) != read.of(now));
         let names: Vec<String> = changed.map(|(_, part)| part.name()).collect();

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobKind, TrainStage};
+use recipe::BadStudy;
+
+use crate::{Data, JobKind, TrainStage};
 
 /// What the jobs of a plan read of the data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +66,10 @@ const ALL: &[Read] = &[Read::Images, Read::Segmentations, Read::Labels];
 impl Inputs {
     /// What a job reads: by itself, or as what the first job has made of it. Stage 1 learns from segmentations alone; where a
     /// study is held out is one more reason to read it, for then the job's metrics come from it.
-    pub fn read_by(&self, kind: &JobKind) -> &'static [Read] {
-        // Folds that the first job makes are made of all of it.
-        if self.parts.iter().any(|part| part.fold.is_none()) {
+    pub fn read_by(&self, kind: &JobKind, data: &Data) -> &'static [Read] {
+        // Folds that the first job makes are made of all of it, and where it leaves studies out, another time they may be others.
+        let leaves_out = data.bad_study == BadStudy::LeaveOut;
+        if leaves_out || self.parts.iter().any(|part| part.fold.is_none()) {
             return ALL;
         }
         match kind {

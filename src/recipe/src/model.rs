@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::fold::Fold;
-use crate::models::Model;
+use crate::models::{Model, are_unlisted};
 use crate::telemetry::Telemetry;
 use crate::update::{Numerics, Optimization};
 
@@ -387,9 +388,13 @@ pub struct Stage2 {
 /// Stage 3: the study model over the frozen CNN of stage 2.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage3 {
+    #[serde(skip)]
     pub training: Training,
+    /// What a resolved recipe says of `training`: not what follows stage 2.
+    #[serde(rename = "training")]
+    pub(crate) written: Map<String, Json>,
     /// Several models; where it is empty, `training` is the only one's.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "are_unlisted")]
     pub models: Vec<Model>,
     pub study: StudyModel,
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use crate::Recipe;
 use crate::model::Training;
 use crate::section::Section;
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 /// One of several models that a stage trains, with each of its seeds.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,33 +16,43 @@ pub struct Model {
     /// The stage's `training` with what this entry lays over it.
     pub training: Training,
     /// In what the two differ. A resolved recipe says no more than this, so that what is laid over `training` later reaches
-    /// every model.
-    differs: Map<String, Json>,
+    /// every model. None where the recipe has no such entry: stage 3 has the model because stage 2 has it.
+    differs: Option<Map<String, Json>>,
 }
 
 impl Model {
     /// None, and a fault at the model's section, where JSON cannot hold a setting.
-    pub(crate) fn new(
+    fn listed(
         section: &Section,
         name: Option<String>,
         base: &Training,
         training: Training,
     ) -> Option<Self> {
-        let both = keys(base).and_then(|base| Ok((base, keys(&training)?)));
-        match both {
-            Ok((base, own)) => Some(Model {
-                name,
-                training,
-                differs: difference(&base, &own),
-            }),
-            Err(error) => {
-                section.refuse(
-                    "arch",
-                    format!("these settings cannot be written down: {error}"),
-                    "write finite numbers".into(),
-                );
-                None
-            }
+        let differs = difference(&keys(section, base)?, &keys(section, &training)?);
+        Some(Model {
+            name,
+            training,
+            differs: Some(differs),
+        })
+    }
+
+    /// A model that no entry asks for.
+    pub(crate) fn unlisted(name: Option<String>, training: Training) -> Self {
+        Model {
+            name,
+            training,
+            differs: None,
+        }
+    }
+
+    /// An entry of stage 3 says which CNN it takes over, and nothing else that is the CNN's.
+    pub(crate) fn say_only_whose(&mut self) {
+        if let Some(differs) = &mut self.differs {
+            differs.remove("seeds");
+            match self.name {
+                Some(_) => differs.remove("arch"),
+                None => differs.insert("arch".into(), self.training.arch.as_str().into()),
+            };
         }
     }
 
@@ -52,11 +62,25 @@ impl Model {
     }
 }
 
-fn keys(training: &Training) -> serde_json::Result<Map<String, Json>> {
-    Ok(match serde_json::to_value(training)? {
-        Json::Object(keys) => keys,
-        _ => Map::new(),
-    })
+/// Whether the recipe lists none of them, so that the resolved one has no list either.
+pub(crate) fn are_unlisted(models: &[Model]) -> bool {
+    models.iter().all(|model| model.differs.is_none())
+}
+
+/// The settings by their keys; none, and a fault at their section, where JSON cannot hold one.
+pub(crate) fn keys(section: &Section, training: &Training) -> Option<Map<String, Json>> {
+    match serde_json::to_value(training) {
+        Ok(Json::Object(keys)) => Some(keys),
+        Ok(_) => Some(Map::new()),
+        Err(error) => {
+            section.refuse(
+                "arch",
+                format!("these settings cannot be written down: {error}"),
+                "write finite numbers".into(),
+            );
+            None
+        }
+    }
 }
 
 /// What, laid over `base`, makes `own` of it; nothing takes a key away.
@@ -80,12 +104,13 @@ fn difference(base: &Map<String, Json>, own: &Map<String, Json>) -> Map<String, 
 
 impl Serialize for Model {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let entries = self.differs.len() + usize::from(self.name.is_some());
+        let differs = self.differs.iter().flatten();
+        let entries = differs.clone().count() + usize::from(self.name.is_some());
         let mut map = serializer.serialize_map(Some(entries))?;
         if let Some(name) = &self.name {
             map.serialize_entry("name", name)?;
         }
-        for (key, value) in &self.differs {
+        for (key, value) in differs {
             map.serialize_entry(key, value)?;
         }
         map.end()
@@ -104,6 +129,9 @@ pub(crate) fn models(
     else {
         return Vec::new();
     };
+    if let Some(training) = stage.get("training") {
+        refuse_replaced(stage, training, "", entries);
+    }
     let mut models: Vec<Model> = Vec::with_capacity(entries.len());
     for (number, entry) in entries.iter().enumerate() {
         let merged = match stage.get("training") {
@@ -113,13 +141,45 @@ pub(crate) fn models(
         let section = stage.item(&merged, &format!("models.{number}"));
         let name = name(&section);
         let training = read(&section, name.as_deref());
-        if let Some(model) = Model::new(&section, name, base, training) {
+        if let Some(model) = Model::listed(&section, name, base, training) {
             refuse_second(stage, entry, number, &model, &models);
             models.push(model);
         }
         section.finish();
     }
     models
+}
+
+/// What `--set` lays over `training` and every entry replaces would do nothing. A recipe may well share such a value.
+///
+/// `path` leads to `node` from `training`.
+fn refuse_replaced(stage: &Section, node: &Node, path: &str, entries: &[Node]) {
+    if let Value::Map(below) = &node.value {
+        for (key, node) in below {
+            let path = match path {
+                "" => key.name.clone(),
+                path => format!("{path}.{}", key.name),
+            };
+            refuse_replaced(stage, node, &path, entries);
+        }
+        return;
+    }
+    let keys: Vec<&str> = path.split('.').collect();
+    if node.place.set.is_some() && entries.iter().all(|entry| entry.replaces(&keys)) {
+        let each = (0..entries.len()).map(|number| {
+            let key = stage.key_path(&format!("models.{number}.{path}"));
+            format!("--set {key}=...")
+        });
+        stage.fault(
+            &node.place,
+            &format!("training.{path}"),
+            "every model of the stage sets it itself, so that this changes none of them".into(),
+            format!(
+                "write it for those that are meant: {}",
+                each.collect::<Vec<_>>().join(" ")
+            ),
+        );
+    }
 }
 
 /// The name that an entry gives its model, of what a folder's name may hold.

@@ -300,12 +300,19 @@ pub(crate) fn stage3(section: Section, device: Device, stage2: Option<&Stage2>) 
     match cnns.as_slice() {
         [(None, cnn)] if models.is_empty() => study_models::take_over(&own, &mut base, cnn),
         cnns if models.is_empty() => models = study_models::over_each(&own, &base, cnns),
-        _ => {}
+        [] => {}
+        [..] => models.iter_mut().for_each(Model::say_only_whose),
     }
+    if let Some((_, cnn)) = cnns.first() {
+        // Also where models have settings of their own: a resolved recipe does not say them, and is to read back the same.
+        study_models::follow(&mut base, cnn);
+    }
+    let written = study_models::written(&own, &base, !cnns.is_empty());
     own.finish();
     let study = section.section("study");
     let stage = Stage3 {
         training: base,
+        written,
         models,
         study: StudyModel {
             max_images: study.integer("max_images", 192, 2..=10_000),

@@ -1,7 +1,9 @@
 //! Which models stage 3 trains: one over the CNN of each stage-2 model, with its seeds.
 
+use serde_json::{Map, Value as Json};
+
 use crate::model::{Stage2, Training};
-use crate::models::Model;
+use crate::models::{Model, keys};
 use crate::section::Section;
 
 /// A model of stage 2: the name that it was given, and its settings.
@@ -23,9 +25,21 @@ pub(crate) fn over_each(section: &Section, base: &Training, cnns: &[Cnn<'_>]) ->
     let over = |(name, cnn): &Cnn<'_>| {
         let mut training = base.clone();
         take_over(section, &mut training, cnn);
-        Model::new(section, name.map(str::to_owned), base, training)
+        Model::unlisted(name.map(str::to_owned), training)
     };
-    cnns.iter().filter_map(over).collect()
+    cnns.iter().map(over).collect()
+}
+
+/// Stage 3's `training` as a resolved recipe has it. What follows stage 2 is not said there, so that it goes on to follow what
+/// is laid over stage 2 later; nor is a default, where stage 3 is not run (`follows` is false) and may be later.
+pub(crate) fn written(section: &Section, base: &Training, follows: bool) -> Map<String, Json> {
+    let mut written = keys(section, base).unwrap_or_default();
+    for key in ["arch", "seeds"] {
+        if follows || !section.has(key) {
+            written.remove(key);
+        }
+    }
+    written
 }
 
 /// An entry of stage 3's own list takes over the CNN of the same name.
@@ -78,6 +92,10 @@ pub(crate) fn take_over(section: &Section, training: &mut Training, cnn: &Traini
             "take seeds out of stage3; more of them in stage2 make more models of both".into(),
         );
     }
+    follow(training, cnn);
+}
+
+pub(crate) fn follow(training: &mut Training, cnn: &Training) {
     training.arch.clone_from(&cnn.arch);
     training.seeds.clone_from(&cnn.seeds);
 }

@@ -130,6 +130,17 @@ impl Node {
         }
     }
 
+    /// Whether this node, laid over another, leaves nothing of the value that the other has at the end of the key path.
+    pub fn replaces(&self, keys: &[&str]) -> bool {
+        match (&self.value, keys.split_first()) {
+            (Value::Map(entries), Some((first, rest))) => entries
+                .iter()
+                .any(|(key, node)| key.name == *first && node.replaces(rest)),
+            (Value::Map(_), None) => false,
+            _ => true,
+        }
+    }
+
     /// Takes a key out of a section; none where there is none, or nothing under it.
     pub fn take(&mut self, key: &str) -> Option<Node> {
         let Value::Map(entries) = &mut self.value else {

@@ -28,7 +28,7 @@ Exit codes: 0 all that was trained is proved; 1 something is wrong, and is named
 
 Examples:
   spinectl audit runs/rsna2022
-  spinectl audit runs/rsna2022 stage2-resnest50d-fold0-seed0 --json")]
+  spinectl audit runs/rsna2022 stage2-resnest50d-foldall-seed0 --json")]
 pub struct Arguments {
     /// The --run-dir of a launch
     run_dir: PathBuf,

@@ -12,7 +12,7 @@ use crate::holds::{self, Jobs};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  spinectl cancel runs/rsna2022 stage2-resnest50d-fold3-seed0
+  spinectl cancel runs/rsna2022 stage2-resnest50d-foldall-seed3
   spinectl status runs/rsna2022
 
 One that runs finishes its step, saves and ends, so that `spinectl resume` can still take it back. It holds for later

@@ -32,7 +32,7 @@ const COLORS: [Color; 6] = [
 #[command(after_help = "\
 Examples:
   spinectl logs runs/rsna2022 -f
-  spinectl logs runs/rsna2022 stage2-resnest50d-fold0-seed0 --rank 3 --tail 50
+  spinectl logs runs/rsna2022 stage2-resnest50d-foldall-seed0 --rank 3 --tail 50
   spinectl logs runs/rsna2022 labels --attempt 1 | grep -i warning
 
 What is there is shown rank by rank, as lines carry no time; with -f, what comes is shown as it comes. Control

@@ -12,8 +12,8 @@ use crate::holds::{self, Jobs};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  spinectl pause runs/rsna2022 stage2-resnest50d-fold3-seed0
-  spinectl resume runs/rsna2022 stage2-resnest50d-fold3-seed0
+  spinectl pause runs/rsna2022 stage2-resnest50d-foldall-seed3
+  spinectl resume runs/rsna2022 stage2-resnest50d-foldall-seed3
 
 One that runs finishes its step, saves and ends, and its GPUs go to other jobs. It holds for later launches too, until
 `spinectl resume`; what needs the job waits with it. A launch that has nothing else to run ends with 1.

@@ -20,7 +20,7 @@ Examples:
   spinectl plan --gpus 8
   spinectl plan configs/demo.yaml --ranks 2 --format mermaid
   spinectl plan --gpus 8 --run runs/rsna2022
-  spinectl plan --diff runs/rsna2022 --set stage2.training.learning_rate=3e-4
+  spinectl plan --diff runs/rsna2022 --set stage2.training.learning_rate=1e-4
 
 No GPU is needed. GPU-hours come from the step times of a run where one is given (--run), else from FLOPs at the
 rate of --tflops; the formulas of disk and memory stand in docs/planning.md. They are estimates.

@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             report::quoted_log(&arguments.run_dir.join("predict.log"))
         )),
         Outcome::Stopped | Outcome::Interrupted { .. } | Outcome::Held { .. } => {
-            output::say("prediction was stopped; nothing was written");
+            output::say("prediction was stopped; no submission was written");
         }
     }
     Ok(exit::of(outcome.exit_code()))

@@ -8,7 +8,7 @@ use crate::holds::{self, Jobs};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  spinectl resume runs/rsna2022 stage2-resnest50d-fold3-seed0
+  spinectl resume runs/rsna2022 stage2-resnest50d-foldall-seed3
 
 A launch that is at work hears of it within half a second and goes on with the job from its newest checkpoint when its turn
 comes. Where nothing runs, the next launch does.

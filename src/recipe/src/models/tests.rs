@@ -96,6 +96,48 @@ fn set_reaches_one_model_by_its_number() {
 }
 
 #[test]
+fn set_is_refused_where_every_model_has_a_value_of_its_own() {
+    let shared = "stage2.training.arch=resnest50d";
+    let error = refused(TWO, &[shared]);
+    assert!(
+        error.contains(&format!(
+            "--set {shared}: stage2.training.arch: every model"
+        )) && error.contains("--set stage2.models.0.arch=... --set stage2.models.1.arch=..."),
+        "{error}"
+    );
+    // A recipe may share what no model takes, and one model without a value of its own is reached.
+    let text = TWO.replace("{epochs: 4", "{arch: resnest50d, epochs: 4");
+    assert!(read(&text, &[]).is_ok());
+    for reached in ["seeds=[7]", "augment.flip=0.1", "pretrained=b.safetensors"] {
+        let set = format!("stage2.training.{reached}");
+        assert!(read(TWO, &[&set]).is_ok(), "{set}");
+    }
+
+    // A value deeper down, a value that is taken away, and a whole section.
+    let each = "stage2.models=[{augment: {flip: 0}, pretrained: }, {name: b, augment: {flip: 1}, pretrained: b}]";
+    for (set, key) in [
+        ("stage2.training.augment.flip=0.1", "augment.flip"),
+        ("stage2.training.pretrained=", "pretrained"),
+        (
+            "stage2={training: {epochs: 2, pretrained: c}}",
+            "pretrained",
+        ),
+    ] {
+        let error = refused(TWO, &[set, each]);
+        let told = format!("--set {set}: stage2.training.{key}: every model");
+        assert!(
+            error.contains(&told) && error.contains(&format!("stage2.models.1.{key}=...")),
+            "{error}"
+        );
+        assert!(!error.contains("training.epochs"), "{error}");
+    }
+    for reached in ["augment.rotate=5", "augment={rotate: 5}"] {
+        let set = format!("stage2.training.{reached}");
+        assert!(read(TWO, &[&set, each]).is_ok(), "{set}");
+    }
+}
+
+#[test]
 fn two_models_of_one_name_are_refused() {
     let error = refused(
         &TWO.replace("    - name: wide\n      arch", "    - arch"),
@@ -241,4 +283,128 @@ fn stage_3_has_a_model_over_each_of_stage_2s_or_over_those_that_it_lists() {
     assert!(error.contains("stage3.models.0.seeds"), "{error}");
     let error = refused(TWO, &["stage3.models=[{name: wide, drop_rate: 0.5}]"]);
     assert!(error.contains("stage3.models.0.drop_rate"), "{error}");
+}
+
+/// What a resolved recipe has under `stage3:`.
+fn resolved_stage_3(yaml: &str) -> &str {
+    yaml.split_once("\nstage3:").unwrap().1
+}
+
+#[test]
+fn a_resolved_recipe_leaves_to_stage_2_what_stage_3_takes_from_it() {
+    let single = "data: {root: d}\nstage2: {training: {arch: resnest14d, seeds: [3, 4]}}\nstage3: \
+                  {training: {arch: resnest14d}}\n";
+    let yaml = to_yaml(&read(single, &[]).unwrap()).unwrap();
+    let stage3 = resolved_stage_3(&yaml);
+    assert!(
+        !stage3.contains("arch") && !stage3.contains("seeds"),
+        "{yaml}"
+    );
+    let set = [
+        "stage2.training.seeds=[0,1]",
+        "stage2.training.arch=resnest26d",
+    ];
+    let again = read(&yaml, &set).unwrap().stage3.unwrap().training;
+    assert_eq!(
+        (again.arch.as_str(), again.seeds.as_slice()),
+        ("resnest26d", &[0, 1][..])
+    );
+
+    let recipe = read(TWO, &["stage3.training.epochs=7"]).unwrap();
+    let yaml = to_yaml(&recipe).unwrap();
+    let stage3 = resolved_stage_3(&yaml);
+    for key in ["arch", "seeds", "models"] {
+        assert!(!stage3.contains(key), "{yaml}");
+    }
+    let third = "[{arch: resnest14d}, {name: wide}, {arch: resnest26d, seeds: [5]}]";
+    let again = read(&yaml, &[&format!("stage2.models={third}")]).unwrap();
+    let last = &again.models("3")[2];
+    assert_eq!(
+        (
+            last.label,
+            last.training.seeds.as_slice(),
+            last.training.epochs
+        ),
+        ("resnest26d", &[5][..], 7)
+    );
+}
+
+#[test]
+fn a_resolved_recipe_keeps_a_list_of_stage_3s_own() {
+    let text = TWO.replace("name: wide\n      arch: resnest14d", "name: wide");
+    let own = "[{name: wide, image_size: 256}, {arch: resnest14d, epochs: 5}]";
+    // What its models share says nothing of their CNNs.
+    for set in ["", ", training: {arch: resnest26d}"] {
+        let set = format!("stage3={{models: {own}{set}}}");
+        let recipe = read(&text, &[&set, "stage2.models.1.arch=resnest26d"]).unwrap();
+        let yaml = to_yaml(&recipe).unwrap();
+        assert_eq!(read(&yaml, &[]).unwrap(), recipe, "{yaml}");
+        let set = [
+            "stage2.models.0.seeds=[7]",
+            "stage2.models.1.arch=resnest50d",
+        ];
+        let again = read(&yaml, &set).unwrap();
+        let of: Vec<_> = again
+            .models("3")
+            .iter()
+            .map(|m| {
+                let t = m.training;
+                (
+                    m.label.to_owned(),
+                    t.arch.clone(),
+                    t.seeds[0],
+                    t.image_size,
+                    t.epochs,
+                )
+            })
+            .collect();
+        assert_eq!(
+            of,
+            [
+                ("wide".into(), "resnest50d".into(), 0, 256, 3),
+                ("resnest14d".into(), "resnest14d".into(), 7, 512, 5)
+            ],
+            "{yaml}"
+        );
+    }
+    // One that is called by the architecture that all models share.
+    let shared = "stage3={training: {arch: resnest14d}, models: [{image_size: 256}]}";
+    let recipe = read(TWO, &[shared]).unwrap();
+    let yaml = to_yaml(&recipe).unwrap();
+    assert_eq!(read(&yaml, &[]).unwrap(), recipe, "{yaml}");
+    assert_eq!(recipe.models("3")[0].label, "resnest14d");
+}
+
+#[test]
+fn a_resolved_recipe_of_some_stages_can_be_read_for_all() {
+    let text = "data: {root: d}\nstage1a: {}\nstage2: {training: {arch: resnest14d, seeds: [3, 4]}}\nstage3: {}\n";
+    let all = "stages=['1a', '2', '3']";
+    let recipe = read(text, &["stages=['1a']"]).unwrap();
+    let yaml = to_yaml(&recipe).unwrap();
+    assert_eq!(read(&yaml, &[]).unwrap(), recipe, "{yaml}");
+    assert_eq!(read(&yaml, &[all]).unwrap(), read(text, &[all]).unwrap());
+    // What is said there stays, and is refused once the stage runs, as in the recipe itself.
+    let said = "stage3.training.arch=resnest26d";
+    let recipe = read(text, &["stages=['1a']", said]).unwrap();
+    let yaml = to_yaml(&recipe).unwrap();
+    assert_eq!(read(&yaml, &[]).unwrap(), recipe, "{yaml}");
+    assert!(refused(&yaml, &[all]).contains("stage3.training.arch: stage 3 takes over"));
+}
+
+#[test]
+fn resolved_recipes_that_say_what_stage_3_took_over_are_read() {
+    let single =
+        "data: {root: d}\nstage2: {training: {arch: resnest14d, seeds: [3, 4]}}\nstage3: {}\n";
+    let says = "stage3.training={arch: resnest14d, seeds: [3, 4]}";
+    assert_eq!(read(single, &[says]).unwrap(), read(single, &[]).unwrap());
+
+    let says = "stage3: {training: {arch: resnest50d, seeds: [0]}, models: [{arch: resnest14d, seeds: [0, 1]}, \
+                {name: wide, arch: resnest14d}]}\n";
+    let recipe = read(&format!("{TWO}{says}"), &[]).unwrap();
+    assert_eq!(
+        recipe.models("3"),
+        read(TWO, &["stage3={}"]).unwrap().models("3")
+    );
+    let yaml = to_yaml(&recipe).unwrap();
+    assert_eq!(read(&yaml, &[]).unwrap(), recipe, "{yaml}");
 }

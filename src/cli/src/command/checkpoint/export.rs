@@ -18,9 +18,9 @@ const BACKBONE: &str = "backbone.";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0 --out model.safetensors
-  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0 --part backbone --out cnn.safetensors
-  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0 --format torchscript --out model.pt
+  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-foldall-seed0 --out model.safetensors
+  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-foldall-seed0 --part backbone --out cnn.safetensors
+  spinectl checkpoint export runs/rsna2022/jobs/stage2-resnest50d-foldall-seed0 --format torchscript --out model.pt
 
 timm takes a backbone as it is:
   model = timm.create_model('resnest50d', num_classes=0)

@@ -18,7 +18,7 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   spinectl checkpoint verify runs/rsna2022
-  spinectl checkpoint verify runs/rsna2022/jobs/stage2-resnest50d-fold0-seed0/checkpoints/step-00000100")]
+  spinectl checkpoint verify runs/rsna2022/jobs/stage2-resnest50d-foldall-seed0/checkpoints/step-00000100")]
     Verify(list::Arguments),
     Export(export::Arguments),
 }

@@ -7,6 +7,10 @@ use crate::weights_across_folds;
 
 /// Two models of stage 1b and 2 beside one localizer; stage 2 and 3 hold out each of two folds, and nothing.
 fn several(set: &[&str]) -> Result<Plan, PlanError> {
+    compile(&several_read(set))
+}
+
+fn several_read(set: &[&str]) -> Recipe {
     let text = "\
 data: {root: d, folds: 2}
 folds: [0, 1, all]
@@ -17,12 +21,16 @@ stage2:
   models: [{arch: resnest14d}, {arch: resnest26d, image_size: 256}]
 stage3: {}
 ";
+    read(text, set)
+}
+
+fn read(text: &str, set: &[&str]) -> Recipe {
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
     let source = Source {
         name: "r".into(),
         text: text.into(),
     };
-    compile(&parse(&source, &set).unwrap())
+    parse(&source, &set).unwrap()
 }
 
 fn ids(plan: &Plan, stage: &str) -> Vec<String> {
@@ -49,9 +57,9 @@ fn each_model_has_a_job_for_each_fold_and_seed() {
     }
     assert!(!ids(&plan, "stage1").iter().any(|id| id.contains("all")));
     let merged = &plan.job("slice-labels").unwrap().needs;
-    assert_eq!(merged.len(), 6, "the mean over all models");
+    assert_eq!(merged.len(), 1 + 6, "labels, and the mean over all models");
     let summary = &plan.job("summary").unwrap().needs;
-    assert_eq!(summary.len(), 12);
+    assert_eq!(summary.len(), 1 + 12);
 }
 
 #[test]
@@ -79,14 +87,37 @@ fn a_job_has_its_own_models_settings() {
 }
 
 #[test]
+fn a_resolved_recipe_makes_the_same_plan_and_takes_one_more_model() {
+    for set in ["stage3={}", "stage3.models=[{arch: resnest26d, epochs: 2}]"] {
+        let recipe = several_read(&[set]);
+        let resolved = recipe::to_yaml(&recipe).unwrap();
+        assert_eq!(
+            compile(&read(&resolved, &[])).unwrap(),
+            compile(&recipe).unwrap()
+        );
+    }
+    let resolved = recipe::to_yaml(&several_read(&[])).unwrap();
+    let third = "stage2.models=[{arch: resnest14d}, {arch: resnest26d, image_size: 256}, {name: c, arch: resnest14d}]";
+    let plan = compile(&read(&resolved, &[third])).unwrap();
+    assert!(plan.job("stage3-c-foldall-seed1").is_some());
+    let kept = several(&[]).unwrap();
+    for job in kept.jobs.iter().filter(|job| job.kind.is_training()) {
+        assert_eq!(plan.job(job.id.as_str()).unwrap().hash, job.hash);
+    }
+    let seeds = "stage2.training.seeds=[0, 1, 2]";
+    let plan = compile(&read(&resolved, &[seeds])).unwrap();
+    assert!(plan.job("stage3-resnest26d-fold0-seed2").is_some());
+}
+
+#[test]
 fn the_summary_waits_for_models_that_stage_3_leaves_out() {
     let plan = several(&["stage3.models=[{arch: resnest26d}]"]).unwrap();
     assert_eq!(ids(&plan, "stage3").len(), 6);
     let summary = &plan.job("summary").unwrap().needs;
     let has = |id: &str| summary.iter().any(|need| need.as_str() == id);
     assert!(has("stage2-resnest14d-fold0-seed0") && !has("stage2-resnest26d-fold0-seed0"));
-    assert!(has("stage3-resnest26d-foldall-seed1"));
-    assert_eq!(summary.len(), 12);
+    assert!(has("stage3-resnest26d-foldall-seed1") && has("labels"));
+    assert_eq!(summary.len(), 1 + 12);
 }
 
 #[test]
