@@ -150,6 +150,7 @@ pub fn compile_with(recipe: &Recipe, files: &FileHashes) -> Result<Plan, PlanErr
         checkpoint: recipe.checkpoint.clone(),
         private: recipe.private,
         logs: recipe.logs.clone(),
+        tensorboard: recipe.tensorboard.clone(),
         seed: recipe.seed,
         retries: recipe.retries,
         back_off: recipe.back_off,

@@ -38,5 +38,5 @@ pub use timeouts::Timeouts;
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
     Augment, BoxLoss, Checkpointing, Data, Elastic, Gpus, Logs, Position, Sequence, StartFrom,
-    StudyModel, Training, Window,
+    StudyModel, Tensorboard, Training, Window,
 };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use event::{EventKind, Phase};
 use plan::{JobId, JobKind, JobSpec, Plan, TrainStage};
-use stage::{Context, Finished, Members, RunPlace, Settings, Stage};
+use stage::{Album, Context, Finished, Members, RunPlace, Settings, Stage};
 use train::{Backend, Ended, ProcessGroup, Rendezvous, Report, Store, TrainError};
 
 use crate::Outcome;
@@ -89,6 +89,7 @@ pub fn run(
         device,
         report: reporter,
         stop: &STOP,
+        album: &Album::new(spec.id.as_str(), plan.tensorboard.pictures),
     };
     let outcome = match &spec.kind {
         JobKind::Train { .. } => train(&context, &plan, spec, job),
@@ -134,6 +135,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             checkpointing: &plan.checkpoint,
             patience: plan.timeouts().parts,
             replica_check: plan.replica_check,
+            histograms: plan.tensorboard.histograms,
             resume: &job.resume(),
         },
     )?;

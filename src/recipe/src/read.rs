@@ -74,6 +74,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let elastic = elastic(root.section("elastic"));
     let private = root.switch("private", false);
     let logs = logs(root.section("logs"));
+    let tensorboard = tensorboard(root.section("tensorboard"));
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
@@ -105,6 +106,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         elastic,
         private,
         logs,
+        tensorboard,
         data,
         checkpoint,
         stage1a,
@@ -283,6 +285,16 @@ fn logs(section: Section) -> Logs {
     };
     section.finish();
     logs
+}
+
+fn tensorboard(section: Section) -> Tensorboard {
+    let default = Tensorboard::default();
+    let tensorboard = Tensorboard {
+        pictures: section.integer("pictures", default.pictures, 0..=16),
+        histograms: section.switch("histograms", default.histograms),
+    };
+    section.finish();
+    tensorboard
 }
 
 #[cfg(test)]

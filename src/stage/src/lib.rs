@@ -22,6 +22,7 @@ mod place;
 mod predict;
 mod prediction;
 mod run;
+mod show;
 mod slice_labels;
 mod slice_task;
 mod study;
@@ -35,6 +36,7 @@ pub use labels::make_labels;
 pub use place::RunPlace;
 pub use predict::{Counts, Models, predict};
 pub use run::{Settings, Stage, finish, run_stage};
+pub use show::Album;
 pub use slice_labels::merge_ratios;
 pub use summary::{Members, summarise};
 

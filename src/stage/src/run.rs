@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
-use event::{EventKind, Phase};
+use event::{EventKind, Phase, Setting};
 use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
+use serde_json::Value;
 use tch::nn::VarStore;
 use train::{
     CheckpointPlace, Ended, Execution, ExecutionConfig, FitOptions, Part, Resume, Setup, Task,
@@ -74,6 +75,8 @@ pub struct Settings<'a> {
     pub patience: Duration,
     /// Updates between two comparisons of the replicas; 0: none.
     pub replica_check: u64,
+    /// Whether evaluations tell how weights and gradients are spread.
+    pub histograms: bool,
     pub resume: &'a Resume,
 }
 
@@ -110,26 +113,26 @@ pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
     match settings.stage {
         Stage::Stage1a { box_loss } => {
             let task = Stage1a::new(context, &cohort, fit, box_loss)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
         Stage::Stage1b { sequence, crop } => {
             let task = SliceTask::stage1b(context, &cohort, fit, sequence, crop)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
         Stage::Stage2 { sequence } => {
             let task = SliceTask::stage2(context, &cohort, fit, sequence)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
         Stage::Stage3 { study, features } => {
             let task = Stage3::new(context, &cohort, fit, study, features)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
     }
@@ -140,7 +143,7 @@ fn run<T: Task>(
     settings: &Settings,
     fit: Fit,
     task: &T,
-    out_of_fold: impl Fn(&T) -> Result<BTreeMap<String, f64>>,
+    out_of_fold: impl Fn(&T, u64) -> Result<BTreeMap<String, f64>>,
 ) -> Result<Ended> {
     if let Some(finished) = settings.start {
         load_backbone(context.place, fit.store, finished)?;
@@ -156,6 +159,11 @@ fn run<T: Task>(
     if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {
         load_pretrained(context, settings, fit.store)?;
     }
+    if context.group.rank() == 0 {
+        context.report.report(EventKind::TrainingStarted {
+            settings: shown_settings(settings, context.group.world_size()),
+        });
+    }
     let setup = Setup {
         store: fit.store,
         group: context.group,
@@ -169,6 +177,7 @@ fn run<T: Task>(
         checkpoints: &checkpoints,
         ledger: &context.place.ledger(settings.job),
         replica_check: settings.replica_check,
+        histograms: settings.histograms,
         resume: settings.resume,
         report: context.report,
         stop: context.stop,
@@ -182,11 +191,81 @@ fn run<T: Task>(
         step,
         sequence: context.group.sequence(),
     });
-    let metrics = out_of_fold(task)?;
+    let metrics = out_of_fold(task, step)?;
     if context.group.rank() == 0 {
         finish(context, settings.job, step, &metrics)?;
     }
     Ok(Ended::Finished)
+}
+
+/// What models of a stage differ by: the recipe's numbers by their keys, and how this machine runs them. Files have no place
+/// in it.
+fn shown_settings(settings: &Settings, world_size: usize) -> BTreeMap<String, Setting> {
+    let mut shown = BTreeMap::from([
+        ("fold".to_owned(), Setting::Number(settings.fold as f64)),
+        ("seed".to_owned(), Setting::Number(settings.seeds.1 as f64)),
+        ("ranks".to_owned(), Setting::Number(world_size as f64)),
+        (
+            "accumulation".to_owned(),
+            Setting::Number(settings.accumulation as f64),
+        ),
+    ]);
+    // A recipe's part that JSON cannot hold has been refused long before.
+    let training = serde_json::to_value(settings.training).unwrap_or_default();
+    flatten("", &training, &mut shown);
+    let stage = match settings.stage {
+        Stage::Stage1a { box_loss } => {
+            let box_loss = serde_json::to_value(box_loss).unwrap_or_default();
+            flatten("box_loss", &box_loss, &mut shown);
+            "1a"
+        }
+        Stage::Stage1b { sequence, crop } => {
+            let sequence = serde_json::to_value(sequence).unwrap_or_default();
+            flatten("sequence", &sequence, &mut shown);
+            shown.insert("crop".to_owned(), Setting::Flag(crop));
+            "1b"
+        }
+        Stage::Stage2 { sequence } => {
+            let sequence = serde_json::to_value(sequence).unwrap_or_default();
+            flatten("sequence", &sequence, &mut shown);
+            "2"
+        }
+        Stage::Stage3 { study, .. } => {
+            let study = serde_json::to_value(study).unwrap_or_default();
+            flatten("study", &study, &mut shown);
+            "3"
+        }
+    };
+    shown.insert("stage".to_owned(), Setting::Text(stage.to_owned()));
+    let micro_batch = Setting::Number(settings.micro_batch as f64);
+    shown.insert("micro_batch".to_owned(), micro_batch);
+    let pretrained = Setting::Flag(settings.training.pretrained.is_some());
+    shown.insert("pretrained".to_owned(), pretrained);
+    // All seeds of the stage; this model's is there.
+    shown.remove("seeds");
+    shown
+}
+
+/// The values in a tree by their dotted keys; what is not set is left out.
+fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Setting>) {
+    let setting = match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                let inner = match path {
+                    "" => key.clone(),
+                    path => format!("{path}.{key}"),
+                };
+                flatten(&inner, value, into);
+            }
+            return;
+        }
+        Value::Null => return,
+        Value::Bool(flag) => Setting::Flag(*flag),
+        Value::Number(number) => Setting::Number(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => Setting::Text(text.clone()),
+        Value::Array(_) => Setting::Text(value.to_string()),
+    };
+    into.insert(path.to_owned(), setting);
 }
 
 /// The CNN of the file that the recipe starts from, where it names one.
@@ -243,4 +322,55 @@ fn mixed_seed((recipe, model): (u64, u64)) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31)) >> 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_told_by_their_keys_and_name_no_file() {
+        let source = recipe::Source {
+            name: "r.yaml".into(),
+            text: "data: {root: d}\nstage2: {training: {pretrained: /home/a/w.safetensors, batch: 12}}\n".into(),
+        };
+        let stage2 = recipe::parse(&source, &[]).unwrap().stage2.unwrap();
+        let resume = Resume::Auto;
+        let settings = Settings {
+            job: "stage2-resnest50d-fold1-seed4",
+            hash: "",
+            stage: Stage::Stage2 {
+                sequence: &stage2.sequence,
+            },
+            fold: 1,
+            seeds: (9, 4),
+            training: &stage2.training,
+            start: None,
+            pretrained_sha256: None,
+            micro_batch: 3,
+            accumulation: 2,
+            checkpointing: &Checkpointing::default(),
+            patience: Duration::ZERO,
+            replica_check: 0,
+            histograms: false,
+            resume: &resume,
+        };
+        let shown = shown_settings(&settings, 2);
+        let number = |n: f64| Some(Setting::Number(n));
+        for (key, value) in [
+            ("batch", number(12.0)),
+            ("micro_batch", number(3.0)),
+            ("ranks", number(2.0)),
+            ("fold", number(1.0)),
+            ("seed", number(4.0)),
+            ("augment.flip", number(stage2.training.augment.flip)),
+            ("sequence.images", number(32.0)),
+            ("stage", Some(Setting::Text("2".into()))),
+            ("pretrained", Some(Setting::Flag(true))),
+            ("seeds", None),
+        ] {
+            assert_eq!(shown.get(key), value.as_ref(), "{key}");
+        }
+        assert!(!format!("{shown:?}").contains("safetensors"));
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use data::StudyUid;
 use data::csv_table::{read_table, write_table};
+use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
@@ -18,6 +19,7 @@ use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
 use crate::localizer::host;
 use crate::losses::slice_loss;
+use crate::show::{Studies, sheet, spread, tiles};
 use crate::windows::{
     Cover, SliceTruth, WindowSample, WindowShape, Windows, starts, window_pixels,
 };
@@ -130,9 +132,10 @@ impl<'a> SliceTask<'a> {
     }
 
     /// What the model says of every slice of the held-out studies, as jobs/<job>/out_of_fold.csv.
-    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+    pub fn out_of_fold(&self, job: &str, step: u64) -> Result<BTreeMap<String, f64>> {
         let rows = self.predict("out-of-fold slices", &self.held_out)?;
         let metrics = self.metrics(&rows);
+        self.show(step, "out_of_fold", &rows);
         let rows: Vec<SliceScores> = rows.into_iter().flatten().collect();
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
@@ -144,7 +147,7 @@ impl<'a> SliceTask<'a> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
             self.context.report_warnings(&self.stacks);
-            let scores = self.scores(&stack)?;
+            let scores = self.scores(&stack, |p| p.fracture.unwrap_or(p.ratio))?;
             let rows = stack
                 .slice_numbers
                 .iter()
@@ -159,8 +162,12 @@ impl<'a> SliceTask<'a> {
         })
     }
 
-    /// Ratios (stage 1b) or fractures (stage 2) of every slice, from overlapping windows.
-    fn scores(&self, stack: &Stack) -> Result<Vec<[f32; VERTEBRAE]>> {
+    /// What a head says of every slice, from overlapping windows.
+    fn scores(
+        &self,
+        stack: &Stack,
+        head: impl Fn(SlicePrediction) -> Tensor,
+    ) -> Result<Vec<[f32; VERTEBRAE]>> {
         let window = self.data.shape;
         let mut cover = Cover::new(stack.slices());
         let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
@@ -173,12 +180,10 @@ impl<'a> SliceTask<'a> {
                 .flat_map(|start| window.positions(*start, stack.slices()))
                 .collect();
             let (image, position) = self.input(&bytes, &positions, None)?;
-            let SlicePrediction {
-                ratio, fracture, ..
-            } = self
+            let predicted = self
                 .execution
                 .evaluate(|pass| Ok(self.model.forward(&image, &position, pass)?))?;
-            let scores = host(&fracture.unwrap_or(ratio))?; // (windows, images, 7)
+            let scores = host(&head(predicted))?; // (windows, images, 7)
             let rows = scores.chunks_exact(window.images * VERTEBRAE);
             Ok(chunk
                 .iter()
@@ -208,6 +213,24 @@ impl<'a> SliceTask<'a> {
             .f_view(shape([pixels.len(), window.images]))?
             .f_to_device(device)?;
         Ok((image, position))
+    }
+
+    /// Lets people see what the model says of studies with labels.
+    fn show(&self, step: u64, set: &str, predicted: &[Vec<SliceScores>]) {
+        let labelled = predicted.iter().filter_map(|rows| {
+            let truth = self.truth.get(&rows.first()?.study)?;
+            Some((rows.as_slice(), truth.as_slice()))
+        });
+        let studies: Vec<_> = labelled.collect();
+        let ratios = |place: usize| match studies.get(place).and_then(|(rows, _)| rows.first()) {
+            Some(row) => self.scores(&*self.stacks.get(&row.study)?, |predicted| predicted.ratio),
+            None => Ok(Vec::new()),
+        };
+        let shown = Studies {
+            heads: self.heads,
+            studies: studies.clone(),
+        };
+        shown.show(self.context, step, set, ratios);
     }
 
     /// Mean absolute error of the scores on held-out studies with labels.
@@ -287,8 +310,28 @@ impl Task for SliceTask<'_> {
         )
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>> {
         let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
-        Ok(self.metrics(&self.predict("evaluation", &labelled)?))
+        let rows = self.predict("evaluation", &labelled)?;
+        self.show(step, "held_out", &rows);
+        Ok(self.metrics(&rows))
+    }
+
+    fn show_inputs(&self, step: u64, epoch: u64) {
+        let samples = spread(self.data.len(), self.context.pictures());
+        for (number, index) in samples.enumerate() {
+            let caption = format!(
+                "sample {}: the window's images as augmented, three slices each as red, green, blue",
+                self.data.id(index)
+            );
+            let name = format!("inputs/{number}");
+            self.context.picture(step, &name, caption, || {
+                let sample = self.data.load(index, epoch)?;
+                let image =
+                    self.execution
+                        .feed(&[&sample.pixels], Some(&[sample.change]), self.side)?;
+                Ok(sheet(&tiles(&image, self.side)?))
+            });
+        }
     }
 }
