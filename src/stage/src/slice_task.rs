@@ -223,7 +223,7 @@ impl<'a> SliceTask<'a> {
         });
         let studies: Vec<_> = labelled.collect();
         let ratios = |place: usize| match studies.get(place).and_then(|(rows, _)| rows.first()) {
-            Some(row) => self.scores(&*self.stacks.get(&row.study)?, |predicted| predicted.ratio),
+            Some(row) => self.scores(&self.stacks.get(&row.study)?, |predicted| predicted.ratio),
             None => Ok(Vec::new()),
         };
         let shown = Studies {

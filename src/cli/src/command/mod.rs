@@ -13,6 +13,7 @@ mod plan;
 mod predict;
 mod status;
 mod stop;
+mod tensorboard;
 
 use std::future::Future;
 
@@ -27,6 +28,7 @@ pub enum Command {
     Audit(audit::Arguments),
     Logs(logs::Arguments),
     Stop(stop::Arguments),
+    Tensorboard(tensorboard::Arguments),
     Doctor(doctor::Arguments),
     /// List, verify and export checkpoints
     #[command(subcommand)]
@@ -52,6 +54,7 @@ impl Command {
             Command::Audit(arguments) => audit::run(arguments),
             Command::Logs(arguments) => logs::run(arguments),
             Command::Stop(arguments) => stop::run(arguments),
+            Command::Tensorboard(arguments) => tensorboard::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),

@@ -5,10 +5,11 @@ use data::targets::VERTEBRAE;
 use metrics::ScoreCounts;
 use nn::SliceHeads;
 
+use super::canvas::Colour;
 use super::curves::{Panel, curves};
+use crate::Result;
 use crate::context::Context;
 use crate::windows::SliceTruth;
-use crate::{Result, show::canvas::Colour};
 
 /// Area and line of the ratios, and of the fractures.
 const RATIO: (Colour, Colour) = ([190, 215, 245], [30, 100, 200]);
@@ -34,9 +35,13 @@ impl Studies<'_> {
         set: &str,
         ratios: impl Fn(usize) -> Result<Scores>,
     ) {
-        let (name, of): (_, fn(&SliceTruth) -> [f32; VERTEBRAE]) = match self.heads {
-            SliceHeads::Ratio => ("vertebra", |truth| truth.ratio),
-            SliceHeads::Fracture => ("fracture", |truth| truth.fracture),
+        let name = match self.heads {
+            SliceHeads::Ratio => "vertebra",
+            SliceHeads::Fracture => "fracture",
+        };
+        let of = |truth: &SliceTruth| match self.heads {
+            SliceHeads::Ratio => truth.ratio,
+            SliceHeads::Fracture => truth.fracture,
         };
         let slices = self
             .studies
