@@ -25,7 +25,7 @@ fn put(folder: &Path, name: &str, body: &str) {
 }
 
 fn run(folder: &Path, words: &[&str]) -> Ran {
-    let mut command = spinectl(folder, &[&["tensorboard"], words].concat());
+    let mut command = spinectl(folder, &[&["tensorboard"][..], words].concat());
     command.env("PATH", folder.join("bin"));
     command.output().unwrap().into()
 }

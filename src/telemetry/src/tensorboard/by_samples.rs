@@ -63,13 +63,14 @@ impl BySamples {
     pub fn evaluated(
         &mut self,
         step: u64,
-        metrics: impl Iterator<Item = (String, f64)>,
+        metrics: &[(String, f64)],
         time: f64,
     ) -> Result<(), Error> {
         let Some(batch) = self.batch else {
             return Ok(());
         };
-        let metrics = metrics.map(|(tag, value)| (format!("by_samples/{tag}"), value));
+        let metrics = metrics.iter();
+        let metrics = metrics.map(|(tag, value)| (format!("by_samples/{tag}"), *value));
         let seen = step.saturating_mul(batch);
         self.file
             .write(time, |writer| writer.scalars(seen, time, metrics))

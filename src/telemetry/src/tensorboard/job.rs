@@ -188,13 +188,12 @@ impl JobRecords {
         metrics: &BTreeMap<String, f64>,
         time: f64,
     ) -> Result<(), Error> {
-        let values = || {
-            let tag = |name: &str| under("eval", set, name);
-            metrics.iter().map(move |(name, value)| (tag(name), *value))
-        };
+        let tagged = metrics.iter();
+        let tagged = tagged.map(|(name, value)| (under("eval", set, name), *value));
+        let values: Vec<(String, f64)> = tagged.collect();
+        self.by_samples.evaluated(step, &values, time)?;
         self.file
-            .write(time, |writer| writer.scalars(step, time, values()))?;
-        self.by_samples.evaluated(step, values(), time)?;
+            .write(time, |writer| writer.scalars(step, time, values))?;
         self.flushed_at = f64::NEG_INFINITY;
         Ok(())
     }
