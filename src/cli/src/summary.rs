@@ -54,7 +54,7 @@ fn of(status: &RunStatus, outcome: &Outcome) -> String {
     let seconds: f64 = status.jobs.iter().map(|job| job.seconds).sum();
     let _ = write!(
         text,
-        "Plan `{:.12}`, {}, {} of ranks' time in all.\n\n## Jobs\n\n\
+        "Plan `{:.12}`, {}, {} of jobs' time in all.\n\n## Jobs\n\n\
          | job | state | attempts | steps | time | note |\n|---|---|---:|---:|---:|---|\n",
         status.plan_hash,
         units::count(status.jobs.len(), "job", "jobs"),

@@ -13,7 +13,7 @@ const GAP: usize = 2;
 const BACKGROUND: Colour = [255; 3];
 
 /// One image of a sheet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tile {
     /// (3, side, side), 0..1
     pub pixels: Vec<f32>,
