@@ -32,7 +32,7 @@ soak: export OMP_WAIT_POLICY = passive
 soak: export SPINECTL_SOAK = 1
 soak: setup build ## Kill ranks, launchers and writers of checkpoints hundreds of times (about 2 hours)
 	$(CARGO) test --release -p spinectl-checkpoint --test checkpoint soak -- --nocapture --test-threads 1
-	$(CARGO) test --release -p spinectl-tests --test faults -- --nocapture --test-threads 1
+	$(CARGO) test --release -p spinectl-tests --test faults --test scheduler -- --nocapture --test-threads 1
 
 demo: setup build ## Train a small pipeline on a phantom with two CPU ranks, predict, and show the metrics
 	@scripts/demo.sh

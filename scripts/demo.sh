@@ -30,6 +30,8 @@ fi
 step "5. What came out"
 "$spinectl" status "$run"
 echo
+"$spinectl" evaluate "$run"
+echo
 echo "metrics:     $run/summary.json"
 echo "predictions: demo/heldout.csv"
 echo "curves:      PATH=\$PATH:.venv/bin $spinectl tensorboard $run   (make setup-tests puts a TensorBoard there)"

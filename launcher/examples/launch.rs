@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         run_dir: PathBuf::from(run_dir),
         device: Device::Cpu,
         ranks: ranks.parse().expect("a number of ranks"),
+        jobs: None,
         resume: match resume.as_str() {
             "auto" => Resume::Auto,
             "never" => Resume::Never,

@@ -15,13 +15,15 @@ fn main() -> ExitCode {
         .build()
         .expect("a runtime");
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
-    let prediction = launcher::predict(
-        run_dir.as_ref(),
-        images.as_ref(),
-        out.as_ref(),
-        Device::Cpu,
-        events,
-    );
+    let asked = launcher::Prediction {
+        run_dir: run_dir.as_ref(),
+        images: images.as_ref(),
+        out: out.as_ref(),
+        details: None,
+        flip: false,
+        device: Device::Cpu,
+    };
+    let prediction = launcher::predict(asked, events);
     let code = match runtime.block_on(prediction) {
         Ok(outcome) => {
             println!("{outcome:?}");

@@ -1,16 +1,20 @@
 //! What can happen to a run, and what can be done about it: the words between deciding and doing.
 
+use std::collections::BTreeMap;
+
 use event::{EventKind, FailureClass, FailureReport};
 use plan::{JobId, JobState};
 
 use crate::Outcome;
 use crate::exit::Exit;
 use crate::facts::Facts;
+use crate::holds::Hold;
 
 /// What happened. Times of failures (`at`) are seconds since the Unix epoch, as in reports.
 #[derive(Debug)]
 pub(crate) enum Event<'e> {
-    Launched,
+    /// What is held back by users, by the names of jobs: at the launch, and whenever that has changed.
+    Holds(&'e BTreeMap<String, Hold>),
     /// Something about a job that runs.
     Of {
         job: JobId,
@@ -68,14 +72,14 @@ pub(crate) struct Death {
 /// What to do about it, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Make a transition durable before anything that follows from it is done.
+    /// Make a transition durable before anything that follows from it is done. A success closes its attempt.
     Record {
         job: JobId,
         attempt: u32,
         to: JobState,
         why: String,
     },
-    /// Make an attempt's end durable.
+    /// Make the end of an attempt durable that did not succeed.
     Close {
         job: JobId,
         attempt: u32,

@@ -10,6 +10,7 @@ use plan::Timeouts;
 use crate::action::Death;
 use crate::exit::{Exit, STOPPED, words_of_death};
 use crate::facts::Facts;
+use crate::pace::Pace;
 use crate::stall::{self, Standing, Suspect};
 use crate::straggler::Straggler;
 use crate::verdict::{self, Evidence};
@@ -42,6 +43,8 @@ pub(crate) struct Attempt {
     pub kill_at: Option<Duration>,
     /// Whether the ranks were asked to stop, and whether they were killed.
     pub asked: bool,
+    /// It was asked while the other jobs go on.
+    pub alone: bool,
     pub killed: bool,
     /// They were killed because somebody would not wait for them to stop.
     pub hurried: bool,
@@ -52,6 +55,7 @@ pub(crate) struct Attempt {
     /// Updates done when it went on from a checkpoint, and the newest.
     pub began: Option<u64>,
     pub reached: Option<u64>,
+    pub pace: Pace,
     /// The rank that is looked at before it is ended.
     pub examination: Option<Examination>,
     ranks: Vec<Rank>,
@@ -124,12 +128,14 @@ impl Attempt {
             started: now,
             kill_at: None,
             asked: false,
+            alone: false,
             killed: false,
             hurried: false,
             checkpoint: None,
             metrics: BTreeMap::new(),
             began: None,
             reached: None,
+            pace: Pace::default(),
             examination: None,
             ranks: (0..world_size).map(|_| rank()).collect(),
         }
@@ -171,7 +177,10 @@ impl Attempt {
                 });
             }
             EventKind::Stack { frames } => rank.stack.clone_from(frames),
-            EventKind::Step(step) => self.reached = self.reached.max(Some(step.step)),
+            EventKind::Step(step) => {
+                self.reached = self.reached.max(Some(step.step));
+                self.pace.take(step, now);
+            }
             EventKind::JobResumed { step, .. } => {
                 (self.began, self.checkpoint) = (Some(*step), Some(*step));
                 self.reached = self.reached.max(Some(*step));

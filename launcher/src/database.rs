@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use event::FailureClass;
 use plan::{JobId, JobState, Plan, Progress};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
 use crate::LaunchError;
 
@@ -29,6 +32,8 @@ CREATE TABLE IF NOT EXISTS micro_batches (
 ) STRICT;
 ";
 const SCHEMA_VERSION: i64 = 1;
+/// How long another may write: a command that was stopped in the middle of it must not end a run at once.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A job's row, with what its attempts and transitions come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,10 +71,11 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the database to write, and makes it where it is not there.
+    /// Opens the database to write, and makes it where it is not there. Several may write at once: each waits for the other.
     pub fn open(path: &Path) -> Result<Self, LaunchError> {
         let connect = || {
             let connection = Connection::open(path)?;
+            connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             Ok(connection)
@@ -82,8 +88,9 @@ impl Database {
             })?;
         }
         let mut database = database.check()?;
-        database.write("make the table of micro-batches", |transaction| {
-            transaction.execute_batch(MICRO_BATCHES)
+        database.write("make the newer tables", |transaction| {
+            transaction.execute_batch(MICRO_BATCHES)?;
+            transaction.execute_batch(holds::TABLE)
         })?;
         Ok(database)
     }
@@ -223,7 +230,8 @@ impl Database {
         })
     }
 
-    /// Makes a transition durable; it is refused where a job's course does not allow it.
+    /// Makes a transition durable; it is refused where a job's course does not allow it. With a job's success its attempt ends, in
+    /// one: there is no moment at which the one is on record and the other is not. Nor is it held any more.
     pub fn record(
         &mut self,
         job: &JobId,
@@ -242,6 +250,13 @@ impl Database {
                         params![job.as_str(), attempt, now],
                     )?;
                 }
+                if to == JobState::Succeeded {
+                    transaction.execute(
+                        "UPDATE attempts SET ended = ?3, outcome = 'succeeded', message = '' WHERE job = ?1 AND attempt = ?2",
+                        params![job.as_str(), attempt, now],
+                    )?;
+                    transaction.execute("DELETE FROM holds WHERE job = ?1", [job.as_str()])?;
+                }
             }
             Ok(from)
         })?;
@@ -255,7 +270,7 @@ impl Database {
         }
     }
 
-    /// Makes an attempt's end durable.
+    /// Makes the end of an attempt durable that did not succeed.
     pub fn close(
         &mut self,
         job: &JobId,
@@ -355,7 +370,9 @@ impl Database {
         change: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
     ) -> Result<T, LaunchError> {
         let run = || {
-            let transaction = self.connection.transaction()?;
+            // Taken at once: where it is only read first, what another has written meanwhile would make the write fail.
+            let behavior = TransactionBehavior::Immediate;
+            let transaction = self.connection.transaction_with_behavior(behavior)?;
             let value = change(&transaction)?;
             transaction.commit()?;
             Ok(value)
@@ -410,5 +427,6 @@ fn move_job(
     Ok(())
 }
 
+mod holds;
 #[cfg(test)]
 mod tests;

@@ -17,13 +17,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, FailureReport};
-use plan::schedule::{ScheduleError, Scheduler};
+use plan::schedule::{Limits, ScheduleError, Scheduler};
 use plan::{JobId, JobState, Plan, Progress, Timeouts};
 
 use crate::Outcome;
 use crate::action::{Action, Event, Happening};
 use crate::attempt::{Attempt, Verdict};
+use crate::holds::Hold;
 use crate::policy::History;
+use crate::room::Demand;
 
 /// What a job that holds its devices is about.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub(crate) struct Supervisor {
     devices_at_first: usize,
     /// Jobs that run, by their places in the plan.
     running: BTreeMap<usize, Doing>,
+    /// Jobs that users hold back.
+    held: BTreeMap<usize, Hold>,
     /// The newest signal that asked for an end.
     stop: Option<i32>,
     /// What a job that was stopped makes of the run; nothing starts any more.
@@ -64,28 +68,31 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// `progress` is the plan's jobs in the plan's order, each pending or succeeded.
+    /// `progress` is the plan's jobs in the plan's order, each pending or succeeded, and `demands` what each takes; nothing where it
+    /// is not said.
     ///
     /// # Errors
     /// A job that so many devices cannot run.
     pub fn new(
         plan: Plan,
         progress: Vec<Progress>,
-        devices: usize,
+        limits: Limits,
+        demands: &[Demand],
         micro_batches: BTreeMap<JobId, u64>,
     ) -> Result<Self, ScheduleError> {
         let is_done =
             |job: usize| progress.get(job).map(|job| job.state) == Some(JobState::Succeeded);
         Ok(Supervisor {
-            scheduler: gangs::scheduler(&plan, devices, is_done)?,
+            scheduler: gangs::scheduler(&plan, limits, demands, is_done)?,
             timeouts: plan.timeouts(),
             histories: vec![History::default(); progress.len()],
             micro_batches,
             plan,
             progress,
-            devices,
-            devices_at_first: devices,
+            devices: limits.devices,
+            devices_at_first: limits.devices,
             running: BTreeMap::new(),
+            held: BTreeMap::new(),
             stop: None,
             ending: None,
             lost: None,
@@ -115,7 +122,7 @@ impl Supervisor {
     /// Decides what an event calls for. `now` is time since the launch.
     pub fn step(&mut self, event: Event<'_>, now: Duration) -> Vec<Action> {
         match event {
-            Event::Launched => {}
+            Event::Holds(holds) => self.holds(holds),
             Event::Signal(signal) => self.signal(signal),
             Event::Lost { message } => self.lost(message),
             Event::Tick => {
@@ -182,7 +189,6 @@ impl Supervisor {
         }
         match verdict {
             Verdict::Succeeded => {
-                self.close(&attempt, "succeeded", None, "");
                 self.record(
                     job,
                     number,
@@ -197,16 +203,13 @@ impl Supervisor {
                 self.tell(job, number, kind);
             }
             Verdict::Stopped => {
-                let why = "stopped on request".to_owned();
-                self.close(&attempt, "stopped", None, &why);
-                self.stopped(job, number, attempt.checkpoint, why);
-                self.end(Outcome::Stopped);
+                self.close(&attempt, "stopped", None, "stopped on request");
+                self.halted(&attempt, None, Outcome::Stopped);
             }
             Verdict::Cut => {
                 let why = "ended before it could save".to_owned();
                 self.close(&attempt, "stopped", None, &why);
-                self.stopped(job, number, attempt.checkpoint, why);
-                self.end(self.interrupted());
+                self.halted(&attempt, Some(why), self.interrupted());
             }
             Verdict::Failed {
                 class,
@@ -234,8 +237,10 @@ impl Supervisor {
                 let attempt = self.progress.get(job).map_or(0, |job| job.attempt) + 1;
                 self.start(job, attempt, "all that it needs is there".into(), now);
             }
+            self.widen();
         }
         if self.running.is_empty() {
+            self.find_no_room();
             let outcome = self.outcome();
             self.finish(outcome, now);
         }
@@ -253,10 +258,12 @@ impl Supervisor {
         if jobs.all(|job| job.state == JobState::Succeeded) {
             return Outcome::Done;
         }
-        // What could go on was kept from it by a signal; else only a failed job keeps others from running.
+        // What could go on was kept from it by a signal; else only a failed job or a held one keeps others from running.
+        let was_stopped = self.stop.is_some();
         match self.first_failure.take() {
-            Some(failure) if self.stop.is_none() || !self.scheduler.has_ready() => failure,
-            _ => Outcome::Stopped,
+            Some(failure) if !was_stopped || self.scheduler.ready().is_none() => failure,
+            _ if was_stopped => Outcome::Stopped,
+            _ => self.all_held().unwrap_or(Outcome::Stopped),
         }
     }
 
@@ -292,7 +299,7 @@ impl Supervisor {
         let state = match &outcome {
             Outcome::Done => "done",
             Outcome::Failed { .. } | Outcome::Lost { .. } => "failed",
-            Outcome::Stopped | Outcome::Interrupted { .. } => "stopped",
+            Outcome::Stopped | Outcome::Interrupted { .. } | Outcome::Held { .. } => "stopped",
         };
         self.actions.push(Action::Tell {
             about: None,
@@ -365,7 +372,9 @@ impl Supervisor {
 
 mod failed;
 mod gangs;
+mod holds;
 mod stops;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod wider;

@@ -36,6 +36,19 @@ pub enum LaunchError {
     OtherPlan { one: PathBuf, other: PathBuf },
     #[error("{0}")]
     NoLog(String),
+    #[error(
+        "job {job} takes {needed} {what} at least, and {there} are there: take fewer ranks or another machine, or free some"
+    )]
+    NoRoom {
+        job: String,
+        needed: String,
+        there: String,
+        what: &'static str,
+    },
+    #[error("the run has no job `{job}`: {advice}")]
+    NoJob { job: String, advice: String },
+    #[error("{0}")]
+    Held(String),
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume { path: PathBuf, reason: String },
     #[error(
@@ -43,8 +56,8 @@ pub enum LaunchError {
         run_dir.display()
     )]
     Locked { run_dir: PathBuf, holder: String },
-    #[error("cannot stop the launch in {}: {reason}", run_dir.display())]
-    CannotStop { run_dir: PathBuf, reason: String },
+    #[error("cannot reach the launch in {}: {reason}", run_dir.display())]
+    CannotReach { run_dir: PathBuf, reason: String },
     #[error("{0}")]
     Gpus(String),
     #[error("{0}")]
@@ -92,9 +105,12 @@ impl LaunchError {
             | LaunchError::NotARun { .. }
             | LaunchError::OtherPlan { .. }
             | LaunchError::NoLog(_)
+            | LaunchError::NoJob { .. }
+            | LaunchError::Held(_)
             | LaunchError::Resume { .. } => 2,
             LaunchError::Locked { .. }
-            | LaunchError::CannotStop { .. }
+            | LaunchError::NoRoom { .. }
+            | LaunchError::CannotReach { .. }
             | LaunchError::Gpus(_)
             | LaunchError::RankProgram(_)
             | LaunchError::Io { .. }

@@ -22,9 +22,9 @@ use crate::ranks::device_argument;
 use crate::run_dir::{Provenance, RunDir};
 use crate::signals::StopSignals;
 use crate::supervise::Executor;
-use crate::{LaunchError, Outcome, gpu};
+use crate::{LaunchError, Outcome, gpu, room};
 
-/// How often the run directory is looked for.
+/// How often the run directory is looked for, and what users hold back is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What to run, where, and on how many ranks.
@@ -37,6 +37,8 @@ pub struct LaunchOptions {
     pub device: Device,
     /// GPUs, or on a CPU the ranks that run at once; a recipe's `gpus` says how many of them a job takes.
     pub ranks: usize,
+    /// Jobs that run at once at most, on GPUs or on tables; none: as many as there is room for.
+    pub jobs: Option<usize>,
     pub resume: Resume,
     /// The program `spinectl-rank`: see [`rank_program`](crate::rank_program).
     pub rank_program: PathBuf,
@@ -91,6 +93,15 @@ pub async fn launch(
 
     let mut database = Database::open(&dir.database())?;
     let (progress, void) = database.adopt(&options.plan, event::now())?;
+    let has_saved = |job: &JobId| {
+        let found = checkpoint::list(&dir.checkpoints(job));
+        found.is_ok_and(|found| !found.is_empty())
+    };
+    let limits = room::limits(&dir, options.ranks, options.jobs);
+    let demands = room::demands(&options.plan, options.ranks, has_saved);
+    room::check(&options.plan, &demands, limits, |job| {
+        is_done(&progress, job)
+    })?;
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION"),
         launched: event::now(),
@@ -141,7 +152,9 @@ pub async fn launch(
     let mut beat = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let micro_batches = database.micro_batches(&options.plan)?;
-    let supervisor = Supervisor::new(options.plan.clone(), progress, options.ranks, micro_batches)?;
+    let holds = database.holds()?;
+    let plan = options.plan.clone();
+    let supervisor = Supervisor::new(plan, progress, limits, &demands, micro_batches)?;
     let executor = Executor {
         running: BTreeMap::new(),
         heard: None,
@@ -150,6 +163,7 @@ pub async fn launch(
         journal,
         dir,
         presence,
+        holds,
         beat,
         options,
         chosen,

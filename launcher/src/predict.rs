@@ -18,32 +18,46 @@ use crate::run_dir::RunDir;
 use crate::signals::StopSignals;
 use crate::{LaunchError, Outcome, gpu, logs, rank_program};
 
-/// Predicts the studies below `images` with the models of a finished run and writes `out`.
+/// What is asked of a prediction.
+#[derive(Clone, Copy, Debug)]
+pub struct Prediction<'a> {
+    /// The run with the finished models.
+    pub run_dir: &'a Path,
+    /// The folder that holds the studies.
+    pub images: &'a Path,
+    /// The submission to write.
+    pub out: &'a Path,
+    /// The folder for a JSON file of each study.
+    pub details: Option<&'a Path>,
+    /// Predict each study's mirror image too, and take the mean.
+    pub flip: bool,
+    pub device: Device,
+}
+
+/// Predicts the studies of a folder with the models of a finished run. Studies that cannot be read are left out: the report
+/// beside the submission names them.
 ///
 /// Its log is `RUN_DIR/predict.log`. As with [`launch`](crate::launch), the process dies with the
 /// thread that drives this.
 pub async fn predict(
-    run_dir: &Path,
-    images: &Path,
-    out: &Path,
-    device: Device,
+    asked: Prediction<'_>,
     events: UnboundedSender<RunEvent>,
 ) -> Result<Outcome, LaunchError> {
     let program = rank_program()?;
-    if device == Device::Cuda {
+    if asked.device == Device::Cuda {
         gpu::require(1)?;
     }
-    let dir = RunDir::with_a_run(run_dir)?;
+    let dir = RunDir::with_a_run(asked.run_dir)?;
     let log = dir.predict_log();
     let about = |doing| LaunchError::io(doing, &log);
     let mut signals = StopSignals::listen().map_err(about("handle signals for"))?;
     let mut guardian = Guardian::start(None).map_err(about("start a guardian for"))?;
     let order = Order {
-        arguments: arguments(dir.root(), images, out, device),
+        arguments: arguments(dir.root(), asked),
         about: None,
         visible_gpus: None,
         logs: vec![log.clone()],
-        near_gpus: device == Device::Cuda,
+        near_gpus: asked.device == Device::Cuda,
         sharers: 1,
         program,
     };
@@ -90,13 +104,23 @@ pub async fn predict(
     }
 }
 
-fn arguments(run_dir: &Path, images: &Path, out: &Path, device: Device) -> Vec<OsString> {
+fn arguments(run_dir: &Path, asked: Prediction<'_>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["predict".into()];
-    for (flag, path) in [("--run-dir", run_dir), ("--images", images), ("--out", out)] {
+    let paths = [
+        ("--run-dir", Some(run_dir)),
+        ("--images", Some(asked.images)),
+        ("--out", Some(asked.out)),
+        ("--details", asked.details),
+    ];
+    for (flag, path) in paths {
+        let Some(path) = path else { continue };
         arguments.push(flag.into());
         arguments.push(path.into());
     }
-    arguments.extend(["--device".into(), device_argument(device).into()]);
+    if asked.flip {
+        arguments.push("--flip".into());
+    }
+    arguments.extend(["--device".into(), device_argument(asked.device).into()]);
     arguments
 }
 

@@ -2,16 +2,18 @@
 
 mod progress;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use event::FailureReport;
-use plan::{JobId, JobState};
+use plan::{JobId, JobState, Plan};
 use serde::Serialize;
 
 use crate::LaunchError;
 use crate::database::{Broken, Database};
+use crate::holds::{Hold, descendants};
 use crate::lock;
 use crate::logs::tail;
 use crate::run_dir::RunDir;
@@ -48,6 +50,10 @@ pub struct JobStatus {
     pub checkpoint: Option<u64>,
     /// Wall time of all its attempts, the running one up to now.
     pub seconds: f64,
+    /// How it is held back; none where it is not.
+    pub held: Option<Hold>,
+    /// A job that it needs, directly or not, and that is cancelled: it will not run before that one.
+    pub skipped_for: Option<JobId>,
     /// Why it is in that state, in words.
     pub why: Option<String>,
     /// Seconds of an update, of late; absent where none was done lately, as are the two that follow from it.
@@ -87,6 +93,11 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
     let database = Database::open_to_read(&dir.database())?;
     let rows = database.jobs(now)?;
     let mut broken = database.broken()?;
+    let holds = database.holds()?;
+    let skipped = skipped(&plan, |job| {
+        let is_done = rows.get(job.as_str()).map(|row| row.state) == Some(JobState::Succeeded);
+        holds.get(job.as_str()) == Some(&Hold::Cancelled) && !is_done
+    });
     let events = tail(&dir.events(), EVENTS_READ).unwrap_or_default();
     let progress = progress::of_events(&events);
     let jobs = plan.jobs.into_iter().map(|job| {
@@ -95,6 +106,7 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
         let why = row.and_then(|row| row.why.clone());
         let attempt = row.map_or(0, |row| row.attempt);
         let progress = progress.get(job.id.as_str());
+        let is_open = state != JobState::Succeeded;
         let step = progress.and_then(|progress| progress.step.as_ref());
         let running = progress.filter(|_| state == JobState::Running && launcher_pid.is_some());
         let last_failure = broken.remove(job.id.as_str());
@@ -109,6 +121,8 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
             loss: step.map(|step| step.loss),
             checkpoint: complete.map(|entry| entry.step).max(),
             seconds: row.map_or(0.0, |row| row.seconds),
+            held: holds.get(job.id.as_str()).copied().filter(|_| is_open),
+            skipped_for: skipped.get(&job.id).cloned().filter(|_| is_open),
             why: match (state, launcher_pid) {
                 (JobState::Running, None) => {
                     Some("its launcher is gone: launch again to go on".to_owned())
@@ -130,6 +144,22 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
         plan_hash: plan.hash,
         launcher_pid,
     })
+}
+
+/// The jobs that are not run for want of one that is cancelled, and which.
+fn skipped(plan: &Plan, cancelled: impl Fn(&JobId) -> bool) -> BTreeMap<JobId, JobId> {
+    let mut skipped = BTreeMap::new();
+    for job in plan
+        .jobs
+        .iter()
+        .map(|job| &job.id)
+        .filter(|job| cancelled(job))
+    {
+        for other in descendants(plan, |one| one == job) {
+            skipped.entry(other.clone()).or_insert_with(|| job.clone());
+        }
+    }
+    skipped
 }
 
 /// When the last event was written: a launcher that is gone did not record its end.

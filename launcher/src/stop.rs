@@ -27,7 +27,7 @@ pub struct Running {
 /// The launch that holds this run directory; none where nothing runs there.
 ///
 /// # Errors
-/// `CannotStop` where it runs on another machine or belongs to another user.
+/// `CannotReach` where it runs on another machine or belongs to another user.
 pub fn running(run_dir: &Path) -> Result<Option<Running>, LaunchError> {
     let dir = RunDir::with_a_run(run_dir)?;
     let begun = Instant::now();
@@ -39,10 +39,10 @@ pub fn running(run_dir: &Path) -> Result<Option<Running>, LaunchError> {
             Some(pid) => return Running::open(dir, pid).map(Some),
             None if begun.elapsed() < WAIT_FOR_THE_DEAD => thread::sleep(PAUSE),
             None => {
-                return Err(LaunchError::CannotStop {
+                return Err(LaunchError::CannotReach {
                     run_dir: run_dir.to_owned(),
                     reason: "it runs on another machine (or in another container): \
-                             type `spinectl stop` there"
+                             type the command there"
                         .to_owned(),
                 });
             }
@@ -52,7 +52,7 @@ pub fn running(run_dir: &Path) -> Result<Option<Running>, LaunchError> {
 
 impl Running {
     fn open(dir: RunDir, pid: u32) -> Result<Self, LaunchError> {
-        let refuse = |reason: String| LaunchError::CannotStop {
+        let refuse = |reason: String| LaunchError::CannotReach {
             run_dir: dir.root().to_owned(),
             reason,
         };
@@ -116,7 +116,7 @@ impl Running {
         match sent {
             0 => Ok(()),
             _ if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            _ => Err(LaunchError::CannotStop {
+            _ => Err(LaunchError::CannotReach {
                 run_dir: self.dir.root().to_owned(),
                 reason: format!("process {} takes no signal: {error}", self.pid),
             }),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use event::{EventKind, FailureClass, RunEvent};
-use plan::JobId;
+use plan::{JobId, JobState};
 use recipe::Device;
 use tokio::time::{Interval, sleep_until};
 
@@ -21,6 +21,7 @@ use crate::events::Message;
 use crate::exit::Exit;
 use crate::facts::Facts;
 use crate::guardian::Guardian;
+use crate::holds::Hold;
 use crate::journal::Journal;
 use crate::launch::{LaunchOptions, Resume};
 use crate::logs;
@@ -43,6 +44,8 @@ pub(crate) struct Executor {
     pub dir: RunDir,
     /// Looked at with every `beat`, and when a rank has ended.
     pub presence: Presence,
+    /// What users hold back, as of the newest `beat`.
+    pub holds: BTreeMap<String, Hold>,
     pub beat: Interval,
     pub options: LaunchOptions,
     /// The job that goes on from a checkpoint of the user's choice, until it has.
@@ -83,7 +86,7 @@ enum Next {
 impl Executor {
     /// Runs until the supervisor says that it is over.
     pub async fn run(mut self, mut supervisor: Supervisor) -> Result<Outcome, LaunchError> {
-        let mut queue = VecDeque::from(supervisor.step(Event::Launched, self.now()));
+        let mut queue = VecDeque::from(supervisor.step(Event::Holds(&self.holds), self.now()));
         loop {
             while let Some(action) = queue.pop_front() {
                 match self.carry_out(action) {
@@ -111,7 +114,11 @@ impl Executor {
             queue.extend(match next {
                 Next::Signal(signal) => supervisor.step(Event::Signal(signal), now),
                 Next::Deadline => supervisor.step(Event::Tick, now),
-                Next::Look => self.look(&mut supervisor),
+                Next::Look => {
+                    let mut actions = self.look(&mut supervisor);
+                    actions.extend(self.hear_of_holds(&mut supervisor));
+                    actions
+                }
                 Next::Message(job, rank, message) => {
                     self.heard = Some(job.clone());
                     self.take(&mut supervisor, job, rank, message)
@@ -168,6 +175,18 @@ impl Executor {
         }
     }
 
+    /// What users hold back by now, where that has changed.
+    fn hear_of_holds(&mut self, supervisor: &mut Supervisor) -> Vec<Action> {
+        match self.database.holds() {
+            Ok(holds) if holds != self.holds => {
+                self.holds = holds;
+                supervisor.step(Event::Holds(&self.holds), self.now())
+            }
+            // What cannot be read for now is read with the next beat; records that are lost end the run at the next transition.
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
     async fn next(&mut self, deadline: Option<Duration>) -> Next {
         let deadline = deadline.and_then(|deadline| self.began.checked_add(deadline));
         let deadline = async {
@@ -196,7 +215,12 @@ impl Executor {
                 attempt,
                 to,
                 why,
-            } => self.database.record(&job, attempt, to, &why, now)?,
+            } => {
+                if to == JobState::Succeeded {
+                    self.running.remove(&job);
+                }
+                self.database.record(&job, attempt, to, &why, now)?;
+            }
             Action::Close {
                 job,
                 attempt,

@@ -231,6 +231,14 @@ impl Drop for Launch {
     }
 }
 
+/// The events of a run; a line that is torn is none.
+pub fn events(run_dir: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(run_dir.join("events.jsonl")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
 /// Sends a signal.
 pub fn kill(pid: i32, signal: i32) {
     assert!(try_kill(pid, signal), "kill {pid}");

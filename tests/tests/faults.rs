@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use spinectl_tests::soak::{Soak, Times, now};
 use spinectl_tests::{
-    Launch, assert_same, kill, launch_arguments, phantom, processes, ranks, spinectl,
+    Launch, assert_same, events, kill, launch_arguments, phantom, processes, ranks, spinectl,
 };
 
 /// Longer than a machine that does anything at all needs; a process that is left over stays for ever.
@@ -75,13 +75,6 @@ impl Stand {
 /// All processes of a run: launcher, guardian, ranks.
 fn left(run: &Path) -> Vec<i32> {
     processes(run)
-}
-
-fn events(run: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
 }
 
 fn count(events: &[Value], kind: &str) -> usize {

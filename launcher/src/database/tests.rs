@@ -1,6 +1,7 @@
 //! What `run.db` keeps, refuses and survives.
 
 use super::*;
+use crate::holds::Hold;
 use crate::sample;
 
 fn open(folder: &tempfile::TempDir) -> Database {
@@ -21,9 +22,7 @@ fn what_is_acknowledged_is_there_after_a_crash() {
     database
         .record(&first, 1, JobState::Running, "", 2.0)
         .unwrap();
-    database
-        .close(&first, 1, "succeeded", None, "", 4.0)
-        .unwrap();
+    // With the job its attempt: nothing can come between the two.
     database
         .record(&first, 1, JobState::Succeeded, "", 4.0)
         .unwrap();
@@ -125,4 +124,26 @@ fn a_database_of_another_version_is_left_alone() {
         matches!(error, LaunchError::Schema { found: 7, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn two_that_write_at_once_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = sample::chain(40);
+    open(&folder).adopt(&plan, 1.0).unwrap();
+    let hold = |every: usize| {
+        let mut database = open(&folder);
+        for job in plan.jobs.iter().skip(every).step_by(2) {
+            let jobs = std::slice::from_ref(&job.id);
+            let refused = database.set_holds(jobs, Some(Hold::Paused), 2.0);
+            assert_eq!(refused.unwrap(), None);
+        }
+    };
+    std::thread::scope(|scope| {
+        for every in [0, 1] {
+            let hold = &hold;
+            scope.spawn(move || hold(every));
+        }
+    });
+    assert_eq!(open(&folder).holds().unwrap().len(), 40);
 }

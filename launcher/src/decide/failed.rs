@@ -22,13 +22,12 @@ impl Supervisor {
     ) {
         let (job, number) = (attempt.job, attempt.number);
         if class.is_transient() && attempt.asked {
-            let why = format!("failed while it was asked to stop: {reason}");
-            self.stopped(job, number, attempt.checkpoint, why);
+            let trouble = format!("failed while it was asked to stop: {reason}");
             let outcome = match attempt.has_nothing_to_save() {
                 true => Outcome::Stopped,
                 false => self.interrupted(),
             };
-            self.end(outcome);
+            self.halted(attempt, Some(trouble), outcome);
             return;
         }
         let failure = Failure {
@@ -143,6 +142,20 @@ impl Supervisor {
         }
     }
 
+    /// Nothing runs, and a job that could run finds no room on the disk: memory is free again, and devices are there.
+    pub(super) fn find_no_room(&mut self) {
+        let is_kept = self.stop.is_some() || self.ending.is_some() || self.lost.is_some();
+        if is_kept || self.first_failure.is_some() {
+            return;
+        }
+        if let Some(job) = self.scheduler.ready() {
+            let attempt = self.progress.get(job).map_or(0, |job| job.attempt);
+            let reason = "its checkpoints would find no room on the disk beside those of the other jobs: free some space, or \
+                          lower `checkpoint.keep_last`";
+            self.fails(job, attempt, FailureClass::Disk, reason.to_owned());
+        }
+    }
+
     /// The run directory is gone: ranks can neither save nor go on, whatever they are doing.
     pub(super) fn lost(&mut self, message: String) {
         if self.lost.is_some() {
@@ -176,6 +189,10 @@ impl Supervisor {
             let why = format!("stopped on request before a retry of: {reason}");
             self.stopped(job, attempt, None, why);
             self.end(self.interrupted());
+            return;
+        }
+        if self.held.contains_key(&job) {
+            self.held_back(job, attempt, &reason);
             return;
         }
         let wait = Doing::BackOff {

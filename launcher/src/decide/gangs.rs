@@ -5,32 +5,39 @@ use std::collections::BTreeMap;
 use plan::schedule::{Limits, ScheduleError, Scheduler, Task};
 use plan::{JobKind, JobSpec, Plan};
 
+use crate::room::Demand;
+
 /// FLOPs of an image where the architecture's are not known: about a ResNet-50's.
 const FLOPS: f64 = 1e10;
 
-/// The schedule of a plan on so many devices.
+/// The schedule of a plan on a machine.
 pub(super) fn scheduler(
     plan: &Plan,
-    devices: usize,
+    limits: Limits,
+    demands: &[Demand],
     is_done: impl Fn(usize) -> bool,
 ) -> Result<Scheduler, ScheduleError> {
     let places: BTreeMap<_, usize> = plan.jobs.iter().map(|job| &job.id).zip(0..).collect();
-    let task = |job: &JobSpec| Task {
+    let task = |(place, job): (usize, &JobSpec)| Task {
         needs: job
             .needs
             .iter()
             .filter_map(|need| places.get(need).copied())
             .collect(),
         widths: match job.kind.training() {
-            Some(training) => plan::widths(training, devices, plan.elastic),
+            Some(training) => plan::widths(training, limits.devices, plan.elastic),
             None => Vec::new(),
         },
         work: work(&job.kind),
-        memory: 0,
-        disk: 0,
+        // What the recipe allows may be more than there is: such a job runs alone.
+        memory: demands
+            .get(place)
+            .map_or(0, |of| of.memory)
+            .min(limits.memory),
+        disk: demands.get(place).map_or(0, |of| of.disk),
     };
-    let tasks = plan.jobs.iter().map(task).collect();
-    Scheduler::new(tasks, Limits::devices(devices), is_done)
+    let tasks = plan.jobs.iter().enumerate().map(task).collect();
+    Scheduler::new(tasks, limits, is_done)
 }
 
 /// How long a job takes beside others. How many studies there are is not known to a plan, and is the same for all folds.

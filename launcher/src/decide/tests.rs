@@ -1,13 +1,16 @@
 //! What the supervisor decides, without a process and without waiting.
 
+mod holds;
 mod parallel;
 mod verdicts;
+mod wider;
 mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, Phase, StepRecord};
+use plan::schedule::Limits;
 use plan::{JobState, Progress, Timeouts};
 
 use self::world::{Blow, RANKS, World};
@@ -322,9 +325,9 @@ fn a_run_of_which_nothing_is_left_to_do_starts_nothing() {
         attempt: 1,
     });
     let progress = progress.collect();
-    let actions = Supervisor::new(plan, progress, RANKS, BTreeMap::new())
+    let actions = Supervisor::new(plan, progress, Limits::devices(RANKS), &[], BTreeMap::new())
         .unwrap()
-        .step(Event::Launched, Duration::ZERO);
+        .step(Event::Holds(&BTreeMap::new()), Duration::ZERO);
     assert!(matches!(
         actions[..],
         [Action::Tell { .. }, Action::Finish(Outcome::Done)]

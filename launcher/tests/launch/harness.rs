@@ -18,7 +18,7 @@ pub fn plan(retries: u64) -> Plan {
     let source = Source {
         name: "test.yaml".into(),
         text: format!(
-            "data: {{root: data}}\nretries: {retries}\n\
+            "data: {{root: data, memory_mb: 16, prefetch_mb: 1}}\nretries: {retries}\n\
              stage1a: {{training: {{batch: 4, micro_batch: 1}}}}"
         ),
     };

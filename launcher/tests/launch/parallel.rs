@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use plan::{Gpus, JobId, JobKind, JobSpec, JobState, Plan};
+use plan::{Elastic, Gpus, JobId, JobKind, JobSpec, JobState, Plan};
 
 use crate::harness::{Run, plan as two_ranks};
 
@@ -64,6 +64,43 @@ fn two_jobs_of_one_rank_run_side_by_side() {
     let share = format!("threads {} ", (cores / 2).max(1));
     let calls = run.calls();
     assert!(calls[0].contains(&share), "the cores are shared: {calls:?}");
+}
+
+#[test]
+fn a_rank_that_falls_idle_joins_the_job_that_still_trains() {
+    let mut plan = plan(2);
+    plan.elastic = Some(Elastic { min: 1, max: 2 });
+    for job in &mut plan.jobs {
+        if let JobKind::Train { training, .. } = &mut job.kind {
+            training.gpus = Gpus::Auto;
+        }
+    }
+    let run = Run::new(&plan);
+    // It would go on for days; its second attempt ends at once.
+    let script = r#"
+        trap 'say checkpoint_written ",\"step\":$step,\"bytes\":1,\"seconds\":0.1"; exit 75' TERM
+        for ((step = 1; ; step++)); do
+            rest='"epoch":0,"loss":0.25,"learning_rate":0.1,"gradient_norm":1.0,"samples":4,"images":4,"seconds":0.05'
+            say step ",\"step\":$step,\"total_steps\":10000000,$rest"
+            touch "$run_dir/trains"
+            sleep 0.05
+        done"#;
+    run.does("fold0-1", script);
+    run.does(
+        "fold1",
+        r#"until [ -e "$run_dir/trains" ]; do sleep 0.02; done"#,
+    );
+    assert_eq!(run.launch("auto"), 0, "{}", run.stderr());
+    assert_eq!(
+        run.attempts(),
+        [
+            "fold0 attempt 1 rank 0 of 1",
+            "fold0 attempt 2 rank 0 of 2",
+            "fold0 attempt 2 rank 1 of 2",
+            "fold1 attempt 1 rank 0 of 1",
+            "tables attempt 1 rank 0 of 1"
+        ]
+    );
 }
 
 #[test]

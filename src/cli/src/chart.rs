@@ -10,11 +10,12 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 36.0;
 
-/// What charts need of the page's style: seven colours that are told apart with any colour vision (M. Okabe, K. Ito,
-/// "Color Universal Design", 2002), in a lighter and a darker row.
+/// What charts need of the page's style: seven colours that are told apart with any colour vision (after M. Okabe, K. Ito,
+/// "Color Universal Design", 2002), so dark or so light that text of them stands out from the paper; violet is there for
+/// their sky blue, which is blue once it is dark enough.
 pub const STYLE: &str = "\
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #667; --rule: #ccd; --c1: #0072b2; --c2: #b34a00; --c3: #007a57; --c4: #a3457d; --c5: #8a6d00; --c6: #2b7fb8; --c7: #444 }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181818; --faint: #99a; --rule: #445; --c1: #5ab4ee; --c2: #ff9a52; --c3: #3fc79d; --c4: #e596c2; --c5: #e6c84a; --c6: #9ad7ff; --c7: #ddd } }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #667; --rule: #ccd; --c1: #0072b2; --c2: #b34a00; --c3: #007a57; --c4: #a3457d; --c5: #8a6d00; --c6: #6b4fbb; --c7: #444 }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181818; --faint: #99a; --rule: #445; --c1: #5ab4ee; --c2: #ff9a52; --c3: #3fc79d; --c4: #e596c2; --c5: #e6c84a; --c6: #b9a5ff; --c7: #ddd } }
 svg { display: block; max-width: 100%; height: auto; font: 11px system-ui, sans-serif } svg text { fill: var(--ink) } svg .tick { fill: var(--faint) }
 svg path, svg line { fill: none; stroke: var(--ink); stroke-width: 1.6 } svg .grid { stroke: var(--rule); stroke-width: .7 } svg .ideal { stroke: var(--faint); stroke-width: 1; stroke-dasharray: 4 3 }
 svg .truth { stroke-dasharray: 5 3; stroke-width: 1.4 } svg .c1 { stroke: var(--c1) } svg .c2 { stroke: var(--c2) } svg .c3 { stroke: var(--c3) } svg .c4 { stroke: var(--c4) }

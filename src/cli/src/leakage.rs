@@ -10,7 +10,7 @@ use data::leakage::{self, Leak, Split};
 use data::ledger::Chain;
 use data::stage_tables::Origin;
 use data::tables::{StudyFold, StudyLabels};
-use plan::{JobId, JobKind, JobState, Plan};
+use plan::{Fold, JobId, JobKind, JobState, Plan};
 
 use crate::exit::{self, fault};
 
@@ -60,7 +60,8 @@ pub fn before_launch(plan: &Plan, run_dir: &Path) -> anyhow::Result<()> {
     done.retain(unchanged);
     let train = DataSet::new(&plan.data.root).labels();
     let split = run_dir.join("tables/folds.csv");
-    if !is_done(&done, "labels") || !train.is_file() || !split.is_file() {
+    // Whose address has not changed was made in the same folds, also where the first job is done again.
+    if done.is_empty() || !train.is_file() || !split.is_file() {
         return Ok(());
     }
     let labels = read_table::<StudyLabels>(&train)?;
@@ -83,7 +84,7 @@ pub fn of_run(
         let (path, fold) = match &job.kind {
             JobKind::Train { fold, .. } => {
                 let folder = run_dir.join("jobs").join(job.id.as_str());
-                (folder.join("out_of_fold.csv"), Some(fold.0))
+                (folder.join("out_of_fold.csv"), Some(*fold))
             }
             JobKind::StudyBoxes => (table("study_boxes.csv"), None),
             JobKind::SliceLabels => (table("slice_labels.csv"), None),
@@ -95,14 +96,24 @@ pub fn of_run(
 }
 
 /// The leaks of one table; of a single model's also by the ledger beside it.
-fn of_table(path: &Path, job: &str, fold: Option<u64>, split: &Split) -> anyhow::Result<Vec<Leak>> {
+fn of_table(
+    path: &Path,
+    job: &str,
+    fold: Option<Fold>,
+    split: &Split,
+) -> anyhow::Result<Vec<Leak>> {
     // What is not there leaks nothing; who needs it says that it is missing.
     if !path.exists() {
         return Ok(Vec::new());
     }
     let rows = read_table::<Origin>(path)?;
+    if fold == Some(Fold::All) {
+        let studies = rows.iter().map(|row| &row.study);
+        return Ok(leakage::of_all(path, job, studies));
+    }
+    let held_out = fold.and_then(Fold::held_out);
     let origins = rows.iter().map(|row| (&row.study, row.fold));
-    let leaks = leakage::of_rows(path, fold, origins, split);
+    let leaks = leakage::of_rows(path, held_out, origins, split);
     if fold.is_none() || !leaks.is_empty() {
         return Ok(leaks);
     }

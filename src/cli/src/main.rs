@@ -5,10 +5,15 @@ mod chart;
 mod command;
 mod evaluation;
 mod exit;
+mod forecast;
+mod holds;
+mod inputs;
 mod leakage;
+mod measured;
 mod metrics;
 mod output;
 mod page;
+mod plan_diff;
 mod plan_view;
 mod pretrained;
 mod progress;
@@ -40,7 +45,7 @@ Examples:
 
 Exit codes:
   0   done
-  1   a job failed for good
+  1   a job failed for good, or what is left is paused or cancelled
   2   wrong use or recipe
   3   the machine is not able (no such GPU, no disk)
   4   the data is bad

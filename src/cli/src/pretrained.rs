@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use plan::FileHashes;
-use recipe::{Recipe, Training};
+use recipe::{Recipe, StageModel};
 
 use crate::{exit, run_command};
 
@@ -31,22 +30,30 @@ const WRITE: &str = "import os, sys, timm, safetensors.torch as s; \
 /// What a look at the files found.
 #[derive(Debug, Default)]
 pub struct Pretrained {
-    /// Of the files that are as they should be.
-    pub hashes: FileHashes,
+    /// SHA-256 of the files that are as they should be.
+    pub hashes: BTreeMap<PathBuf, String>,
     /// What is wrong with the others.
     faults: Vec<String>,
 }
 
 impl Pretrained {
-    /// Looks at the file of every stage that will run. None of them needs to be there to show a plan.
+    /// Looks at the file of every model that will be trained. None of them needs to be there to show a plan.
     pub fn look(recipe: &Recipe) -> Self {
         // Stages may share a file.
         let mut users: BTreeMap<(&Path, &str), Vec<String>> = BTreeMap::new();
-        for (stage, training) in trainings(recipe) {
+        let models = recipe.stages.iter().flat_map(|stage| recipe.models(stage));
+        for StageModel {
+            path: key,
+            training,
+            ..
+        } in models
+        {
             if let Some(path) = &training.pretrained {
-                let key = format!("{stage}.training.pretrained");
                 let user = (path.as_path(), training.arch.as_str());
-                users.entry(user).or_default().push(key);
+                users
+                    .entry(user)
+                    .or_default()
+                    .push(format!("{key}.pretrained"));
             }
         }
         let mut looked = Pretrained::default();
@@ -74,23 +81,6 @@ impl Pretrained {
             false => Err(exit::wrong_use(self.faults.join("\n\n"))),
         }
     }
-}
-
-/// The stages that will run, with what each trains.
-fn trainings(recipe: &Recipe) -> impl Iterator<Item = (&'static str, &Training)> {
-    let all = [
-        ("stage1a", recipe.stage1a.as_ref().map(|s| &s.training)),
-        ("stage1b", recipe.stage1b.as_ref().map(|s| &s.training)),
-        ("stage2", recipe.stage2.as_ref().map(|s| &s.training)),
-        ("stage3", recipe.stage3.as_ref().map(|s| &s.training)),
-    ];
-    all.into_iter().filter_map(|(stage, training)| {
-        let runs = recipe
-            .stages
-            .iter()
-            .any(|name| stage.strip_prefix("stage") == Some(name));
-        Some((stage, training.filter(|_| runs)?))
-    })
 }
 
 /// Whether the file may hold weights of this architecture, by its header alone.

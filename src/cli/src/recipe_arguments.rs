@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use recipe::{Recipe, RecipeError, Source};
+use recipe::{Fold, Recipe, Source};
 
 use crate::exit;
 
@@ -66,9 +66,9 @@ pub struct RecipeArguments {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub stages: Vec<String>,
 
-    /// Held-out folds that stage 2 and 3 train [default: all]
+    /// Folds that stage 2 and 3 hold out, one model each; all: a model that holds none out [default: the recipe's]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub folds: Vec<u64>,
+    pub folds: Vec<Fold>,
 
     /// Lay a value over the recipe, as in --set stage2.training.epochs=1; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -83,18 +83,18 @@ impl RecipeArguments {
                 "`--gpus` and `--device cpu` exclude each other: write `--device cpu --ranks N` for N ranks on the CPU",
             ));
         }
-        Ok(recipe::parse(&self.source()?, &self.overlays())?)
-    }
-
-    fn source(&self) -> Result<Source, RecipeError> {
-        match &self.recipe {
-            Some(path) => Source::file(path),
-            None if Path::new(DEFAULT_FILE).exists() => Source::file(Path::new(DEFAULT_FILE)),
-            None => Ok(Source {
-                name: "built-in recipe rsna2022".into(),
-                text: BUILT_IN.into(),
-            }),
-        }
+        let default = || Some(Path::new(DEFAULT_FILE)).filter(|file| file.exists());
+        let file = self.recipe.as_deref().or_else(default);
+        Ok(match file {
+            Some(file) => recipe::load(file, &self.overlays())?,
+            None => {
+                let built_in = Source {
+                    name: "built-in recipe rsna2022".into(),
+                    text: BUILT_IN.into(),
+                };
+                recipe::parse(&built_in, &self.overlays())?
+            }
+        })
     }
 
     /// Flags as `--set` overlays, after those that were written as such.
@@ -115,9 +115,14 @@ impl RecipeArguments {
             set.push(format!("stages={:?}", self.stages));
         }
         if !self.folds.is_empty() {
-            set.push(format!("folds={:?}", self.folds));
+            set.push(format!("folds=[{}]", self.listed_folds()));
         }
         set
+    }
+
+    fn listed_folds(&self) -> String {
+        let folds: Vec<String> = self.folds.iter().map(Fold::to_string).collect();
+        folds.join(",")
     }
 
     /// The arguments as they would be typed, for a script that calls this program again.
@@ -128,7 +133,6 @@ impl RecipeArguments {
                 words.extend([name.to_owned(), value]);
             }
         };
-        let folds: Vec<String> = self.folds.iter().map(u64::to_string).collect();
         option("--gpus", self.gpus.map(|n| n.to_string()));
         option(
             "--device",
@@ -139,7 +143,10 @@ impl RecipeArguments {
             "--stages",
             (!self.stages.is_empty()).then(|| self.stages.join(",")),
         );
-        option("--folds", (!folds.is_empty()).then(|| folds.join(",")));
+        option(
+            "--folds",
+            (!self.folds.is_empty()).then(|| self.listed_folds()),
+        );
         for set in &self.set {
             option("--set", Some(set.clone()));
         }
@@ -171,19 +178,28 @@ mod tests {
     fn the_built_in_recipe_is_valid_and_has_the_published_numbers() {
         let recipe = read(&[]).load().unwrap();
         assert_eq!(recipe.stages, ["1a", "1b", "2", "3"]);
-        let stage2 = recipe.stage2.unwrap();
+        let models = recipe.models("2");
+        let models: Vec<_> = models
+            .iter()
+            .map(|m| (m.label, m.training.batch, m.training.seeds.len()))
+            .collect();
         assert_eq!(
-            (stage2.training.batch, stage2.training.seeds.len()),
-            (48, 6)
+            models,
+            [("resnest50d", 48, 6), ("seresnext50_32x4d", 48, 4)]
         );
+        assert_eq!(recipe.folds, [Fold::All]);
         assert_eq!(recipe.data.exclude.len(), 2);
     }
 
     #[test]
     fn the_built_in_recipe_writes_only_what_is_the_default_anyway() {
-        let text = "name: rsna2022\nseed: 2022\nstage1a: {training: {seeds: [0, 1, 2], pretrained: \
-                    weights/efficientnet_b1.safetensors}}\nstage1b: {training: {pretrained: weights/resnest50d.safetensors}}\n\
-                    stage2: {training: {seeds: [0, 1, 2, 3, 4, 5], pretrained: weights/resnest50d.safetensors}}\nstage3: {}\ndata:\n  root: rsna-2022\n  workers: 4\n  cache: {limit_gb: 400}\n  \
+        let text = "name: rsna2022\nseed: 2022\nfolds: [all]\nstage1a: {training: {seeds: [0, 1, 2], pretrained: \
+                    weights/efficientnet_b1.safetensors}}\nstage1b: {training: {seeds: [0, 1, 2]}, models: [{arch: resnest50d, \
+                    pretrained: weights/resnest50d.safetensors}, {arch: efficientnetv2_rw_m, pretrained: \
+                    weights/efficientnetv2_rw_m.safetensors, epochs: 2, micro_batch: 1}]}\nstage2: {models: [{arch: resnest50d, \
+                    pretrained: weights/resnest50d.safetensors, seeds: [0, 1, 2, 3, 4, 5]}, {arch: seresnext50_32x4d, \
+                    pretrained: weights/seresnext50_32x4d.safetensors, seeds: [0, 1, 2, 3]}]}\nstage3: {}\ndata:\n  \
+                    root: rsna-2022\n  workers: 4\n  cache: {limit_gb: 400}\n  \
                     exclude: [1.2.826.0.1.3680043.20574, 1.2.826.0.1.3680043.29952]\n";
         let source = Source {
             name: "short".into(),
@@ -203,7 +219,7 @@ mod tests {
         assert_eq!(recipe.device, recipe::Device::Cpu);
         assert_eq!(recipe.ranks, 2);
         assert_eq!(recipe.stages, ["1a", "1b"]);
-        assert_eq!(recipe.folds, [1, 0]);
+        assert_eq!(recipe.folds, [Fold::HeldOut(1), Fold::HeldOut(0)]);
         let on_gpus = read(&["--set", "device=cpu", "--gpus", "3"])
             .load()
             .unwrap();
@@ -221,7 +237,7 @@ mod tests {
             "--stages",
             "1a,2",
             "--folds",
-            "0",
+            "0,all",
             "--set",
             "a.b=c d",
             "--set",

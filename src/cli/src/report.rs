@@ -42,6 +42,18 @@ pub fn of_launch(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Resu
         }
         // It says itself how to go on: not at the place where it was.
         Outcome::Lost { reason } => reason.clone(),
+        Outcome::Held { paused, cancelled } => {
+            let mut text =
+                "nothing is left to run but what is held back, and what needs it\n".to_owned();
+            for (how, jobs) in [("paused", paused), ("cancelled", cancelled)] {
+                if !jobs.is_empty() {
+                    text.push_str(&format!("{how}: {}\n", jobs.join(", ")));
+                }
+            }
+            let held: Vec<&str> = paused.iter().chain(cancelled).map(String::as_str).collect();
+            let resume = run_command::resume(run_dir, &held);
+            format!("{text}Take it back: {resume}\nThen go on: {go_on}")
+        }
         Outcome::Stopped => {
             format!("stopped, with everything saved. Go on: {go_on}")
         }

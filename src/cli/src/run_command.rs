@@ -18,6 +18,13 @@ pub fn go_on(run_dir: &Path) -> String {
     ])
 }
 
+/// The command that lets jobs go on that are paused or cancelled.
+pub fn resume(run_dir: &Path, jobs: &[&str]) -> String {
+    let mut words = vec![program(), "resume".into(), run_dir.display().to_string()];
+    words.extend(jobs.iter().map(|job| (*job).to_owned()));
+    command(&words)
+}
+
 /// The command that shows a run's curves.
 pub fn tensorboard(run_dir: &Path) -> String {
     of_run("tensorboard", run_dir)

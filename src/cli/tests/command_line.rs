@@ -199,6 +199,45 @@ fn a_batch_that_does_not_divide_is_told_for_every_stage() {
 }
 
 #[test]
+fn a_batch_that_does_not_divide_is_told_for_the_models_that_have_it() {
+    let folder = folder_with_recipe(SMALL);
+    let models = "stage1b.models=[{arch: resnest14d}, {arch: resnest26d, batch: 18}]";
+    let words = ["plan", "--ranks", "3", "--set", models, "--stages", "1a,1b"];
+    let ran = spinectl_in(folder.path(), &words);
+    assert_eq!(ran.code, Some(2));
+    let part = "stage1b.models (resnest14d): a batch of 16";
+    assert!(ran.err.contains(part), "{}", ran.err);
+    assert!(!ran.err.contains("resnest26d"), "{}", ran.err);
+}
+
+#[test]
+fn an_architecture_that_is_not_there_is_refused_before_the_first_job() {
+    let folder = folder_with_recipe(&SMALL.replace("resnest14d}}\n", "resnet14d}}\n"));
+    for command in ["plan", "launch"] {
+        let ran = spinectl_in(folder.path(), &[command]);
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        let part = "did you mean `resnest14d`?";
+        assert!(ran.err.contains(part), "no `{part}` in\n{}", ran.err);
+    }
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn a_recipe_extends_one_in_another_folder() {
+    let folder = folder_with_recipe("extends: base/small.yaml\nname: own\n");
+    fs::create_dir(folder.path().join("base")).unwrap();
+    fs::write(folder.path().join("base/small.yaml"), SMALL).unwrap();
+    let ran = spinectl_in(folder.path(), &["plan", "--ranks", "2"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("own: "), "{}", ran.out);
+    fs::remove_file(folder.path().join("base/small.yaml")).unwrap();
+    let ran = spinectl_in(folder.path(), &["plan", "--ranks", "2"]);
+    assert_eq!(ran.code, Some(2));
+    let part = "spinectl.yaml:1:10: extends: cannot read base/small.yaml";
+    assert!(ran.err.contains(part), "no `{part}` in\n{}", ran.err);
+}
+
+#[test]
 fn the_plan_as_json_tells_jobs_and_batches() {
     let folder = folder_with_recipe(SMALL);
     for format in [&["--format", "json"][..], &["--json"]] {
@@ -251,7 +290,7 @@ fn the_plan_as_a_graph_has_each_job_and_need() {
 fn the_built_in_recipe_has_a_plan_and_a_dry_run() {
     let plan = spinectl(&["plan", "--gpus", "8"]);
     assert_eq!(plan.code, Some(0), "{}", plan.err);
-    assert!(plan.out.contains("stage2-resnest50d-fold4-seed5"));
+    assert!(plan.out.contains("stage2-seresnext50_32x4d-foldall-seed3"));
     assert!(plan.out.contains("3 x 8 x 2"), "{}", plan.out);
 
     let folder = TempDir::new().unwrap();

@@ -22,7 +22,8 @@ use program::Ran;
 
 const RECIPE: &str = "name: small\ndevice: cpu\nretries: 0\ndata: {root: ., folds: 2}\n\
     stage1a: {training: {arch: resnest14d}}\nstage1b: {training: {arch: resnest14d}}\n\
-    stage2: {training: {arch: resnest14d}}\nstage3: {training: {arch: resnest14d}}\n";
+    stage2: {training: {arch: resnest14d}}\nstage3: {training: {arch: resnest14d}}\n\
+    folds: [0, 1, all]\n";
 
 /// Puts what is prepared for the job into the run directory; a job that nothing is prepared for fails.
 const HANDS_OVER: &str = r#"cp -r "${0%/*}/made/$job/." "$run_dir/""#;
@@ -185,6 +186,15 @@ impl Run {
                     samples,
                 );
             }
+        }
+        // Models of all studies predict none of them.
+        for stage in ["stage2", "stage3"] {
+            let job = format!("{stage}-resnest14d-foldall-seed0");
+            let samples = all().map(|study| format!("1.2.{study}/7")).collect();
+            self.ledger(
+                &self.path("made").join(&job).join("jobs").join(&job),
+                samples,
+            );
         }
         // The box reaches from the middle to the right edge: half of the truth, and as much beside it.
         let boxes = all().map(|study| StudyBox {
@@ -410,6 +420,47 @@ fn a_row_of_a_model_that_was_trained_on_the_study_is_refused_in_every_stage() {
 }
 
 #[test]
+fn a_table_of_a_model_of_all_studies_is_refused() {
+    for stage in ["stage2", "stage3"] {
+        let from = format!("jobs/{stage}-resnest14d-fold1-seed0/out_of_fold.csv");
+        let to = format!("jobs/{stage}-resnest14d-foldall-seed0/out_of_fold.csv");
+        is_refused(
+            |run| {
+                let [from, to] = [&from, &to].map(|place| run.path(RUN).join(place));
+                fs::copy(from, to).unwrap();
+            },
+            &[
+                "6 leaks",
+                &to,
+                &format!(
+                    "study 1.2.7 is predicted by {stage}-resnest14d-foldall-seed0, which holds no fold out"
+                ),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_run_of_models_of_all_studies_alone_says_that_it_cannot_be_judged() {
+    let (run, ran) = Run::launched(|run| {
+        let recipe = RECIPE.replace("[0, 1, all]", "[all]");
+        fs::write(run.path("spinectl.yaml"), recipe).unwrap();
+    });
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = run.evaluate();
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    for part in [
+        "stage1b.ratio_mae",
+        "missing: stage2: its models are trained on every study",
+        "missing: stage3: its models are trained on every study",
+        "--folds 0,1",
+    ] {
+        assert!(ran.out.contains(part), "no {part:?} in\n{}", ran.out);
+    }
+    assert!(!ran.out.contains("stage3.competition_loss"), "{}", ran.out);
+}
+
+#[test]
 fn a_row_of_a_merged_table_that_states_another_fold_is_refused() {
     is_refused(
         |run| run.change("tables/study_boxes.csv", "0,4,5,0\n", "0,4,5,1\n"),
@@ -484,22 +535,27 @@ fn a_split_with_a_patient_in_two_folds_is_refused_before_anything_is_started() {
 
 #[test]
 fn weights_of_another_fold_are_refused() {
-    let run = Run::whole();
     let features = "\"features\": \"stage2-resnest14d-fold";
-    run.change(
-        "plan.json",
-        &format!("{features}0"),
-        &format!("{features}1"),
-    );
-    let ran = run.evaluate();
-    assert_eq!(ran.code, Some(4), "{}", ran.err);
-    said(
-        &ran,
-        &[
-            "stage3-resnest14d-fold0-seed0 holds out fold 0",
-            "stage2-resnest14d-fold1-seed0",
-        ],
-    );
+    for (other, words) in [
+        ("1", "which holds out fold 1"),
+        ("all", "which is trained on every study"),
+    ] {
+        let run = Run::whole();
+        run.change(
+            "plan.json",
+            &format!("{features}0"),
+            &format!("{features}{other}"),
+        );
+        let ran = run.evaluate();
+        assert_eq!(ran.code, Some(4), "{}", ran.err);
+        said(
+            &ran,
+            &[
+                "stage3-resnest14d-fold0-seed0 holds out fold 0",
+                &format!("stage2-resnest14d-fold{other}-seed0, {words}"),
+            ],
+        );
+    }
 }
 
 #[test]

@@ -160,6 +160,11 @@ fn a_prediction_shows_what_was_written() {
         r#"if [ "$mode" = predict ]; then
     say '"event":"warning","message":"one slice was left out"'
     {{ echo row_id,fractured; for label in patient_overall C1 C2 C3 C4 C5 C6 C7; do echo "1.2.3_$label,0.125"; done; }} >"$out"
+    case "$out" in
+        *bad.csv) more=',{{"study":"empty","failure":"holds no slice"}}' ;;
+        *) more= ;;
+    esac
+    echo '{{"models":[],"flip":false,"studies":[{{"study":"1.2.3"}}'"$more]}}" >"$out.report.json"
     exit 0
 fi
 {GOOD}"#
@@ -174,4 +179,18 @@ fi
     assert_eq!(ran.out.matches("0.125").count(), 8, "{}", ran.out);
     assert!(ran.out.contains("wrote s.csv: 1 study"), "{}", ran.out);
     assert!(ran.out.contains("warning: one slice was left out"));
+    assert!(!ran.err.contains("left out:"), "{}", ran.err);
+
+    let ran = spinectl(
+        folder.path(),
+        &["predict", "runs/small", "--images", ".", "--out", "bad.csv"],
+    );
+    assert_eq!(ran.code, Some(4), "{}", ran.err);
+    assert!(ran.out.contains("wrote bad.csv: 1 study"), "{}", ran.out);
+    assert!(
+        ran.err
+            .contains("1 study left out:\n  empty: holds no slice"),
+        "{}",
+        ran.err
+    );
 }

@@ -48,21 +48,6 @@ fn start(folder: &Path) -> Running {
     running
 }
 
-/// Its end and all that it said since.
-fn end(mut running: Running) -> Ran {
-    let code = running.0.wait().unwrap().code();
-    let read = |from: &mut dyn Read| {
-        let mut text = String::new();
-        from.read_to_string(&mut text).unwrap();
-        text
-    };
-    Ran {
-        code,
-        out: read(running.0.stdout.as_mut().unwrap()),
-        err: read(running.0.stderr.as_mut().unwrap()),
-    }
-}
-
 #[test]
 fn logs_of_all_ranks_are_shown_with_their_names_and_followed_to_the_end_of_the_run() {
     let folder = folder(WAITS);
@@ -80,8 +65,8 @@ fn logs_of_all_ranks_are_shown_with_their_names_and_followed_to_the_end_of_the_r
             .unwrap(),
     );
     fs::write(folder.path().join("go"), "").unwrap();
-    assert_eq!(end(launch).code, Some(0));
-    let followed = end(follower);
+    assert_eq!(Ran::from(launch).code, Some(0));
+    let followed = Ran::from(follower);
     assert_eq!(followed.code, Some(0), "{}", followed.err);
     let lines: Vec<&str> = followed.out.lines().collect();
     for line in [
@@ -176,7 +161,7 @@ fn a_stop_waits_for_the_end_and_says_what_was_saved() {
     assert_eq!(result["stopped"], true);
     assert_eq!(result["jobs"][0]["job"], "stage1a-resnest14d-fold0-seed0");
     assert_eq!(result["jobs"][0]["state"], "stopped");
-    assert_eq!(end(launch).code, Some(75));
+    assert_eq!(Ran::from(launch).code, Some(75));
 
     let again = spinectl(folder.path(), &["stop", "runs/small"]);
     assert_eq!(again.code, Some(2));
@@ -199,7 +184,7 @@ fn one_that_does_not_end_in_time_is_told_and_now_ends_it() {
         "{}",
         ran.out
     );
-    let code = end(launch).code;
+    let code = Ran::from(launch).code;
     assert!(matches!(code, Some(130 | 143)), "{code:?}");
 }
 
@@ -242,7 +227,7 @@ say '"event":"rank_failed","failed_at":1.0,"class":"data",
         ran.out
     );
     fs::write(folder.path().join("go"), "").unwrap();
-    assert_eq!(end(launch).code, Some(0));
+    assert_eq!(Ran::from(launch).code, Some(0));
 }
 
 /// A terminal of 30 lines of 100 characters: the side of the person and that of the program.
@@ -303,7 +288,7 @@ fn a_watched_status_gives_the_terminal_back_at_a_signal_and_at_the_end_of_the_ru
             .expect("the screen is not given back");
         assert!(after.contains("stage1a-resnest14d-fold0-seed0"), "{after}");
         fs::write(folder.path().join("go"), "").unwrap();
-        assert_eq!(end(launch).code, Some(0), "watching stops nothing");
+        assert_eq!(Ran::from(launch).code, Some(0), "watching stops nothing");
     }
 }
 
@@ -320,7 +305,7 @@ fn a_status_watched_through_a_pipe_is_printed_until_the_run_ends() {
         out.read_line(&mut line).unwrap();
     }
     fs::write(folder.path().join("go"), "").unwrap();
-    assert_eq!(end(launch).code, Some(0));
+    assert_eq!(Ran::from(launch).code, Some(0));
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();

@@ -17,10 +17,12 @@ use collective::{
 use tch::{Device, Kind, Tensor};
 
 const GPU: Device = Device::Cuda(0);
+/// The largest difference found, and that which is allowed.
 type Outcome = Result<(f64, f64), CollectiveError>;
+type Check = (&'static str, fn() -> Outcome);
 
 fn main() -> ExitCode {
-    let checks: [(&str, fn() -> Outcome); 9] = [
+    let checks: [Check; 9] = [
         ("pinned memory reaches the GPU", pinned),
         (
             "NCCL all-reduce, broadcast, all-gather, barrier",

@@ -48,6 +48,15 @@ pub enum Leak {
         held_out: Option<u32>,
     },
     #[error(
+        "{}: study {study} is predicted by {job}, which holds no fold out: it was trained on every study",
+        table.display()
+    )]
+    All {
+        table: PathBuf,
+        study: StudyUid,
+        job: String,
+    },
+    #[error(
         "{}: study {study} is predicted by {job}, whose ledger says that it was trained on it",
         table.display()
     )]
@@ -141,6 +150,21 @@ pub fn read_out_of_fold<R: OutOfFold>(
     let rows = read_table::<R>(table)?;
     refuse(of_rows(table, fold, rows.iter().map(R::origin), split))?;
     Ok(rows)
+}
+
+/// All studies of a table that is said to be out of fold, of a job that holds nothing out.
+pub fn of_all<'a>(
+    table: &Path,
+    job: &str,
+    studies: impl IntoIterator<Item = &'a StudyUid>,
+) -> Vec<Leak> {
+    let studies: BTreeSet<&StudyUid> = studies.into_iter().collect();
+    let leak = |study: &StudyUid| Leak::All {
+        table: table.to_owned(),
+        study: study.clone(),
+        job: job.to_owned(),
+    };
+    studies.into_iter().map(leak).collect()
 }
 
 /// Studies of a job's out-of-fold table that its ledger names as samples.

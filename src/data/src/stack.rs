@@ -110,6 +110,25 @@ impl Stack {
         Ok(pixels)
     }
 
+    /// Its mirror image in memory: the patient's left and right exchanged.
+    ///
+    /// # Errors
+    /// As [`Stack::read`].
+    pub fn mirrored(&self) -> Result<Self> {
+        let mut pixels = match self.slices() {
+            0 => Vec::new(),
+            slices => self.slices_between(0, slices as isize)?,
+        };
+        pixels
+            .chunks_exact_mut(self.side.max(1))
+            .for_each(<[u8]>::reverse);
+        Ok(Self::in_memory(
+            pixels,
+            self.slice_numbers.clone(),
+            self.side,
+        ))
+    }
+
     /// Bytes that it takes in memory.
     pub fn memory_bytes(&self) -> usize {
         match &self.pixels {
@@ -306,6 +325,24 @@ mod tests {
                 y1: 50
             }
         );
+    }
+
+    #[test]
+    fn a_mirrored_stack_has_its_rows_reversed_and_nothing_else() {
+        let stack = Stack::in_memory((1..=8).collect(), vec![4, 5], 2);
+        let mirrored = stack.mirrored().unwrap();
+        assert_eq!(
+            mirrored.slices_between(0, 2).unwrap(),
+            [2, 1, 4, 3, 6, 5, 8, 7]
+        );
+        assert_eq!(mirrored.slice_numbers, [4, 5]);
+        assert_eq!(mirrored.side, 2);
+        assert_eq!(
+            mirrored.mirrored().unwrap().slices_between(0, 2).unwrap(),
+            [1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        let empty = Stack::in_memory(vec![], vec![], 2).mirrored().unwrap();
+        assert_eq!(empty.slices(), 0);
     }
 
     #[test]

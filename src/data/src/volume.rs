@@ -20,7 +20,7 @@ pub use self::finding::{Finding, FindingKind};
 pub(crate) use self::folder::files;
 use self::folder::read_folder;
 use self::place::nifti_stem;
-pub use self::place::{studies_below, study_path};
+pub use self::place::{named_below, studies_below, study_path};
 use crate::dicom;
 use crate::error::{DataError, Result};
 use crate::geometry::{Geometry, cross, dot};

@@ -71,6 +71,12 @@ pub enum EventKind {
     JobRetried { reason: String, delay_seconds: f64 },
     /// A job stopped on request, with a checkpoint at `step` if it had reached one.
     JobStopped { step: Option<u64> },
+    /// A user holds the job back: it is not started, or asked to save and stop.
+    JobPaused,
+    /// As paused, for good; and so these jobs, which need it, are not run.
+    JobCancelled { skipped: Vec<String> },
+    /// A job that was paused or cancelled may run again.
+    JobReleased,
     /// Where a rank is; written when it enters a phase that may last.
     Heartbeat {
         phase: Phase,

@@ -31,6 +31,13 @@ fn resnest50d_has_timms_keys_and_parameters() {
     }
 }
 
+/// A recipe refuses other names before anything is started.
+#[test]
+fn a_recipe_knows_the_architectures_that_there_are() {
+    let names: Vec<&str> = nn::architectures().map(|arch| arch.name).collect();
+    assert_eq!(names, recipe::ARCHITECTURES);
+}
+
 #[test]
 fn an_unknown_architecture_is_refused_with_the_known_ones() {
     let store = VarStore::new(Device::Cpu);

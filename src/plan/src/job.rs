@@ -1,11 +1,11 @@
 //! What a job is: the part of the recipe that it needs, and the jobs that it waits for.
 
 use recipe::{
-    BoxLoss, Checkpointing, Data, Elastic, Logs, Sequence, StudyModel, Tensorboard, Training,
+    BoxLoss, Checkpointing, Data, Elastic, Fold, Logs, Sequence, StudyModel, Tensorboard, Training,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::JobId;
+use crate::{Inputs, JobId};
 
 /// A run's jobs, each after the ones that it needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,12 @@ pub struct Plan {
     pub name: String,
     /// SHA-256 over all jobs' hashes.
     pub hash: String,
+    /// Which rules the hashes are made by: [`ADDRESSES`](crate::ADDRESSES).
+    #[serde(default = "crate::address::first_addresses")]
+    pub addresses: u32,
+    /// What the jobs read of the data set; none where nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
     pub data: Data,
     pub checkpoint: Checkpointing,
     /// Whether nobody but its owner may read the run directory.
@@ -64,17 +70,12 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
     pub id: JobId,
-    /// SHA-256 over this job's settings and the hashes of the jobs that it needs.
+    /// SHA-256 over all that this job's outcome depends on: docs/decisions/0036.
     pub hash: String,
     /// Jobs that must have succeeded before.
     pub needs: Vec<JobId>,
     pub kind: JobKind,
 }
-
-/// The held-out part of the split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Fold(pub u64);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,9 +88,10 @@ pub enum JobKind {
     SliceLabels,
     /// Merges the study models' out-of-fold probabilities and computes the run's summary.
     Summary,
-    /// Trains one model and predicts the studies that it did not see.
+    /// Trains one model and predicts the studies that it did not see, where it holds some out.
     Train {
         stage: TrainStage,
+        /// The held-out part of the split.
         fold: Fold,
         /// Of the recipe's seeds; mixed with the recipe's own seed.
         seed: u64,
@@ -100,6 +102,21 @@ pub enum JobKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pretrained_sha256: Option<String>,
     },
+}
+
+impl JobSpec {
+    /// What a training job's model is called: its name in the recipe, or its architecture. None for jobs on tables.
+    pub fn model(&self) -> Option<&str> {
+        let JobKind::Train {
+            stage, fold, seed, ..
+        } = &self.kind
+        else {
+            return None;
+        };
+        let id = self.id.as_str().strip_prefix(stage.name())?;
+        let id = id.strip_suffix(&format!("-fold{fold}-seed{seed}"))?;
+        id.strip_prefix('-')
+    }
 }
 
 /// What is trained, with the settings that only this stage has.

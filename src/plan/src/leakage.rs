@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 
 use crate::{Fold, JobId, JobKind, JobSpec, Plan, TrainStage};
 
-/// A job takes weights from one that holds out another fold: it would predict studies that those weights have seen.
+/// A job takes weights from one that holds out another fold, or nothing: it would predict studies that those weights have seen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{job} holds out fold {fold} and takes the weights of {from}, which {}",
-    held_out.map_or("is no training job of the plan".to_owned(), |fold| format!("holds out fold {fold}"))
-)]
+#[error("{job} {} and takes the weights of {from}, which {}", in_words(Some(*fold)), in_words(*held_out))]
 pub struct WeightsLeak {
     pub job: JobId,
-    pub fold: u64,
+    pub fold: Fold,
     pub from: JobId,
-    /// The fold that the other one holds out.
-    pub held_out: Option<u64>,
+    /// What the other one holds out; none where it is no training job of the plan.
+    pub held_out: Option<Fold>,
+}
+
+fn in_words(fold: Option<Fold>) -> String {
+    match fold {
+        Some(Fold::HeldOut(fold)) => format!("holds out fold {fold}"),
+        Some(Fold::All) => "is trained on every study".to_owned(),
+        None => "is no training job of the plan".to_owned(),
+    }
 }
 
 /// All of them, in the plan's order. A compiled plan has none; one that was written or changed by hand may.
@@ -38,13 +43,18 @@ pub fn weights_across_folds(plan: &Plan) -> Vec<WeightsLeak> {
             _ => None,
         };
         for from in start.iter().chain(features) {
-            let held_out = folds.get(from);
-            if held_out != Some(fold) {
+            let held_out = folds.get(from).copied();
+            // What holds nothing out predicts nothing out of fold: it may build on any model.
+            let leaks_nothing = match held_out {
+                Some(_) if *fold == Fold::All => true,
+                held_out => held_out == Some(*fold),
+            };
+            if !leaks_nothing {
                 leaks.push(WeightsLeak {
                     job: job.id.clone(),
-                    fold: fold.0,
+                    fold: *fold,
                     from: from.clone(),
-                    held_out: held_out.map(|fold| fold.0),
+                    held_out,
                 });
             }
         }

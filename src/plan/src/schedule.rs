@@ -289,9 +289,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether a job could start, were there devices and room.
-    pub fn has_ready(&self) -> bool {
-        self.ready.values().any(|class| !class.is_empty())
+    /// The most urgent job that could start, were there devices and room.
+    pub fn ready(&self) -> Option<usize> {
+        let first = self.ready.values().filter_map(BTreeSet::first).min();
+        first.map(|(_, task)| *task)
     }
 
     /// A running job that would gain by more devices, where devices are idle and no ready job can take them: the job and the

@@ -65,6 +65,12 @@ pub struct Predict {
     /// The submission to write.
     #[arg(long)]
     pub out: PathBuf,
+    /// The folder for a JSON file of each study.
+    #[arg(long)]
+    pub details: Option<PathBuf>,
+    /// Predict each study's mirror image too, and take the mean.
+    #[arg(long)]
+    pub flip: bool,
     #[arg(long, value_enum)]
     pub device: DeviceKind,
 }

@@ -84,6 +84,7 @@ pub fn run(
     let place = RunPlace::new(&job.run_dir);
     let context = Context {
         data: &plan.data,
+        labels: plan.inputs.as_ref().map(|inputs| inputs.labels.as_str()),
         place: &place,
         group: &group,
         device,
@@ -125,7 +126,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             job: spec.id.as_str(),
             hash: &spec.hash,
             stage: of_plan(plan, stage)?,
-            fold: fold.0,
+            fold: *fold,
             seeds: (plan.seed, *seed),
             training,
             pretrained_sha256: pretrained_sha256.as_deref(),
@@ -208,10 +209,12 @@ fn tables(
     Ok(Outcome::Done)
 }
 
-/// The training jobs of a stage, in the plan's order.
+/// The training jobs of a stage that hold a fold out, in the plan's order: only they have an out-of-fold table.
 fn jobs_of(plan: &Plan, name: &str) -> Vec<String> {
-    let of_stage =
-        |job: &&JobSpec| matches!(&job.kind, JobKind::Train { stage, .. } if stage.name() == name);
+    let of_stage = |job: &&JobSpec| match &job.kind {
+        JobKind::Train { stage, fold, .. } => stage.name() == name && fold.held_out().is_some(),
+        _ => false,
+    };
     plan.jobs
         .iter()
         .filter(of_stage)

@@ -37,7 +37,15 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
             TrainStage::Stage3 { study, .. } => {
                 models.add_study_model(&place, finished, training, study)?;
             }
-            TrainStage::Stage1b { .. } | TrainStage::Stage2 { .. } => {}
+            // Of what they tell, only the details have something.
+            TrainStage::Stage1b { .. } | TrainStage::Stage2 { .. } if request.details.is_none() => {
+            }
+            TrainStage::Stage1b { sequence, crop } => {
+                models.add_ratio_model(&place, finished, training, (sequence, *crop))?;
+            }
+            TrainStage::Stage2 { sequence } => {
+                models.add_fracture_model(&place, finished, training, sequence)?;
+            }
         }
     }
     if !models.are_complete() {
@@ -53,11 +61,18 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
             message: message.into(),
         });
     }
-    let counts = stage::predict(&models, &request.images, &request.out, reporter)?;
+    let asked = stage::Request {
+        images: &request.images,
+        out: &request.out,
+        details: request.details.as_deref(),
+        flip: request.flip,
+    };
+    let counts = stage::predict(&models, asked, reporter)?;
     if counts.predicted == 0 {
         let message = format!(
-            "none of the {} studies could be read; see the warnings",
-            counts.failed
+            "none of the {} studies could be read; {} says why for each",
+            counts.failed,
+            data::predicted::report_path(&request.out).display()
         );
         return Err(train::TrainError::Tables(message).into());
     }

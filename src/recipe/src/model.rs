@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fold::Fold;
+use crate::models::Model;
 use crate::update::{Numerics, Optimization};
 
 /// Everything that a user may say about a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recipe {
     /// Shown in plans and progress.
     pub name: String,
@@ -21,9 +23,9 @@ pub struct Recipe {
     pub gpus: Option<u64>,
     /// Which stages to run; those that have a section, where absent.
     pub stages: Vec<String>,
-    /// Which folds of stage 2 and 3 to train. Stage 1 always trains every fold: its tables need
-    /// every study.
-    pub folds: Vec<u64>,
+    /// Which folds stage 2 and 3 hold out, one model each; `all` is a model that holds nothing out. Stage 1 always holds
+    /// out every fold once: its tables need every study.
+    pub folds: Vec<Fold>,
     /// How often a job that failed is started anew from its newest checkpoint.
     pub retries: u64,
     /// Seconds of the first delay between two attempts that came no further; it doubles each time, up to half a minute.
@@ -36,14 +38,11 @@ pub struct Recipe {
     pub replica_check: u64,
     /// Whether a job may run on fewer ranks than were asked for: where its batch cannot be spread over all of them, and once a
     /// device is lost. It is refused, and fails, where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub elastic: Option<Elastic>,
     /// Whether the run directory is for its owner alone: mode 0700, and files in it that nobody else may read.
-    #[serde(default)]
     pub private: bool,
-    #[serde(default)]
     pub logs: Logs,
-    #[serde(default)]
     pub tensorboard: Tensorboard,
     pub data: Data,
     pub checkpoint: Checkpointing,
@@ -244,12 +243,12 @@ impl Default for Tensorboard {
     }
 }
 
-/// What every trained model has.
+/// What every trained model has. Where a stage has several, what they share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
     /// Backbone, by timm's name.
     pub arch: String,
-    /// One model is trained for each seed.
+    /// One model is trained for each seed; in stage 3 they are those of the stage-2 model.
     pub seeds: Vec<u64>,
     /// Side of the square input image in pixels.
     pub image_size: u64,
@@ -341,9 +340,12 @@ pub struct Augment {
 }
 
 /// Stage 1a: boxes of the vertebrae in single slices.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage1a {
     pub training: Training,
+    /// Several models; where it is empty, `training` is the only one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<Model>,
     pub box_loss: BoxLoss,
 }
 
@@ -379,25 +381,34 @@ pub enum Position {
 }
 
 /// Stage 1b: how much of each vertebra a slice shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage1b {
     pub training: Training,
+    /// Several models; where it is empty, `training` is the only one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<Model>,
     pub sequence: Sequence,
     /// Whether images are cropped to the study's box of stage 1a.
     pub crop: bool,
 }
 
 /// Stage 2: the large-batch slice model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage2 {
     pub training: Training,
+    /// Several models; where it is empty, `training` is the only one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<Model>,
     pub sequence: Sequence,
 }
 
 /// Stage 3: the study model over the frozen CNN of stage 2.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage3 {
     pub training: Training,
+    /// Several models; where it is empty, `training` is the only one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<Model>,
     pub study: StudyModel,
 }
 

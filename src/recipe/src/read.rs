@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::chain;
 use crate::fault::RecipeError;
+use crate::fold::folds;
 use crate::model::*;
-use crate::section::{Reader, Section};
+use crate::reader::Reader;
+use crate::section::Section;
 use crate::stages::{stage1a, stage1b, stage2, stage3};
 use crate::tree::{Node, overlay, parse_document};
 
-/// Where a recipe comes from: its name in errors, and its text.
+/// A document of a recipe: its name in errors, and its text.
+#[derive(Clone, Debug)]
 pub struct Source {
     pub name: String,
     pub text: String,
@@ -16,7 +20,7 @@ pub struct Source {
 
 impl Source {
     /// Reads a recipe file.
-    pub fn file(path: &Path) -> Result<Self, RecipeError> {
+    pub(crate) fn file(path: &Path) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
             path: path.to_owned(),
             source,
@@ -28,18 +32,25 @@ impl Source {
     }
 }
 
-/// Reads and validates a recipe file with `--set key.path=value` overlays.
+/// Reads and validates a recipe file, over those that it extends, with `--set key.path=value` overlays; all faults are
+/// reported together.
 pub fn load(path: &Path, set: &[String]) -> Result<Recipe, RecipeError> {
-    parse(&Source::file(path)?, set)
+    let (tree, documents) = chain::read(path)?;
+    resolve(tree, &documents, set)
 }
 
-/// Reads and validates a recipe; all faults are reported together.
+/// As [`load`], of a text: it can extend no file.
 pub fn parse(source: &Source, set: &[String]) -> Result<Recipe, RecipeError> {
-    let mut tree = parse_document(&source.text, &source.name)?;
+    let tree = parse_document(&source.text, &source.name, 0)?;
+    resolve(tree, std::slice::from_ref(source), set)
+}
+
+fn resolve(mut tree: Node, documents: &[Source], set: &[String]) -> Result<Recipe, RecipeError> {
     for argument in set {
         overlay(&mut tree, argument)?;
     }
-    let reader = Reader::new(&source.name, &source.text);
+    let reader = Reader::new(documents);
+    chain::refuse(&reader, &mut tree);
     let recipe = recipe(&reader, &tree);
     let faults = reader.faults.into_inner();
     match faults.is_empty() {
@@ -78,17 +89,17 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
-    let stage1a = present(root.section("stage1a"), device, stage1a);
-    let stage1b = present(root.section("stage1b"), device, stage1b);
-    let stage2 = present(root.section("stage2"), device, stage2);
-    let stage3 = present(root.section("stage3"), device, stage3);
-    let written = [
-        stage1a.is_some(),
-        stage1b.is_some(),
-        stage2.is_some(),
-        stage3.is_some(),
-    ];
-    let stages = stages(&root, written);
+    let sections = ["stage1a", "stage1b", "stage2", "stage3"].map(|key| root.section(key));
+    let stages = stages(&root, sections.each_ref().map(Section::is_present));
+    let [of_1a, of_1b, of_2, of_3] =
+        sections.map(|section| Some(section).filter(Section::is_present));
+    let stage1a = of_1a.map(|section| stage1a(section, device));
+    let stage1b = of_1b.map(|section| stage1b(section, device));
+    let stage2 = of_2.map(|section| stage2(section, device));
+    let below = stage2
+        .as_ref()
+        .filter(|_| stages.iter().any(|stage| stage == "3"));
+    let stage3 = of_3.map(|section| stage3(section, device, below));
     let folds = folds(&root, data.folds);
     root.finish();
     Recipe {
@@ -114,14 +125,6 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         stage2,
         stage3,
     }
-}
-
-fn present<'r, 'a, T>(
-    section: Section<'r, 'a>,
-    device: Device,
-    read: fn(Section<'r, 'a>, Device) -> T,
-) -> Option<T> {
-    section.is_present().then(|| read(section, device))
 }
 
 fn stages(root: &Section, written: [bool; 4]) -> Vec<String> {
@@ -156,19 +159,6 @@ fn stages(root: &Section, written: [bool; 4]) -> Vec<String> {
     }
     chosen.sort_by_key(|stage| STAGES.iter().position(|known| known == stage));
     chosen.dedup();
-    chosen
-}
-
-fn folds(root: &Section, count: u64) -> Vec<u64> {
-    let all: Vec<u64> = (0..count).collect();
-    let chosen = root.integers("folds", &all);
-    if let Some(fold) = chosen.iter().find(|fold| **fold >= count) {
-        root.refuse(
-            "folds",
-            format!("there is no fold {fold}: data.folds is {count}"),
-            format!("write folds from 0 to {}", count - 1),
-        );
-    }
     chosen
 }
 

@@ -5,45 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::fault::Fault;
+use crate::reader::Reader;
 use crate::tree::{Node, Place, Value};
-
-/// The document being read: its text for quotes, its name for places, the faults so far.
-pub(crate) struct Reader<'a> {
-    pub name: &'a str,
-    pub lines: Vec<&'a str>,
-    pub faults: RefCell<Vec<Fault>>,
-}
-
-impl<'a> Reader<'a> {
-    pub fn new(name: &'a str, text: &'a str) -> Self {
-        Reader {
-            name,
-            lines: text.lines().collect(),
-            faults: RefCell::default(),
-        }
-    }
-
-    pub fn fault(&self, place: &Place, path: &str, message: String, help: String) {
-        let source_line = (place.set.is_none() && place.line > 0)
-            .then(|| self.lines.get(place.line as usize - 1))
-            .flatten()
-            .map(|text| (place.line, (*text).to_owned()));
-        let shown = match &place.set {
-            Some(argument) => format!("--set {argument}"),
-            None if place.line > 0 => format!("{}:{}:{}", self.name, place.line, place.column),
-            None => self.name.to_owned(),
-        };
-        self.faults.borrow_mut().push(Fault {
-            place: shown,
-            source_line,
-            column: place.column,
-            path: path.to_owned(),
-            message,
-            help,
-        });
-    }
-}
 
 /// One section (a YAML mapping) under a key path. An absent section reads as all defaults.
 pub(crate) struct Section<'r, 'a> {
@@ -88,7 +51,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// The node of a key, remembered as known; null counts as absent.
-    fn get(&self, key: &'static str) -> Option<&'r Node> {
+    pub fn get(&self, key: &'static str) -> Option<&'r Node> {
         self.asked.borrow_mut().push(key);
         self.entries()
             .iter()
@@ -104,7 +67,7 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    fn wrong_type(&self, node: &Node, key: &str, expected: &str, example: &str) {
+    pub fn wrong_type(&self, node: &Node, key: &str, expected: &str, example: &str) {
         self.reader.fault(
             &node.place,
             &self.key_path(key),
@@ -131,6 +94,36 @@ impl<'r, 'a> Section<'r, 'a> {
 
     pub fn section(&self, key: &'static str) -> Section<'r, 'a> {
         Self::over(self.reader, self.get(key), self.key_path(key))
+    }
+
+    /// A fault at some place below this section; `key` is its path from here.
+    pub fn fault(&self, place: &Place, key: &str, message: String, help: String) {
+        self.reader.fault(place, &self.key_path(key), message, help);
+    }
+
+    /// An item of one of this section's lists, as a section; `path` leads to it from here.
+    pub fn item<'n>(&self, node: &'n Node, path: &str) -> Section<'n, 'a>
+    where
+        'r: 'n,
+    {
+        Section::over(self.reader, Some(node), self.key_path(path))
+    }
+
+    /// Whether something stands at a key.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The items of a list that has some; none, and a fault, where what stands there is none.
+    pub fn list(&self, key: &'static str, of: &str, example: &str) -> Option<&'r [Node]> {
+        let node = self.get(key)?;
+        match &node.value {
+            Value::List(items) if !items.is_empty() => Some(items),
+            _ => {
+                self.wrong_type(node, key, &format!("a list of {of}"), example);
+                None
+            }
+        }
     }
 
     /// Whether the section is written at all, even if empty.

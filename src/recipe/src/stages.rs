@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::architecture::ARCHITECTURES;
 use crate::model::*;
+use crate::models::{Model, models};
 use crate::section::Section;
+use crate::study_models;
 use crate::update::{Numerics, numerics, optimization};
 
 /// Defaults that differ from stage to stage.
@@ -42,17 +45,27 @@ fn gpus(section: &Section) -> Gpus {
     }
 }
 
-fn training(section: Section, default: &Defaults, device: Device) -> Training {
+/// A stage's `training`, and its `models` laid over it.
+fn trained(section: &Section, default: &Defaults, device: Device) -> (Training, Vec<Model>) {
+    let own = section.section("training");
+    let base = training(&own, default, device);
+    own.finish();
+    let models = models(section, &base, |entry, _| training(entry, default, device));
+    (base, models)
+}
+
+fn training(section: &Section, default: &Defaults, device: Device) -> Training {
+    let known = ARCHITECTURES.map(|arch| (arch, arch));
     let training = Training {
-        arch: section.text("arch", default.arch),
+        arch: section.choice("arch", default.arch, &known).to_owned(),
         seeds: section.integers("seeds", &[0]),
         image_size: section.integer("image_size", default.image_size, 32..=2048),
         epochs: section.integer("epochs", default.epochs, 1..=10_000),
         batch: section.integer("batch", default.batch, 1..=1_000_000),
         micro_batch: section.integer("micro_batch", default.micro_batch, 1..=100_000),
-        gpus: gpus(&section),
-        optimization: optimization(&section, default.learning_rate, default.weight_decay),
-        numerics: numerics(&section, device),
+        gpus: gpus(section),
+        optimization: optimization(section, default.learning_rate, default.weight_decay),
+        numerics: numerics(section, device),
         drop_path: section.number("drop_path", 0.0, 0.0..=0.95),
         drop_rate: section.number("drop_rate", 0.0, 0.0..=0.95),
         evaluate_every: section.integer("evaluate_every", 1, 1..=10_000),
@@ -78,9 +91,8 @@ fn training(section: Section, default: &Defaults, device: Device) -> Training {
         );
     }
     if default.frozen {
-        refuse_for_frozen(&section, &training);
+        refuse_for_frozen(section, &training);
     }
-    section.finish();
     training
 }
 
@@ -106,6 +118,27 @@ fn refuse_for_frozen(section: &Section, training: &Training) {
             key,
             "the CNN of stage 3 is frozen: there is nothing for it to act on".into(),
             format!("take {key} out of stage3"),
+        );
+    }
+    let Augment {
+        flip,
+        probability,
+        distortion,
+        ..
+    } = training.augment;
+    if flip > 0.0 || probability > 0.0 || distortion > 0.0 {
+        section.refuse(
+            "augment",
+            "stage 3 trains on features that the frozen CNN computes once: augmentation has no place".into(),
+            "take augment out of stage3".into(),
+        );
+    }
+    if training.pretrained.is_some() {
+        section.refuse(
+            "pretrained",
+            "stage 3 has stage 2's CNN, frozen: `pretrained` has no place".into(),
+            "take pretrained out of stage3; stage2.training.pretrained is where a CNN starts"
+                .into(),
         );
     }
 }
@@ -173,8 +206,10 @@ pub(crate) fn stage1a(section: Section, device: Device) -> Stage1a {
         starts: &[RANDOM],
         frozen: false,
     };
+    let (training, models) = trained(&section, &default, device);
     let stage = Stage1a {
-        training: training(section.section("training"), &default, device),
+        training,
+        models,
         box_loss: section.choice(
             "box_loss",
             BoxLoss::Rmse,
@@ -200,8 +235,10 @@ pub(crate) fn stage1b(section: Section, device: Device) -> Stage1b {
         starts: &[RANDOM, FROM_1A],
         frozen: false,
     };
+    let (training, models) = trained(&section, &default, device);
     let stage = Stage1b {
-        training: training(section.section("training"), &default, device),
+        training,
+        models,
         sequence: sequence(section.section("sequence")),
         crop: section.switch("crop", true),
     };
@@ -224,15 +261,18 @@ pub(crate) fn stage2(section: Section, device: Device) -> Stage2 {
         starts: &[RANDOM, FROM_1A, FROM_1B],
         frozen: false,
     };
+    let (training, models) = trained(&section, &default, device);
     let stage = Stage2 {
-        training: training(section.section("training"), &default, device),
+        training,
+        models,
         sequence: sequence(section.section("sequence")),
     };
     section.finish();
     stage
 }
 
-pub(crate) fn stage3(section: Section, device: Device) -> Stage3 {
+/// `stage2`: whose CNNs are taken over; none where stage 3 is not run, or stage 2 has no section.
+pub(crate) fn stage3(section: Section, device: Device, stage2: Option<&Stage2>) -> Stage3 {
     let default = Defaults {
         arch: "resnest50d",
         image_size: 512,
@@ -247,9 +287,26 @@ pub(crate) fn stage3(section: Section, device: Device) -> Stage3 {
         starts: &[RANDOM],
         frozen: true,
     };
+    let cnns = stage2.map(study_models::below).unwrap_or_default();
+    let own = section.section("training");
+    let mut base = training(&own, &default, device);
+    let mut models = models(&section, &base, |entry, name| {
+        let mut training = training(entry, &default, device);
+        if !cnns.is_empty() {
+            study_models::take_over_named(entry, name, &mut training, &cnns);
+        }
+        training
+    });
+    match cnns.as_slice() {
+        [(None, cnn)] if models.is_empty() => study_models::take_over(&own, &mut base, cnn),
+        cnns if models.is_empty() => models = study_models::over_each(&own, &base, cnns),
+        _ => {}
+    }
+    own.finish();
     let study = section.section("study");
     let stage = Stage3 {
-        training: training(section.section("training"), &default, device),
+        training: base,
+        models,
         study: StudyModel {
             max_images: study.integer("max_images", 192, 2..=10_000),
             chunk: study.integer("chunk", 64, 1..=10_000),
@@ -257,26 +314,6 @@ pub(crate) fn stage3(section: Section, device: Device) -> Stage3 {
             lstm_hidden: study.integer("lstm_hidden", 2048, 1..=65_536),
         },
     };
-    let Augment {
-        flip,
-        probability,
-        distortion,
-        ..
-    } = stage.training.augment;
-    if flip > 0.0 || probability > 0.0 || distortion > 0.0 {
-        section.refuse(
-            "training",
-            "stage 3 trains on features that the frozen CNN computes once: augmentation has no place".into(),
-            "take training.augment out of stage3".into(),
-        );
-    }
-    if stage.training.pretrained.is_some() {
-        section.refuse(
-            "training",
-            "stage 3 has stage 2's CNN, frozen: `pretrained` has no place".into(),
-            "take training.pretrained out of stage3; stage2.training.pretrained is where a CNN starts".into(),
-        );
-    }
     study.finish();
     section.finish();
     stage

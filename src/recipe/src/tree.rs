@@ -1,4 +1,4 @@
-//! A YAML document as a tree that remembers where each key and value stands.
+//! A YAML document as a tree that remembers where each key and value stands, and what is laid over it.
 
 use std::fmt;
 
@@ -8,11 +8,13 @@ use serde_saphyr::Spanned;
 
 use crate::RecipeError;
 
-/// Line and column (from 1) in the file; `set` names the `--set` argument a value came from.
+/// Line and column (from 1) in a document; `set` names the `--set` argument a value came from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Place {
     pub line: u64,
     pub column: u64,
+    /// Which of the recipe's documents: 0 is the recipe itself, 1 what it extends, and so on.
+    pub document: usize,
     pub set: Option<String>,
 }
 
@@ -48,19 +50,24 @@ impl Value {
             Value::Integer(i) => format!("`{i}`"),
             Value::Float(x) => format!("`{x}`"),
             Value::Text(s) => format!("the text `{s:.60}`"),
+            Value::List(items) if items.is_empty() => "an empty list".into(),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a section".into(),
         }
     }
 }
 
-/// Parses a document; `place` names it in errors.
-pub(crate) fn parse_document(text: &str, place: &str) -> Result<Node, RecipeError> {
+/// Parses a document; `place` names it in errors, `document` is its number among the recipe's.
+pub(crate) fn parse_document(
+    text: &str,
+    place: &str,
+    document: usize,
+) -> Result<Node, RecipeError> {
     let raw: Spanned<Raw> = serde_saphyr::from_str(text).map_err(|e| RecipeError::Syntax {
         place: place.to_owned(),
         message: e.to_string(),
     })?;
-    Ok(raw.into())
+    Ok(raw.value.into_node(at(&raw.referenced, document)))
 }
 
 /// Overlays `a.b.c=value` on the tree; sections on the way are made.
@@ -77,16 +84,14 @@ pub(crate) fn overlay(root: &mut Node, argument: &str) -> Result<(), RecipeError
         return Err(wrong("a part of the key is empty"));
     }
     let mut value = if text.trim().is_empty() {
-        Node {
-            place: Place::default(),
-            value: Value::Null,
-        }
+        Node::null()
     } else {
-        parse_document(text, &format!("--set {argument}"))?
+        parse_document(text, &format!("--set {argument}"), 0)?
     };
     let place = Place {
         line: 0,
         column: 1,
+        document: 0,
         set: Some(argument.to_owned()),
     };
     value.relocate(&place);
@@ -95,6 +100,46 @@ pub(crate) fn overlay(root: &mut Node, argument: &str) -> Result<(), RecipeError
 }
 
 impl Node {
+    pub fn null() -> Self {
+        Node {
+            place: Place::default(),
+            value: Value::Null,
+        }
+    }
+
+    /// This node with another laid over it: sections are merged key by key, anything else is replaced, also by nothing.
+    pub fn overlaid(self, over: Node) -> Node {
+        let value = match (self.value, over.value) {
+            (Value::Map(mut entries), Value::Map(over)) => {
+                for (key, node) in over {
+                    match entries.iter_mut().find(|(below, _)| below.name == key.name) {
+                        Some(entry) => {
+                            let below = std::mem::replace(&mut entry.1, Node::null());
+                            *entry = (key, below.overlaid(node));
+                        }
+                        None => entries.push((key, node)),
+                    }
+                }
+                Value::Map(entries)
+            }
+            (_, value) => value,
+        };
+        Node {
+            place: over.place,
+            value,
+        }
+    }
+
+    /// Takes a key out of a section; none where there is none, or nothing under it.
+    pub fn take(&mut self, key: &str) -> Option<Node> {
+        let Value::Map(entries) = &mut self.value else {
+            return None;
+        };
+        let place = entries.iter().position(|(own, _)| own.name == key)?;
+        let (_, node) = entries.remove(place);
+        (!matches!(node.value, Value::Null)).then_some(node)
+    }
+
     fn relocate(&mut self, place: &Place) {
         self.place = place.clone();
         match &mut self.value {
@@ -109,12 +154,22 @@ impl Node {
         }
     }
 
-    /// Puts the value at the end of the key path; whatever is in the way gives way to sections.
+    /// Puts the value at the end of the key path, where an item of a list goes by its number; whatever is in the way gives
+    /// way to sections.
     fn put(&mut self, keys: &[&str], value: Node) {
         let Some((first, rest)) = keys.split_first() else {
             *self = value;
             return;
         };
+        if let Value::List(items) = &mut self.value
+            && let Some(item) = first
+                .parse()
+                .ok()
+                .and_then(|place: usize| items.get_mut(place))
+        {
+            item.put(rest, value);
+            return;
+        }
         let mut entries = match std::mem::replace(&mut self.value, Value::Null) {
             Value::Map(entries) => entries,
             _ => Vec::new(),
@@ -143,38 +198,33 @@ enum Raw {
     Map(Vec<(Spanned<String>, Spanned<Raw>)>),
 }
 
-impl From<Spanned<Raw>> for Node {
-    fn from(raw: Spanned<Raw>) -> Self {
-        let value = match raw.value {
+impl Raw {
+    fn into_node(self, place: Place) -> Node {
+        let document = place.document;
+        let node = |raw: Spanned<Raw>| raw.value.into_node(at(&raw.referenced, document));
+        let value = match self {
             Raw::Scalar(value) => value,
-            Raw::List(items) => Value::List(items.into_iter().map(Node::from).collect()),
+            Raw::List(items) => Value::List(items.into_iter().map(node).collect()),
             Raw::Map(entries) => Value::Map(
                 entries
                     .into_iter()
-                    .map(|(key, node)| {
-                        let place = at(&key.referenced);
-                        (
-                            Key {
-                                place,
-                                name: key.value,
-                            },
-                            Node::from(node),
-                        )
+                    .map(|(key, raw)| {
+                        let place = at(&key.referenced, document);
+                        let name = key.value;
+                        (Key { place, name }, node(raw))
                     })
                     .collect(),
             ),
         };
-        Node {
-            place: at(&raw.referenced),
-            value,
-        }
+        Node { place, value }
     }
 }
 
-fn at(location: &serde_saphyr::Location) -> Place {
+fn at(location: &serde_saphyr::Location, document: usize) -> Place {
     Place {
         line: location.line(),
         column: location.column(),
+        document,
         set: None,
     }
 }

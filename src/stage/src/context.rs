@@ -7,6 +7,7 @@ use std::sync::Arc;
 use data::cache::{Cache, CacheOptions};
 use data::csv_table::read_table;
 use data::data_set::DataSet;
+use data::fingerprint::labels_digest;
 use data::image::{Window, WindowMode};
 use data::leakage::{OutOfFold, read_out_of_fold};
 use data::stack::{Appearance, Stack, Stacks};
@@ -15,7 +16,7 @@ use data::tables::{StudyBox, StudyFold, StudyLabels};
 use data::{DataError, StudyUid};
 use event::EventKind;
 use nn::BackboneConfig;
-use recipe::Training;
+use recipe::{Fold, Training};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
@@ -32,6 +33,8 @@ use crate::show::Album;
 /// One rank's surroundings.
 pub struct Context<'a> {
     pub data: &'a recipe::Data,
+    /// [`labels_digest`] of train.csv when the run was launched; none where nobody has looked.
+    pub labels: Option<&'a str>,
     pub place: &'a RunPlace,
     pub group: &'a Rc<ProcessGroup>,
     pub device: Device,
@@ -49,8 +52,8 @@ pub struct Fit<'a> {
     pub store: &'a VarStore,
     pub training: &'a Training,
     pub execution: &'a Execution,
-    /// The studies of this fold are held out.
-    pub fold: u64,
+    /// The studies of this fold are held out, where it is one.
+    pub fold: Fold,
     pub seed: u64,
 }
 
@@ -72,13 +75,13 @@ pub struct Cohort {
 
 impl Cohort {
     /// Studies that models of this fold do not see.
-    pub fn held_out(&self, fold: u64) -> Vec<StudyUid> {
-        self.select(|of| u64::from(of) == fold)
+    pub fn held_out(&self, fold: Fold) -> Vec<StudyUid> {
+        self.select(|of| fold.holds_out(of))
     }
 
     /// Studies that models of this fold learn from.
-    pub fn training(&self, fold: u64) -> Vec<StudyUid> {
-        self.select(|of| u64::from(of) != fold)
+    pub fn training(&self, fold: Fold) -> Vec<StudyUid> {
+        self.select(|of| !fold.holds_out(of))
     }
 
     fn select(&self, wanted: impl Fn(u32) -> bool) -> Vec<StudyUid> {
@@ -92,9 +95,31 @@ impl Context<'_> {
         DataSet::new(&self.data.root)
     }
 
+    /// train.csv without the studies that the recipe excludes. The jobs of a run know one and the same: what changes while they
+    /// run is for the next launch to see, which does again what depends on it.
+    pub fn train_csv(&self) -> Result<BTreeMap<StudyUid, StudyLabels>> {
+        let path = self.data_set().labels();
+        let rows = read_table::<StudyLabels>(&path)?;
+        let excluded = self.data.exclude.iter().map(|uid| StudyUid::new(uid));
+        let excluded = excluded.collect::<std::result::Result<Vec<_>, DataError>>()?;
+        let kept = rows
+            .into_iter()
+            .filter(|row| !excluded.contains(&row.study));
+        let labels: BTreeMap<_, _> = kept.map(|row| (row.study.clone(), row)).collect();
+        match self.labels {
+            Some(known) if labels_digest(labels.values()) != known => {
+                Err(TrainError::Tables(format!(
+                    "{} has changed since the run was launched: launch again, and the jobs that depend on it are done again",
+                    path.display()
+                )))
+            }
+            _ => Ok(labels),
+        }
+    }
+
     /// train.csv without the excluded studies and those in tables/left_out.csv, and tables/folds.csv.
     pub fn cohort(&self) -> Result<Cohort> {
-        let mut labels = read_labels(self.data)?;
+        let mut labels = self.train_csv()?;
         for row in read_table::<LeftOut>(&self.place.table("left_out"))? {
             labels.remove(&row.study);
         }
@@ -276,20 +301,6 @@ pub(crate) fn appearance(data: &recipe::Data, side: u64) -> Appearance {
             ..Window::default()
         },
     }
-}
-
-/// train.csv without the studies that the recipe excludes.
-pub(crate) fn read_labels(data: &recipe::Data) -> Result<BTreeMap<StudyUid, StudyLabels>> {
-    let rows = read_table::<StudyLabels>(&DataSet::new(&data.root).labels())?;
-    let excluded = data
-        .exclude
-        .iter()
-        .map(|uid| StudyUid::new(uid))
-        .collect::<std::result::Result<Vec<_>, DataError>>()?;
-    let kept = rows
-        .into_iter()
-        .filter(|row| !excluded.contains(&row.study));
-    Ok(kept.map(|row| (row.study.clone(), row)).collect())
 }
 
 /// The slices of a stack around `index` that make one 3-slice image: (3, side, side).

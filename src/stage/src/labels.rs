@@ -21,7 +21,7 @@ use recipe::{BadStudy, Check};
 use train::TrainError;
 
 use crate::Result;
-use crate::context::{Context, names_of, read_labels};
+use crate::context::{Context, names_of};
 
 /// How many bad studies are named.
 const NAMED: usize = 10;
@@ -37,7 +37,7 @@ const AT_ONCE: usize = 64;
 /// # Errors
 /// `Stopped`, where a stop was asked for while studies were read: nothing is written then.
 pub fn make_labels(context: &Context, seed: u64) -> Result<()> {
-    let mut labels: Vec<StudyLabels> = read_labels(context.data)?.into_values().collect();
+    let mut labels: Vec<StudyLabels> = context.train_csv()?.into_values().collect();
     // What is quickly told is told before hours of reading.
     let split = match &context.data.split {
         Some(path) => Some(split_of_file(path, &labels, context.data.folds)?),

@@ -13,6 +13,7 @@
 
 mod boxes;
 mod context;
+mod ensemble;
 mod finished;
 mod labels;
 mod localizer;
@@ -24,17 +25,20 @@ mod prediction;
 mod run;
 mod show;
 mod slice_labels;
+mod slice_scores;
 mod slice_task;
 mod study;
 mod summary;
+mod views;
 mod windows;
 
 pub use boxes::merge_boxes;
 pub use context::{Cohort, Context};
+pub use ensemble::Models;
 pub use finished::Finished;
 pub use labels::make_labels;
 pub use place::RunPlace;
-pub use predict::{Counts, Models, predict};
+pub use predict::{Counts, Request, predict};
 pub use run::{Settings, Stage, finish, run_stage};
 pub use show::Album;
 pub use slice_labels::merge_ratios;

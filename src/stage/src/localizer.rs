@@ -12,7 +12,7 @@ use data::stage_tables::{LocatedSlice, SliceTargets};
 use data::targets::union;
 use metrics::{ScoreCounts, intersection_over_union};
 use nn::{Localizer, Pass};
-use recipe::BoxLoss;
+use recipe::{BoxLoss, Fold};
 use tch::{Device, Kind, Tensor};
 use train::{Execution, HostPixels, Losses, Task, full, shape, strength};
 
@@ -93,7 +93,7 @@ pub struct Stage1a<'a> {
     data: Arc<Slices>,
     box_loss: BoxLoss,
     side: usize,
-    fold: u64,
+    fold: Fold,
     /// Held-out segmented studies, with the boxes of their slices.
     truth: BTreeMap<StudyUid, Vec<SliceTargets>>,
     held_out: Vec<StudyUid>,
@@ -154,8 +154,8 @@ impl<'a> Stage1a<'a> {
         let metrics = self.metrics(&rows);
         self.show(step, "out_of_fold", &rows);
         let mut rows: Vec<LocatedSlice> = rows.into_iter().flatten().collect();
-        rows.iter_mut()
-            .for_each(|row| row.fold = Some(self.fold as u32));
+        let fold = self.fold.held_out().map(|fold| fold as u32);
+        rows.iter_mut().for_each(|row| row.fold = fold);
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
         }
@@ -317,28 +317,36 @@ impl Task for Stage1a<'_> {
         Ok(self.metrics(&rows))
     }
 
+    /// Of few studies: each is read for it, while the other ranks wait.
     fn show_inputs(&self, step: u64, epoch: u64) {
-        if self.context.pictures() == 0 {
-            return;
-        }
-        let caption = "slices of the training set as augmented, three each as red, green, blue; green: the true box";
-        let caption = caption.to_owned();
-        self.context.picture(step, "inputs/0", caption, || {
-            let samples = spread(self.data.len(), SHEET_IMAGES);
-            let drawn = samples.map(|index| {
-                let sample = self.data.load(index, epoch)?;
-                let changes = [sample.change];
-                let image = self
-                    .execution
-                    .feed(&[&sample.pixels], Some(&changes), self.side)?;
-                let mut tiles = tiles(&image, self.side)?;
-                if let Some(tile) = tiles.first_mut().filter(|_| sample.has_box) {
-                    tile.boxes.push((sample.bounds, TRUE_BOX));
-                }
-                Ok(tiles)
+        let samples = &self.data.samples;
+        let chosen = spread(samples.len(), self.context.pictures());
+        for (number, index) in chosen.enumerate() {
+            let study = &samples[index].0;
+            let of_study: Vec<usize> = (0..samples.len())
+                .filter(|index| samples[*index].0 == *study)
+                .collect();
+            let caption = format!(
+                "slices of study {study} as augmented, three each as red, green, blue; green frame: the vertebrae's true box"
+            );
+            let name = format!("inputs/{number}");
+            self.context.picture(step, &name, caption, || {
+                let shown = spread(of_study.len(), SHEET_IMAGES);
+                let drawn = shown.map(|place| {
+                    let sample = self.data.load(of_study[place], epoch)?;
+                    let changes = [sample.change];
+                    let image =
+                        self.execution
+                            .feed(&[&sample.pixels], Some(&changes), self.side)?;
+                    let mut tiles = tiles(&image, self.side)?;
+                    if let Some(tile) = tiles.first_mut().filter(|_| sample.has_box) {
+                        tile.boxes.push((sample.bounds, TRUE_BOX));
+                    }
+                    Ok(tiles)
+                });
+                let drawn: Vec<Vec<Tile>> = drawn.collect::<Result<_>>()?;
+                Ok(sheet(&drawn.concat()))
             });
-            let drawn: Vec<Vec<Tile>> = drawn.collect::<Result<_>>()?;
-            Ok(sheet(&drawn.concat()))
-        });
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! One training job from its settings to its out-of-fold table.
+//! One training job from its settings to its out-of-fold table, where it holds a fold out.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use event::{EventKind, Phase, Setting};
-use recipe::{BoxLoss, Checkpointing, Sequence, StudyModel, Training};
+use recipe::{BoxLoss, Checkpointing, Fold, Sequence, StudyModel, Training};
 use serde_json::Value;
 use tch::nn::VarStore;
 use train::{
@@ -60,7 +60,7 @@ pub struct Settings<'a> {
     /// Hash of the plan up to this job.
     pub hash: &'a str,
     pub stage: Stage<'a>,
-    pub fold: u64,
+    pub fold: Fold,
     /// The recipe's seed and the model's.
     pub seeds: (u64, u64),
     pub training: &'a Training,
@@ -80,7 +80,8 @@ pub struct Settings<'a> {
     pub resume: &'a Resume,
 }
 
-/// Trains, predicts the held-out studies, writes their table and metrics.json.
+/// Trains, predicts the held-out studies, writes their table and metrics.json. A model that holds nothing out has no table,
+/// and nothing in metrics.json.
 ///
 /// # Errors
 /// `Stopped`, on all ranks, where one was asked to stop before or after the training proper: what was computed then is computed
@@ -186,12 +187,17 @@ fn run<T: Task>(
     if ended == Ended::Stopped {
         return Ok(ended);
     }
-    context.report.report(EventKind::Heartbeat {
-        phase: Phase::Inference,
-        step,
-        sequence: context.group.sequence(),
-    });
-    let metrics = out_of_fold(task, step)?;
+    let metrics = match settings.fold {
+        Fold::All => BTreeMap::new(),
+        Fold::HeldOut(_) => {
+            context.report.report(EventKind::Heartbeat {
+                phase: Phase::Inference,
+                step,
+                sequence: context.group.sequence(),
+            });
+            out_of_fold(task, step)?
+        }
+    };
     if context.group.rank() == 0 {
         finish(context, settings.job, step, &metrics)?;
     }
@@ -201,8 +207,12 @@ fn run<T: Task>(
 /// What models of a stage differ by: the recipe's numbers by their keys, and how this machine runs them. Files have no place
 /// in it.
 fn shown_settings(settings: &Settings, world_size: usize) -> BTreeMap<String, Setting> {
+    let fold = match settings.fold.held_out() {
+        Some(fold) => Setting::Number(fold as f64),
+        None => Setting::Text("all".to_owned()),
+    };
     let mut shown = BTreeMap::from([
-        ("fold".to_owned(), Setting::Number(settings.fold as f64)),
+        ("fold".to_owned(), fold),
         ("seed".to_owned(), Setting::Number(settings.seeds.1 as f64)),
         ("ranks".to_owned(), Setting::Number(world_size as f64)),
         (
@@ -298,7 +308,7 @@ fn load_pretrained(context: &Context, settings: &Settings, store: &VarStore) -> 
     Ok(())
 }
 
-/// metrics.json, and the event that says the same.
+/// metrics.json, and the event that says the same where there is something to say.
 pub fn finish(
     context: &Context,
     job: &str,
@@ -309,10 +319,12 @@ pub fn finish(
         serde_json::to_writer_pretty(&mut *file, metrics)?;
         file.write_all(b"\n")
     })?;
-    let (set, metrics) = ("out_of_fold".to_owned(), metrics.clone());
-    context
-        .report
-        .report(EventKind::Evaluated { step, set, metrics });
+    if !metrics.is_empty() {
+        let (set, metrics) = ("out_of_fold".to_owned(), metrics.clone());
+        context
+            .report
+            .report(EventKind::Evaluated { step, set, metrics });
+    }
     Ok(())
 }
 
@@ -342,7 +354,7 @@ mod tests {
             stage: Stage::Stage2 {
                 sequence: &stage2.sequence,
             },
-            fold: 1,
+            fold: Fold::HeldOut(1),
             seeds: (9, 4),
             training: &stage2.training,
             start: None,

@@ -6,29 +6,21 @@ use std::sync::Arc;
 use data::StudyUid;
 use data::csv_table::{read_table, write_table};
 use data::loader::Dataset;
-use data::stack::{Stack, Stacks};
+use data::stack::Stacks;
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
-use nn::{Pass, SliceHeads, SliceModel, SlicePrediction};
-use recipe::Sequence;
-use tch::{Device, Tensor};
-use train::{Execution, HostBytes, HostPixels, Losses, Task, shape, strength};
+use nn::{Pass, SliceHeads, SliceModel};
+use recipe::{Fold, Sequence};
+use tch::Tensor;
+use train::{Execution, HostPixels, Losses, Task, shape, strength};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
-use crate::localizer::host;
 use crate::losses::slice_loss;
 use crate::show::{Studies, sheet, spread, tiles};
-use crate::windows::{
-    Cover, SliceTruth, WindowSample, WindowShape, Windows, starts, window_pixels,
-};
-
-/// Inference windows overlap: a window starts every so-many-th of its length.
-const OVERLAP: usize = 6;
-
-/// Windows that go through the network at once in inference.
-const CHUNK: usize = 4;
+use crate::slice_scores::{input, slice_ratios, slice_scores};
+use crate::windows::{SliceTruth, WindowSample, WindowShape, Windows};
 
 /// The model of one fold and seed, and what it learns from.
 pub struct SliceTask<'a> {
@@ -38,7 +30,7 @@ pub struct SliceTask<'a> {
     heads: SliceHeads,
     data: Arc<Windows>,
     side: usize,
-    fold: u64,
+    fold: Fold,
     held_out: Vec<StudyUid>,
     /// Held-out studies with labels.
     truth: BTreeMap<StudyUid, Vec<SliceTruth>>,
@@ -95,11 +87,6 @@ impl<'a> SliceTask<'a> {
         } = fit;
         let boxes = crop.then(|| context.study_boxes()).transpose()?;
         let stacks = Arc::new(context.stacks(training.image_size, boxes.as_ref())?);
-        let window = WindowShape {
-            images: sequence.images as usize,
-            grid: sequence.grid as usize,
-            position: sequence.position,
-        };
         let hidden = sequence.lstm_hidden.map(|n| n as i64);
         let held_out = cohort.held_out(fold);
         let studies = cohort.training(fold);
@@ -110,7 +97,7 @@ impl<'a> SliceTask<'a> {
             Arc::clone(&stacks),
             &studies,
             seen,
-            window,
+            WindowShape::of(sequence),
             strength(&training.augment),
             seed,
             context.device,
@@ -147,7 +134,7 @@ impl<'a> SliceTask<'a> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
             self.context.report_warnings(&self.stacks);
-            let scores = self.scores(&stack, |p| p.fracture.unwrap_or(p.ratio))?;
+            let scores = slice_scores(&self.model, self.execution, &stack, self.data.shape)?;
             let rows = stack
                 .slice_numbers
                 .iter()
@@ -156,63 +143,10 @@ impl<'a> SliceTask<'a> {
                     study: study.clone(),
                     slice_number: *slice_number,
                     scores,
-                    fold: Some(self.fold as u32),
+                    fold: self.fold.held_out().map(|fold| fold as u32),
                 });
             Ok(rows.collect())
         })
-    }
-
-    /// What a head says of every slice, from overlapping windows.
-    fn scores(
-        &self,
-        stack: &Stack,
-        head: impl Fn(SlicePrediction) -> Tensor,
-    ) -> Result<Vec<[f32; VERTEBRAE]>> {
-        let window = self.data.shape;
-        let mut cover = Cover::new(stack.slices());
-        let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
-        let scored = self.execution.in_parts(&all, CHUNK, |chunk| {
-            let bytes = chunk.iter().map(|s| window_pixels(stack, *s, window));
-            let bytes = bytes.collect::<data::Result<Vec<Vec<u8>>>>()?;
-            let bytes: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-            let positions: Vec<f32> = chunk
-                .iter()
-                .flat_map(|start| window.positions(*start, stack.slices()))
-                .collect();
-            let (image, position) = self.input(&bytes, &positions, None)?;
-            let predicted = self
-                .execution
-                .evaluate(|pass| Ok(self.model.forward(&image, &position, pass)?))?;
-            let scores = host(&head(predicted))?; // (windows, images, 7)
-            let rows = scores.chunks_exact(window.images * VERTEBRAE);
-            Ok(chunk
-                .iter()
-                .copied()
-                .zip(rows.map(<[f32]>::to_vec))
-                .collect())
-        })?;
-        for (start, rows) in scored {
-            for (i, scores) in rows.chunks_exact(VERTEBRAE).enumerate() {
-                cover.add(window.middle(start, i), scores);
-            }
-        }
-        Ok(cover.scores())
-    }
-
-    /// Normalised images (B, S, 3, H, W) and positions (B, S) on the device.
-    fn input(
-        &self,
-        pixels: &[impl HostBytes],
-        positions: &[f32],
-        changes: Option<&[data::augment::Augmentation]>,
-    ) -> Result<(Tensor, Tensor)> {
-        let device: Device = self.context.device;
-        let window = self.data.shape;
-        let image = self.execution.feed(pixels, changes, self.side)?;
-        let position = Tensor::f_from_slice(positions)?
-            .f_view(shape([pixels.len(), window.images]))?
-            .f_to_device(device)?;
-        Ok((image, position))
     }
 
     /// Lets people see what the model says of studies with labels.
@@ -222,9 +156,12 @@ impl<'a> SliceTask<'a> {
             Some((rows.as_slice(), truth.as_slice()))
         });
         let studies: Vec<_> = labelled.collect();
-        let ratios = |place: usize| match studies.get(place).and_then(|(rows, _)| rows.first()) {
-            Some(row) => self.scores(&self.stacks.get(&row.study)?, |predicted| predicted.ratio),
-            None => Ok(Vec::new()),
+        let ratios = |place: usize| {
+            let Some(row) = studies.get(place).and_then(|(rows, _)| rows.first()) else {
+                return Ok(Vec::new());
+            };
+            let stack = self.stacks.get(&row.study)?;
+            slice_ratios(&self.model, self.execution, &stack, self.data.shape)
         };
         let shown = Studies {
             heads: self.heads,
@@ -292,7 +229,13 @@ impl Task for SliceTask<'_> {
             .iter()
             .flat_map(|s| s.position.iter().copied())
             .collect();
-        let (image, position) = self.input(&pixels, &positions, Some(&changes))?;
+        let (image, position) = input(
+            self.execution,
+            &pixels,
+            &positions,
+            Some(&changes),
+            self.side,
+        )?;
         let target = |of: fn(&SliceTruth) -> [f32; VERTEBRAE]| -> Result<Tensor> {
             let values: Vec<f32> = samples.iter().flat_map(|s| &s.truth).flat_map(of).collect();
             let size = shape([samples.len(), images, VERTEBRAE]);
@@ -311,6 +254,9 @@ impl Task for SliceTask<'_> {
     }
 
     fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>> {
+        if self.fold == Fold::All {
+            return Ok(BTreeMap::new());
+        }
         let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
         let rows = self.predict("evaluation", &labelled)?;
         self.show(step, "held_out", &rows);
@@ -327,9 +273,10 @@ impl Task for SliceTask<'_> {
             let name = format!("inputs/{number}");
             self.context.picture(step, &name, caption, || {
                 let sample = self.data.load(index, epoch)?;
-                let image =
-                    self.execution
-                        .feed(&[&sample.pixels], Some(&[sample.change]), self.side)?;
+                let changes = [sample.change];
+                let image = self
+                    .execution
+                    .feed(&[&sample.pixels], Some(&changes), self.side)?;
                 Ok(sheet(&tiles(&image, self.side)?))
             });
         }

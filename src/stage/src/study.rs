@@ -10,7 +10,7 @@ use data::stack::Stack;
 use data::tables::{StudyBox, StudyPrediction};
 use metrics::{LABELS, ScoreCounts, area_under_roc, competition_score};
 use nn::{Pass, StudyModel};
-use recipe::{StudyModel as StudySettings, Training};
+use recipe::{Fold, StudyModel as StudySettings, Training};
 use tch::{Kind, Tensor};
 use train::{Execution, Losses, Task, TrainError, full, shape, share};
 
@@ -63,7 +63,7 @@ pub struct Stage3<'a> {
     model: StudyModel,
     data: Arc<FeatureSet>,
     max_images: usize,
-    fold: u64,
+    fold: Fold,
     held_out: Vec<(StudyUid, StudyFeatures)>,
 }
 
@@ -139,7 +139,10 @@ impl<'a> Stage3<'a> {
 
     /// Probabilities of the held-out studies, as jobs/<job>/out_of_fold.csv.
     pub fn out_of_fold(&self, job: &str, step: u64) -> Result<BTreeMap<String, f64>> {
-        let rows = self.predict()?;
+        let Some(fold) = self.fold.held_out() else {
+            return Ok(BTreeMap::new());
+        };
+        let rows = self.predict(fold as u32)?;
         self.show(step, "out_of_fold", &rows);
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
@@ -148,7 +151,7 @@ impl<'a> Stage3<'a> {
     }
 
     /// Every rank computes all of them: the LSTM over a few hundred vectors is cheaper than sharing it.
-    fn predict(&self) -> Result<Vec<StudyPrediction>> {
+    fn predict(&self, fold: u32) -> Result<Vec<StudyPrediction>> {
         let studies: Vec<&StudyUid> = self.held_out.iter().map(|(study, _)| study).collect();
         self.context.each_study(&studies, |place, study| {
             let (features, mask, _) = self.batch(&[&self.held_out[place].1])?;
@@ -156,7 +159,7 @@ impl<'a> Stage3<'a> {
             let logits = self.execution.evaluate(forward)?;
             Ok(StudyPrediction {
                 study: study.clone(),
-                fold: self.fold as u32,
+                fold,
                 probabilities: probabilities(&logits)?,
             })
         })
@@ -323,7 +326,10 @@ impl Task for Stage3<'_> {
     }
 
     fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>> {
-        let rows = self.predict()?;
+        let Some(fold) = self.fold.held_out() else {
+            return Ok(BTreeMap::new());
+        };
+        let rows = self.predict(fold as u32)?;
         self.show(step, "held_out", &rows);
         Ok(self.metrics(&rows))
     }

@@ -8,7 +8,7 @@ use data::augment::{Augmentation, Strength};
 use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::targets::VERTEBRAE;
-use recipe::Position;
+use recipe::{Position, Sequence};
 use tch::Device;
 use train::HostPixels;
 
@@ -37,6 +37,14 @@ pub struct WindowShape {
 }
 
 impl WindowShape {
+    pub fn of(sequence: &Sequence) -> Self {
+        WindowShape {
+            images: sequence.images as usize,
+            grid: sequence.grid as usize,
+            position: sequence.position,
+        }
+    }
+
     pub fn slices(&self) -> usize {
         self.images * SLICES_PER_IMAGE
     }

@@ -20,16 +20,20 @@ pub(crate) struct Best {
 
 impl Best {
     /// The evaluation after `step` updates, if it is better than `best` in the first of the metrics `by` that it has; of
-    /// equal ones the first counts. A value that is not finite is never the best.
+    /// equal ones the first counts. A value that is not finite is never the best. A model that holds nothing out has empty
+    /// evaluations, and none of them is.
     ///
     /// # Errors
-    /// The evaluation has no such metric.
+    /// The evaluation has metrics, and not these.
     pub fn of(
         by: &BTreeMap<String, Mode>,
         best: Option<&Best>,
         step: u64,
         metrics: &BTreeMap<String, f64>,
     ) -> Result<Option<Best>> {
+        if metrics.is_empty() {
+            return Ok(None);
+        }
         let chosen = by
             .iter()
             .find_map(|(metric, mode)| Some((metric, *mode, *metrics.get(metric)?)));

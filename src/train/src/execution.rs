@@ -322,8 +322,8 @@ mod tests {
                 taps: Some(Rc::clone(&taps)),
                 ..Pass::train()
             };
-            net.forward(&execution.images(image).unwrap(), &pass)
-                .unwrap();
+            let images = execution.images(image).unwrap();
+            let _ = net.forward(&images, &pass).unwrap();
             let maps = taps.take();
             let maps = maps
                 .iter()

@@ -302,7 +302,7 @@ fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<BTreeMap<Stri
         sequence,
     });
     let metrics = task.evaluate(step)?;
-    if setup.group.rank() == 0 {
+    if setup.group.rank() == 0 && !metrics.is_empty() {
         let (set, metrics) = ("held_out".to_owned(), metrics.clone());
         setup
             .report

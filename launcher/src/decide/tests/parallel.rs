@@ -1,12 +1,14 @@
 //! Several jobs at once, on parts of the devices, in the mock world.
 
 use event::{EventKind, FailureClass, StepRecord};
+use plan::schedule::Limits;
 use plan::{Gpus, JobId, JobKind, JobState, Plan};
 
 use super::gone;
 use super::world::{Blow, World};
 use crate::action::Happening;
 use crate::exit::{Exit, STOPPED};
+use crate::room::Demand;
 use crate::{Outcome, sample};
 
 /// `job0`, `job1`, and `job2` that needs `job1`, of one device each; and tables without a device.
@@ -180,7 +182,11 @@ fn a_gang_that_has_too_few_devices_left_is_given_up_before_it_starts() {
 #[test]
 fn auto_shares_what_is_free_and_all_takes_turns() {
     for (gpus, side_by_side) in [(Gpus::Auto, true), (Gpus::All, false)] {
-        let world = World::with(sample::on(gpus, sample::independent(2)), 4);
+        let world = World::with(
+            sample::on(gpus, sample::independent(2)),
+            Limits::devices(4),
+            Demand::default(),
+        );
         let ranks = [world.ranks("job0").len(), world.ranks("job1").len()];
         match side_by_side {
             true => assert_eq!(ranks, [2, 2]),
@@ -206,4 +212,60 @@ fn a_run_whose_directory_is_gone_ends_every_job() {
     }
     let failed = |kind: &&EventKind| matches!(kind, EventKind::JobFailed { .. });
     assert_eq!(world.told.iter().filter(failed).count(), 3);
+}
+
+#[test]
+fn a_job_waits_where_host_memory_would_not_hold_it_beside_the_others() {
+    let plan = || sample::on(Gpus::Count(1), sample::independent(3));
+    let limits = Limits {
+        memory: 20,
+        ..Limits::devices(3)
+    };
+    let of = |memory| Demand {
+        memory,
+        ..Demand::default()
+    };
+    let mut world = World::with(plan(), limits, of(10));
+    assert_eq!(names(&world), ["job0", "job1"], "a device stays free");
+    world.all_of_end("job0", 0);
+    assert_eq!(world.ranks("job2"), [0]);
+    // One that may take more than there is has it to itself.
+    let mut world = World::with(plan(), limits, of(30));
+    for job in ["job0", "job1", "job2"] {
+        assert_eq!(world.started.last().unwrap().0, job);
+        world.all_of_end(job, 0);
+    }
+    assert_eq!(world.outcome, Some(Outcome::Done));
+}
+
+#[test]
+fn a_job_that_finds_no_room_on_the_disk_is_told_once_the_others_are_done() {
+    let limits = Limits {
+        disk: 20,
+        ..Limits::devices(3)
+    };
+    let demand = Demand {
+        disk: 10,
+        ..Demand::default()
+    };
+    let plan = sample::on(Gpus::Count(1), sample::independent(3));
+    let mut world = World::with(plan, limits, demand);
+    world.all_of_end("job0", 0);
+    world.all_of_end("job1", 0);
+    assert_eq!(names(&world), ["job0", "job1"]);
+    assert_eq!(world.outcome.as_ref().unwrap().exit_code(), 3);
+    assert_eq!(world.state("job2"), JobState::Pending);
+}
+
+#[test]
+fn no_more_jobs_run_at_once_than_are_asked_for() {
+    let limits = Limits {
+        jobs: 1,
+        ..Limits::devices(3)
+    };
+    let plan = sample::on(Gpus::Count(1), sample::independent(2));
+    let mut world = World::with(plan, limits, Demand::default());
+    assert_eq!(names(&world), ["job0"]);
+    world.all_of_end("job0", 0);
+    assert_eq!(names(&world), ["job0", "job1"]);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event::{EventKind, FailureClass, FailureReport};
+use plan::schedule::Limits;
 use plan::{JobId, JobState, Plan, Progress};
 
 use super::super::Supervisor;
@@ -11,6 +12,7 @@ use crate::Outcome;
 use crate::action::{Action, Death, Event, Happening};
 use crate::exit::{Exit, STOPPED};
 use crate::facts::Facts;
+use crate::room::Demand;
 
 /// Ranks of a training job.
 pub const RANKS: usize = 2;
@@ -58,20 +60,21 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan) -> Self {
-        World::with(plan, RANKS)
+        World::with(plan, Limits::devices(RANKS), Demand::default())
     }
 
-    /// On so many devices.
-    pub fn with(plan: Plan, devices: usize) -> Self {
+    /// On such a machine, of which each job takes so much.
+    pub fn with(plan: Plan, limits: Limits, demand: Demand) -> Self {
         let progress = plan.jobs.iter().map(|job| Progress {
             id: job.id.clone(),
             state: JobState::Pending,
             attempt: 0,
         });
         let progress = progress.collect();
+        let demands = vec![demand; plan.jobs.len()];
         let mut world = World {
             view: plan.jobs[0].id.clone(),
-            supervisor: Supervisor::new(plan, progress, devices, BTreeMap::new()).unwrap(),
+            supervisor: Supervisor::new(plan, progress, limits, &demands, BTreeMap::new()).unwrap(),
             now: Duration::ZERO,
             alive: Vec::new(),
             others: BTreeMap::new(),
@@ -92,7 +95,7 @@ impl World {
             killed: Vec::new(),
             outcome: None,
         };
-        world.happens(Event::Launched);
+        world.happens(Event::Holds(&BTreeMap::new()));
         world
     }
 

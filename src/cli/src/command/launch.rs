@@ -11,11 +11,12 @@ use recipe::{Device, Recipe};
 use telemetry::tensorboard::Board;
 
 use crate::exit::{self, fault, wrong_use};
+use crate::forecast::{Forecast, Grounds};
 use crate::plan_view::PlanView;
 use crate::pretrained::Pretrained;
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::RecipeArguments;
-use crate::{batch, leakage, output, report, run_command, summary, verify_resume};
+use crate::{batch, inputs, leakage, output, report, run_command, summary, verify_resume};
 
 /// Run a recipe on this machine, or go on with a run
 #[derive(Debug, Args)]
@@ -53,6 +54,10 @@ pub struct Arguments {
     #[arg(long)]
     dry_run: bool,
 
+    /// Run so many jobs at once and no more [default: as many as GPUs, host memory and disk allow]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    jobs: Option<usize>,
+
     #[arg(long, value_enum, default_value_t = Cluster::Local)]
     cluster: Cluster,
 
@@ -75,7 +80,7 @@ pub struct Arguments {
         num_args = 0..=1,
         default_missing_value = "3",
         value_parser = kills,
-        conflicts_with_all = ["resume", "dry_run", "nodes", "time", "partition"]
+        conflicts_with_all = ["resume", "dry_run", "jobs", "nodes", "time", "partition"]
     )]
     verify_resume: Option<usize>,
 
@@ -115,6 +120,11 @@ impl FromStr for ResumeArgument {
     }
 }
 
+fn jobs(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|jobs| *jobs > 0);
+    number.ok_or_else(|| "expected a number of jobs, 1 or more".to_owned())
+}
+
 fn kills(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(kills @ 1..=1000) => Ok(kills),
@@ -125,7 +135,7 @@ fn kills(text: &str) -> Result<usize, String> {
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let recipe = arguments.recipe.load()?;
     let pretrained = Pretrained::look(&recipe);
-    let plan = plan::compile_with(&recipe, &pretrained.hashes)?;
+    let plan = plan::compile_with(&recipe, &inputs::files(&recipe, &pretrained)?)?;
     let run_dir = run_dir(arguments, &recipe)?;
     match arguments.cluster {
         Cluster::Slurm => on_slurm(arguments, &recipe, &plan, &run_dir),
@@ -190,6 +200,7 @@ fn on_this_machine(
         ));
     }
     pretrained.require()?;
+    inputs::may_go_on(&plan, &run_dir)?;
     leakage::before_launch(&plan, &run_dir)?;
     if let Some(kills) = arguments.verify_resume {
         return verify_resume::run(&verify_resume::Request {
@@ -207,6 +218,7 @@ fn on_this_machine(
         run_dir,
         device: recipe.device,
         ranks,
+        jobs: arguments.jobs,
         resume: arguments.resume.0.clone(),
         rank_program: launcher::rank_program()?,
     };
@@ -243,7 +255,13 @@ fn dry_run(
     let ranks = super::plan::ranks(&arguments.recipe, recipe);
     let spreads = batch::spreads(plan, ranks)?;
     leakage::of_plan(plan)?;
-    let view = PlanView::new(plan, ranks, &spreads);
+    let grounds = Grounds {
+        device: recipe.device,
+        tflops: None,
+        run: None,
+    };
+    let forecast = Forecast::of(plan, ranks, grounds)?;
+    let view = PlanView::new(plan, ranks, &spreads, &forecast);
     if arguments.json {
         output::print_json(&view)?;
     } else {
@@ -316,6 +334,9 @@ fn on_slurm(
     batch::spreads(plan, ranks)?;
     let mut command = vec![run_command::program(), "launch".into()];
     command.extend(["--run-dir".into(), run_dir.display().to_string()]);
+    if let Some(jobs) = arguments.jobs {
+        command.extend(["--jobs".into(), jobs.to_string()]);
+    }
     command.extend(arguments.recipe.words());
     let script = slurm::render(
         plan,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use console::{Color, Style};
 use launcher::{LogLine, LogQuery, Logs};
-use plan::{JobId, JobKind, Plan};
+use plan::{JobId, JobKind, JobSpec, Plan};
 
 use crate::{exit, output};
 
@@ -144,24 +144,28 @@ struct Labels {
 impl Labels {
     /// `several`: lines of more than one job are shown, so that each says its stage too.
     fn new(plan: &Plan, several: bool) -> Self {
-        let name = |id: &JobId, kind: &JobKind| match kind {
+        let name = |job: &JobSpec| match &job.kind {
             JobKind::Train {
                 stage, fold, seed, ..
             } => {
-                let fold = format!("fold{}", fold.0);
-                match (several, seeds(plan, stage.name()) > 1) {
-                    (false, _) => fold,
-                    (true, false) => format!("{} {fold}", stage.name()),
-                    (true, true) => format!("{} {fold} seed{seed}", stage.name()),
+                let mut name = format!("fold{fold}");
+                if several {
+                    let stage = stage.name();
+                    let model = distinct(plan, stage, |job, _| job.model()) > 1;
+                    let model = job.model().filter(|_| model);
+                    let model = model.map_or(String::new(), |model| format!("{model} "));
+                    name = format!("{stage} {model}{name}");
+                    if distinct(plan, stage, |_, seed| Some(seed)) > 1 {
+                        name.push_str(&format!(" seed{seed}"));
+                    }
                 }
+                name
             }
-            _ => id.to_string(),
+            _ => job.id.to_string(),
         };
         let jobs = plan.jobs.iter();
         Labels {
-            jobs: jobs
-                .map(|job| (job.id.clone(), name(&job.id, &job.kind)))
-                .collect(),
+            jobs: jobs.map(|job| (job.id.clone(), name(job))).collect(),
             colored: std::io::stdout().is_terminal() && console::colors_enabled(),
         }
     }
@@ -177,11 +181,15 @@ impl Labels {
     }
 }
 
-/// How many models of a fold a stage trains.
-fn seeds(plan: &Plan, stage_name: &str) -> usize {
+/// How many values something has over the training jobs of a stage.
+fn distinct<'p, T: Ord>(
+    plan: &'p Plan,
+    stage_name: &str,
+    value: impl Fn(&'p JobSpec, u64) -> Option<T>,
+) -> usize {
     let trained = plan.jobs.iter().filter_map(|job| match &job.kind {
-        JobKind::Train { stage, seed, .. } if stage.name() == stage_name => Some(*seed),
+        JobKind::Train { stage, seed, .. } if stage.name() == stage_name => value(job, *seed),
         _ => None,
     });
-    trained.collect::<std::collections::BTreeSet<u64>>().len()
+    trained.collect::<std::collections::BTreeSet<T>>().len()
 }

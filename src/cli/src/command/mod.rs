@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub mod audit;
+mod cancel;
 mod checkpoint;
 mod completions;
 mod data;
@@ -9,8 +10,10 @@ mod evaluate;
 mod launch;
 mod logs;
 mod model;
+mod pause;
 mod plan;
 mod predict;
+mod resume;
 mod status;
 mod stop;
 mod tensorboard;
@@ -29,6 +32,9 @@ pub enum Command {
     Logs(logs::Arguments),
     Stop(stop::Arguments),
     Tensorboard(tensorboard::Arguments),
+    Pause(pause::Arguments),
+    Resume(resume::Arguments),
+    Cancel(cancel::Arguments),
     Doctor(doctor::Arguments),
     /// List, verify and export checkpoints
     #[command(subcommand)]
@@ -55,6 +61,9 @@ impl Command {
             Command::Logs(arguments) => logs::run(arguments),
             Command::Stop(arguments) => stop::run(arguments),
             Command::Tensorboard(arguments) => tensorboard::run(arguments),
+            Command::Pause(arguments) => pause::run(arguments),
+            Command::Resume(arguments) => resume::run(arguments),
+            Command::Cancel(arguments) => cancel::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Checkpoint(command) => checkpoint::run(command),
             Command::Data(command) => data::run(command),

@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use launcher::Outcome;
+use data::predicted::{PredictionReport, StudyOutcome, report_path};
+use data::tables::LABELS;
+use launcher::{Outcome, Prediction};
 
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::Device;
@@ -15,24 +17,37 @@ use crate::{exit, output, report, units};
 /// Studies that are shown; all of them are in the file.
 const STUDIES_SHOWN: usize = 10;
 
-/// The columns of a study, in the order of the task's labels.
-const LABELS: [&str; 8] = ["patient_overall", "C1", "C2", "C3", "C4", "C5", "C6", "C7"];
-
 /// Predict the fractures of studies with the models of a finished run
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  spinectl predict runs/rsna2022 --images rsna-2022/test_images --out submission.csv")]
+Takes all localizers and study models of the run together, over folds, seeds and architectures: each probability is \
+their mean. Studies need no labels; any name of letters, digits, dots, hyphens and underscores will do for a folder.
+
+A study that cannot be read does not stop the others: it has no rows, and the end of the output and FILE.report.json, \
+beside the submission, say why. The exit code is 4 then, and also where no study could be read; 0 where all were.
+
+Examples:
+  spinectl predict runs/rsna2022 --images rsna-2022/test_images --out submission.csv
+  spinectl predict runs/rsna2022 --images ct --out ct.csv --details ct-details --flip")]
 pub struct Arguments {
     run_dir: PathBuf,
 
-    /// Folder with one folder of DICOM slices a study
+    /// Folder with one folder of DICOM slices, or one NIfTI volume, a study
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
 
     /// The file to write: a row for each study and label
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+
+    /// Write a JSON file of each study into this folder: boxes of its slices, curves of its vertebrae, probabilities.
+    /// Takes stages 1b and 2 too, and longer (docs/predictions.md)
+    #[arg(long, value_name = "DIR")]
+    details: Option<PathBuf>,
+
+    /// Predict each study's mirror image too, and take the mean: twice the time. No label names a side
+    #[arg(long)]
+    flip: bool,
 
     /// Where to compute [default: cuda where there is a GPU, else cpu]
     #[arg(long, value_enum)]
@@ -55,23 +70,33 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let device = device(arguments.device)?;
     let (events, follower) = Follower::start(show, None)?;
-    let predicted = super::block_on(launcher::predict(
-        &arguments.run_dir,
-        &arguments.images,
-        &arguments.out,
-        device.into(),
-        events,
-    ));
+    let asked = Prediction {
+        run_dir: &arguments.run_dir,
+        images: &arguments.images,
+        out: &arguments.out,
+        details: arguments.details.as_deref(),
+        flip: arguments.flip,
+        device: device.into(),
+    };
+    let predicted = super::block_on(launcher::predict(asked, events));
     let seen = follower.end();
     let outcome = predicted??;
     match &outcome {
-        Outcome::Done if arguments.json || arguments.quiet => {}
-        Outcome::Done => output::print(&done(&arguments.out, &seen.warnings)?)?,
+        Outcome::Done => {
+            let failed = failed(&arguments.out)?;
+            if !arguments.json && !arguments.quiet {
+                output::print(&done(&arguments.out, &seen.warnings)?)?;
+            }
+            if !failed.is_empty() {
+                output::say(&failures(&failed));
+                return Ok(exit::BAD_DATA);
+            }
+        }
         Outcome::Failed { reason, .. } | Outcome::Lost { reason } => output::say(&format!(
             "prediction failed: {reason}\n{}",
             report::quoted_log(&arguments.run_dir.join("predict.log"))
         )),
-        Outcome::Stopped | Outcome::Interrupted { .. } => {
+        Outcome::Stopped | Outcome::Interrupted { .. } | Outcome::Held { .. } => {
             output::say("prediction was stopped; nothing was written");
         }
     }
@@ -88,6 +113,32 @@ fn device(asked: Option<Device>) -> anyhow::Result<Device> {
         None if launcher::gpu::find().count > 0 => Ok(Device::Cuda),
         None => Ok(Device::Cpu),
     }
+}
+
+/// The studies that have no rows, by the report beside the submission.
+fn failed(out: &Path) -> anyhow::Result<Vec<StudyOutcome>> {
+    let path = report_path(out);
+    let broken =
+        |error: std::io::Error| anyhow::anyhow!("cannot read back {}: {error}", path.display());
+    let text = std::fs::read_to_string(&path).map_err(broken)?;
+    let report: PredictionReport =
+        serde_json::from_str(&text).map_err(|error| broken(error.into()))?;
+    let studies = report.studies.into_iter();
+    Ok(studies.filter(|study| study.failure.is_some()).collect())
+}
+
+/// Each study that was left out, and why. Names of folders and files may hold anything, and stand in both.
+fn failures(failed: &[StudyOutcome]) -> String {
+    let mut text = format!(
+        "{} left out:",
+        units::count(failed.len(), "study", "studies")
+    );
+    for study in failed {
+        let reason = study.failure.as_deref().unwrap_or_default();
+        text.push_str("\n  ");
+        output::push_printable(&mut text, &format!("{}: {reason}", study.study));
+    }
+    text
 }
 
 /// The first rows of what was written, and the warnings once more.
@@ -140,12 +191,14 @@ fn read_studies(path: &Path) -> anyhow::Result<(Vec<Study>, usize)> {
     let mut newest = String::new();
     for line in BufReader::new(file).lines().skip(1) {
         let line = line.map_err(|error| broken(error.to_string()))?;
-        // `<StudyInstanceUID>_<label>,<probability>`
-        let (uid, label, probability) = line
-            .split_once('_')
-            .and_then(|(uid, rest)| {
-                let (label, probability) = rest.split_once(',')?;
-                Some((uid, label, probability.trim().parse::<f64>().ok()?))
+        // `<StudyInstanceUID>_<label>,<probability>`. The label is told from the end: a study's name may have an underscore.
+        let (uid, column, probability) = line
+            .split_once(',')
+            .and_then(|(row, probability)| {
+                let (column, uid) = LABELS.iter().enumerate().find_map(|(column, label)| {
+                    Some((column, row.strip_suffix(label)?.strip_suffix('_')?))
+                })?;
+                Some((uid, column, probability.trim().parse::<f64>().ok()?))
             })
             .ok_or_else(|| broken(format!("`{line:.120}` is not a row of a submission")))?;
         if uid != newest {
@@ -158,8 +211,7 @@ fn read_studies(path: &Path) -> anyhow::Result<(Vec<Study>, usize)> {
                 });
             }
         }
-        let column = LABELS.iter().position(|known| *known == label);
-        if let (Some(column), Some(study)) = (column, studies.last_mut())
+        if let Some(study) = studies.last_mut()
             && study.uid == uid
             && let Some(cell) = study.probabilities.get_mut(column)
         {
@@ -192,6 +244,42 @@ mod tests {
         assert!(shown.contains("and 2 more") && shown.contains("12 studies"));
         assert_eq!(shown.matches("0.250").count(), 10 * 8);
         assert!(shown.ends_with("warning: one slice was left out"));
+    }
+
+    #[test]
+    fn a_study_may_have_an_underscore_in_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("submission.csv");
+        let text = "row_id,fractured\nneck_1_patient_overall,0.5\nneck_1_C1,0.25\nneck_2_C1,0.75\n";
+        std::fs::write(&out, text).unwrap();
+        let (studies, count) = read_studies(&out).unwrap();
+        assert_eq!(count, 2);
+        assert_eq!(studies[0].uid, "neck_1");
+        assert_eq!(studies[0].probabilities[..2], [Some(0.5), Some(0.25)]);
+        assert_eq!(studies[1].uid, "neck_2");
+    }
+
+    #[test]
+    fn studies_that_were_left_out_are_told_with_their_reasons() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("submission.csv");
+        assert!(failed(&out).is_err(), "no report");
+        let ended = |study: &str, failure: Option<&str>| StudyOutcome {
+            study: study.into(),
+            failure: failure.map(str::to_owned),
+            warnings: Vec::new(),
+        };
+        let report = PredictionReport {
+            studies: vec![
+                ended("good", None),
+                ended("bad\u{1b}[2J", Some("\u{1b}[2J holds\nno slice")),
+            ],
+            ..PredictionReport::default()
+        };
+        data::predicted::write_json(&report_path(&out), &report).unwrap();
+        let text = failures(&failed(&out).unwrap());
+        let told = "1 study left out:\n  bad\\x1b[2J: \\x1b[2J holds\\x0ano slice";
+        assert_eq!(text, told);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use data::leakage::{OutOfFold, Split, read_out_of_fold};
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::{Prediction, SliceLabels, StudyBox, StudyLabels, StudyPrediction};
 use metrics::LABELS;
-use plan::{JobId, JobKind, JobSpec, Plan};
+use plan::{Fold, JobId, JobKind, JobSpec, Plan};
 
 use crate::exit::{self, fault};
 use crate::leakage;
@@ -156,16 +156,26 @@ impl Reader<'_> {
         Ok(read_out_of_fold(&self.table(table), None, split)?)
     }
 
-    /// The done jobs of a stage that hold a fold out; the others go to `missing`.
+    /// The done jobs of a stage that hold a fold out; the others that do go to `missing`.
     fn models<'p>(&mut self, plan: &'p Plan, stage: &str) -> Vec<(&'p JobSpec, u64)> {
         let of_stage = plan.jobs.iter().filter_map(|job| match &job.kind {
             JobKind::Train {
                 stage: own, fold, ..
-            } if own.name() == stage => Some((job, fold.0)),
+            } if own.name() == stage => Some((job, *fold)),
             _ => None,
         });
-        let (done, open): (Vec<_>, Vec<_>) =
-            of_stage.partition(|(job, _)| self.done.contains(&job.id));
+        let of_stage: Vec<(&JobSpec, Fold)> = of_stage.collect();
+        let held_out = |(job, fold): &(&'p JobSpec, Fold)| Some((*job, fold.held_out()?));
+        let (done, open): (Vec<_>, Vec<_>) = of_stage
+            .iter()
+            .filter_map(held_out)
+            .partition(|(job, _)| self.done.contains(&job.id));
+        if done.is_empty() && open.is_empty() && !of_stage.is_empty() {
+            self.missing.push(format!(
+                "{stage}: its models are trained on every study (`folds: [all]`), and none can be judged by studies that it did \
+                 not see: launch with --folds 0,1,... for models that hold a fold out"
+            ));
+        }
         if !open.is_empty() {
             let names: Vec<&str> = open.iter().map(|(job, _)| job.id.as_str()).collect();
             self.missing.push(format!(

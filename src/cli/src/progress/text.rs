@@ -86,6 +86,18 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
                 None => "stopped before its first step".into(),
             },
         ),
+        EventKind::JobPaused => (Milestone, "paused on request".to_owned()),
+        EventKind::JobCancelled { skipped } => (
+            Milestone,
+            match skipped.is_empty() {
+                true => "cancelled on request".to_owned(),
+                false => format!(
+                    "cancelled on request; skipped, as they need it: {}",
+                    skipped.join(", ")
+                ),
+            },
+        ),
+        EventKind::JobReleased => (Milestone, "may run again, on request".to_owned()),
         EventKind::Step(step) if first => (Routine, step_line(step, pace)),
         EventKind::Evaluated { step, set, metrics } if first => (
             Milestone,

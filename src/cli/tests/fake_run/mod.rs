@@ -1,6 +1,7 @@
 //! Runs in a folder of their own, whose ranks are a program of bash.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -49,6 +50,23 @@ pub fn spinectl(folder: &Path, words: &[&str]) -> Ran {
 
 /// Kills what a failed test leaves running.
 pub struct Running(pub Child);
+
+/// Its end and all that it said since.
+impl From<Running> for Ran {
+    fn from(mut running: Running) -> Self {
+        let code = running.0.wait().unwrap().code();
+        let read = |from: &mut dyn Read| {
+            let mut text = String::new();
+            from.read_to_string(&mut text).unwrap();
+            text
+        };
+        Ran {
+            code,
+            out: read(running.0.stdout.as_mut().unwrap()),
+            err: read(running.0.stderr.as_mut().unwrap()),
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

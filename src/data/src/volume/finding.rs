@@ -52,6 +52,27 @@ impl Finding {
     }
 }
 
+/// In words that name no file: a file's name may be a patient's.
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FindingKind::PassedOver => "files that are no slices are passed over",
+            FindingKind::Localizer => "scout views are left out",
+            FindingKind::Duplicate => "slices are there twice; one of each is left out",
+            FindingKind::RepeatedUid => "different slices have one SOPInstanceUID; they are kept",
+            FindingKind::Gap => "slices seem to be missing",
+            FindingKind::UnequalSpacing => {
+                "steps between slices differ; the mean step stands for them"
+            }
+            FindingKind::GantryTilt => "the gantry was tilted",
+            FindingKind::Oblique => "slices are not perpendicular to the body",
+            FindingKind::Turned => "the image is turned or mirrored",
+            FindingKind::NonSquarePixels => "pixels are not squares",
+            FindingKind::FewSlices => "there are fewer slices than a neck has",
+        })
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

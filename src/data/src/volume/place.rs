@@ -37,7 +37,22 @@ pub fn study_path(images: &Path, study: &StudyUid) -> Result<PathBuf> {
 /// # Errors
 /// [`DataError::Io`].
 pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
-    let mut studies = Vec::new();
+    let named = named_below(images)?;
+    let mut studies: Vec<StudyUid> = named
+        .into_iter()
+        .filter_map(|(_, study)| study.ok())
+        .collect();
+    studies.sort();
+    studies.dedup();
+    Ok(studies)
+}
+
+/// Folders and NIfTI files below `images` by name, and the study that each names, or why it can name none.
+///
+/// # Errors
+/// [`DataError::Io`].
+pub fn named_below(images: &Path) -> Result<Vec<(String, Result<StudyUid>)>> {
+    let mut named = Vec::new();
     for entry in fs::read_dir(images).map_err(DataError::io("list", images))? {
         let path = entry.map_err(DataError::io("list", images))?.path();
         let name = name(&path);
@@ -47,11 +62,22 @@ pub fn studies_below(images: &Path) -> Result<Vec<StudyUid>> {
                 .iter()
                 .find_map(|ending| name.strip_suffix(ending)),
         };
-        studies.extend(stem.and_then(|stem| StudyUid::new(stem).ok()));
+        named.extend(stem.map(|stem| (stem.to_owned(), named_by(stem))));
     }
-    studies.sort();
-    studies.dedup();
-    Ok(studies)
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    named.dedup_by(|(a, _), (b, _)| a == b);
+    Ok(named)
+}
+
+/// The study of this very name: padding that DICOM would drop would make it another folder's.
+fn named_by(name: &str) -> Result<StudyUid> {
+    let study = StudyUid::new(name)?;
+    match study.as_str() == name {
+        true => Ok(study),
+        false => Err(DataError::InvalidStudyUid {
+            value: name.to_owned(),
+        }),
+    }
 }
 
 /// The name of a NIfTI file without its ending.
@@ -61,4 +87,34 @@ pub(super) fn nifti_stem(name: &str) -> Option<&str> {
     }
     let ending = if name.ends_with(['z', 'Z']) { 7 } else { 4 };
     name.get(..name.len() - ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_padded_name_is_not_taken_for_the_study_beside_it() {
+        let images = tempfile::tempdir().unwrap();
+        for name in ["abc", "abc ", "some body"] {
+            fs::create_dir(images.path().join(name)).unwrap();
+        }
+        fs::write(images.path().join("volume.nii.gz"), "").unwrap();
+        fs::write(images.path().join("notes.txt"), "").unwrap();
+        let named = named_below(images.path()).unwrap();
+        let named: Vec<_> = named
+            .iter()
+            .map(|(name, study)| (name.as_str(), study.is_ok()))
+            .collect();
+        let expected = [
+            ("abc", true),
+            ("abc ", false),
+            ("some body", false),
+            ("volume", true),
+        ];
+        assert_eq!(named, expected);
+        let studies = studies_below(images.path()).unwrap();
+        let studies: Vec<&str> = studies.iter().map(StudyUid::as_str).collect();
+        assert_eq!(studies, ["abc", "volume"]);
+    }
 }

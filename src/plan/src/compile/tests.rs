@@ -1,6 +1,8 @@
 use super::*;
 use recipe::{Source, parse};
 
+mod models;
+
 fn plan(set: &[&str]) -> Result<Plan, PlanError> {
     let text = "data: {root: d, folds: 2}\nstage1a: {training: {arch: resnest14d}}\nstage1b: {training: {arch: resnest14d}}\nstage2: {training: {arch: resnest14d, seeds: [0, 1]}}\nstage3: {training: {arch: resnest14d}}\n";
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
@@ -36,7 +38,7 @@ fn each_job_comes_after_what_it_needs() {
 fn a_study_model_takes_the_cnn_of_its_own_fold_and_seed() {
     let plan = plan(&[]).unwrap();
     let job = plan.job("stage3-resnest14d-fold1-seed1").unwrap();
-    assert_eq!(job.needs.len(), 1);
+    assert_eq!(job.needs.len(), 2);
     assert_eq!(job.needs[0].as_str(), "stage2-resnest14d-fold1-seed1");
 }
 
@@ -80,9 +82,12 @@ fn a_job_depends_on_the_weights_that_it_starts_from() {
             name: "r".into(),
             text: text.replace("PATH", path),
         };
-        let files = sha256.map(|sha256| (PathBuf::from(path), sha256.to_owned()));
-        let recipe = parse(&source, &[]).unwrap();
-        compile_with(&recipe, &files.into_iter().collect()).unwrap()
+        let weights = sha256.map(|sha256| (PathBuf::from(path), sha256.to_owned()));
+        let files = Files {
+            weights: weights.into_iter().collect(),
+            inputs: None,
+        };
+        compile_with(&parse(&source, &[]).unwrap(), &files).unwrap()
     };
     let hashes = |plan: &Plan| {
         plan.jobs
@@ -134,10 +139,14 @@ fn a_cnn_starts_from_the_same_fold_or_is_refused() {
     // Seed 1 of stage 2 has no counterpart in stage 1b: it takes the one there is.
     assert!(needs("stage2-resnest14d-fold1-seed0").contains(&start));
     assert!(needs("stage2-resnest14d-fold1-seed1").contains(&start));
-    let other = ["stage2.training.arch=x", "stage3.training.arch=x", set];
+    let other = [
+        "stage2.training.arch=resnest26d",
+        "stage3.training.arch=",
+        set,
+    ];
     let error = plan(&other).unwrap_err().to_string();
     assert!(
-        error.contains("CNN of x") && error.contains("stage1b"),
+        error.contains("CNN of resnest26d") && error.contains("stage1b"),
         "{error}"
     );
 }

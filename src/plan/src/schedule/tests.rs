@@ -363,12 +363,12 @@ fn a_job_takes_another_number_of_devices_once_it_is_told_so() {
     let tasks = [task(&[1], &[2], 9.0), task(&[], &[1], 1.0)];
     let mut scheduler = scheduler(&tasks, Limits::devices(2));
     assert_eq!(started(&mut scheduler), [(1, 1)]);
-    assert!(!scheduler.has_ready());
+    assert!(scheduler.ready().is_none());
     scheduler.lose(0);
     scheduler.succeeded(1);
     assert_eq!(started(&mut scheduler), [], "too few are left");
-    assert!(scheduler.has_ready());
+    assert!(scheduler.ready().is_some());
     scheduler.reshape(0, vec![1]);
     assert_eq!(started(&mut scheduler), [(0, 1)]);
-    assert!(!scheduler.has_ready());
+    assert!(scheduler.ready().is_none());
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Fold;
 
 fn read(text: &str, set: &[&str]) -> Result<Recipe, RecipeError> {
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
@@ -24,7 +25,7 @@ fn absent_keys_take_the_published_numbers() {
     );
     assert_eq!(stage2.sequence.images, 32);
     assert_eq!(recipe.stages, ["2"]);
-    assert_eq!(recipe.folds, [0, 1]);
+    assert_eq!(recipe.folds, [0, 1].map(Fold::HeldOut));
 }
 
 #[test]

@@ -126,43 +126,25 @@ struct Want {
 
 /// What the stages of a recipe take of a study; the cropped ones only where it is known how.
 fn wants(recipe: &Recipe, boxes_are_there: bool) -> Vec<Want> {
-    let stage = |side, cropped| Want { side, cropped };
-    let runs = |name: &str| recipe.stages.iter().any(|stage| stage == name);
-    let mut wants: Vec<Want> = [
-        (
-            "1a",
-            recipe
-                .stage1a
-                .as_ref()
-                .map(|s| stage(s.training.image_size, false)),
-        ),
-        (
-            "1b",
-            recipe
-                .stage1b
-                .as_ref()
-                .map(|s| stage(s.training.image_size, s.crop)),
-        ),
-        (
-            "2",
-            recipe
-                .stage2
-                .as_ref()
-                .map(|s| stage(s.training.image_size, true)),
-        ),
-        (
-            "3",
-            recipe
-                .stage3
-                .as_ref()
-                .map(|s| stage(s.training.image_size, true)),
-        ),
-    ]
-    .into_iter()
-    .filter(|(name, _)| runs(name))
-    .filter_map(|(_, want)| want)
-    .filter(|want| !want.cropped || boxes_are_there)
-    .collect();
+    let is_cropped = |stage: &str| match stage {
+        "1a" => false,
+        "1b" => recipe.stage1b.as_ref().is_some_and(|stage| stage.crop),
+        _ => true,
+    };
+    let of_stage = |stage: &String| {
+        let cropped = is_cropped(stage);
+        let models = recipe.models(stage).into_iter();
+        models.map(move |model| Want {
+            side: model.training.image_size,
+            cropped,
+        })
+    };
+    let mut wants: Vec<Want> = recipe
+        .stages
+        .iter()
+        .flat_map(of_stage)
+        .filter(|want| !want.cropped || boxes_are_there)
+        .collect();
     wants.sort();
     wants.dedup();
     wants

@@ -1,6 +1,5 @@
 //! Cores, memory, limits, clock: what the kernel lets a run have.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +8,6 @@ use recipe::Recipe;
 use super::check::Check;
 use crate::units;
 
-/// What a rank takes beside its data: libtorch, a model and its gradients on the host. A rule of thumb.
-const BYTES_OF_A_RANK: u64 = 2_000_000_000;
 /// Files of a rank: libraries, events, sockets to each peer, files of studies that are being read.
 const FILES_OF_A_RANK: u64 = 64;
 const FILES_AT_EASE: u64 = 1024;
@@ -20,12 +17,10 @@ const TOO_EARLY: Duration = Duration::from_secs(1_735_689_600);
 /// All of them; `recipe` and `ranks` say what a run would take.
 pub fn checks(recipe: Option<&Recipe>, ranks: u64) -> Vec<Check> {
     let workers = recipe.map_or(1, |recipe| recipe.data.workers);
-    let per_rank = recipe.map_or(0, |recipe| {
-        (recipe.data.memory_mb + recipe.data.prefetch_mb).saturating_mul(1_000_000)
-    });
+    let data_mb = recipe.map_or(0, |recipe| recipe.data.memory_mb + recipe.data.prefetch_mb);
     vec![
         cores(ranks, workers),
-        memory(ranks.saturating_mul(per_rank.saturating_add(BYTES_OF_A_RANK))),
+        memory(ranks.saturating_mul(launcher::memory_of_a_rank(data_mb))),
         files(limit(libc::RLIMIT_NOFILE), ranks),
         processes(limit(libc::RLIMIT_NPROC), ranks, workers),
         locked(limit(libc::RLIMIT_MEMLOCK)),
@@ -49,17 +44,17 @@ fn cores(ranks: u64, workers: u64) -> Check {
 }
 
 fn memory(needed: u64) -> Check {
-    let (bytes, whose) = match (cgroup_limit(), available()) {
-        (Some(limit), Some(free)) if limit < free => (limit, "the cgroup's limit"),
-        (_, Some(free)) => (free, "free on this machine"),
-        (Some(limit), None) => (limit, "the cgroup's limit"),
-        (None, None) => {
-            return Check::warn(
-                "memory",
-                "/proc/meminfo tells nothing",
-                "mount /proc: it tells how much memory is free",
-            );
-        }
+    let Some(memory) = launcher::host_memory() else {
+        return Check::warn(
+            "memory",
+            "/proc/meminfo tells nothing",
+            "mount /proc: it tells how much memory is free",
+        );
+    };
+    let bytes = memory.available;
+    let whose = match memory.is_limited {
+        true => "the cgroup's limit",
+        false => "free on this machine",
     };
     let found = format!(
         "{}, {whose}; a run takes about {}",
@@ -75,41 +70,6 @@ fn memory(needed: u64) -> Check {
         ),
         false => Check::ok("memory", found),
     }
-}
-
-/// Bytes that are free or can be freed.
-fn available() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
-
-/// The least of the limits of this process's cgroup and those above it, of either version.
-fn cgroup_limit() -> Option<u64> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let limits = own.lines().flat_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let controllers = parts.next().unwrap_or_default();
-        let path = parts.next().unwrap_or_default();
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return Vec::new(),
-        };
-        let folders = Path::new(path.trim_start_matches('/')).ancestors();
-        folders
-            .filter_map(|folder| {
-                let text = fs::read_to_string(Path::new(root).join(folder).join(file)).ok()?;
-                text.trim().parse().ok()
-            })
-            .collect::<Vec<u64>>()
-    });
-    limits.min()
 }
 
 /// What a process may have, now; none where there is no limit.

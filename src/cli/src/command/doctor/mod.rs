@@ -113,7 +113,11 @@ fn checks(arguments: &Arguments) -> Vec<Check> {
 fn look_at(recipe: &Recipe, ranks: u64) -> (Check, Option<u64>) {
     let pretrained = Pretrained::look(recipe);
     let compile = || -> anyhow::Result<(usize, u64)> {
-        let plan = plan::compile_with(recipe, &pretrained.hashes)?;
+        let files = plan::Files {
+            weights: pretrained.hashes.clone(),
+            inputs: None,
+        };
+        let plan = plan::compile_with(recipe, &files)?;
         batch::spreads(&plan, usize::try_from(ranks).unwrap_or(usize::MAX))?;
         pretrained.require()?;
         let each = plan.jobs.iter().filter_map(|job| plan::cost(&job.kind));

@@ -1,27 +1,26 @@
 //! The report of `spinectl evaluate`: one page with its numbers and pictures.
 
+mod curves;
+
 use std::fmt::Write as _;
 
-use data::StudyUid;
 use data::tables::LABELS;
 use metrics::Bin;
 
 use super::text::{interval, value};
 use crate::chart::{self, Axis, Chart, Line};
-use crate::evaluation::{Evaluation, Label, RunTables, Slice, Study};
+use crate::evaluation::{Evaluation, Label, RunTables};
 use crate::page::{self, escaped};
 use crate::{table, units};
 
 /// Studies in the table of the worst.
 const WORST: usize = 20;
-/// Fractured studies whose curves are drawn: the worst and the best ones.
-const DRAWN: usize = 3;
 
 const STYLE: &str = "\
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: var(--ink); background: var(--paper) }
 h2 { margin-top: 2.2rem } table { border-collapse: collapse } caption { text-align: left; color: var(--faint); padding-bottom: .3rem } .wide { overflow-x: auto }
 th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap } th:first-child, td:first-child { text-align: left }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 1rem } figure { margin: 0 0 1.2rem } figcaption { color: var(--faint); overflow-wrap: anywhere }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 1rem } figure { margin: 0 0 1.2rem } figcaption { color: var(--faint) } figcaption, code, li, h1, h3 { overflow-wrap: anywhere }
 .note { border-left: 4px solid #d68910; padding-left: .8rem }";
 
 /// The page.
@@ -34,7 +33,7 @@ pub fn page(evaluation: &Evaluation, tables: &RunTables) -> String {
         labels(evaluation),
         roc(evaluation),
         calibration(evaluation),
-        curves(evaluation, tables),
+        curves::section(evaluation, tables),
         worst(evaluation),
     ];
     page::page(
@@ -282,120 +281,6 @@ fn calibration_chart(number: usize, name: &str, bins: &[Bin]) -> String {
     figure(&chart.svg(&format!("cal{number}")), &caption)
 }
 
-/// The curves of some fractured studies along z: the worst and the best by loss; without stage 3, the first ones.
-fn curves(evaluation: &Evaluation, tables: &RunTables) -> String {
-    let chosen: Vec<&StudyUid> = match evaluation.studies.is_empty() {
-        false => {
-            let fractured: Vec<&Study> = evaluation
-                .studies
-                .iter()
-                .filter(|study| study.truth[0] > 0)
-                .collect();
-            let best = fractured
-                .len()
-                .saturating_sub(DRAWN)
-                .max(DRAWN.min(fractured.len()));
-            let worst = fractured.iter().take(DRAWN);
-            let ends = worst.chain(fractured.iter().skip(best));
-            ends.map(|study| &study.study).collect()
-        }
-        true => {
-            let fractured = tables.labels.values().filter(|row| row.patient_overall > 0);
-            fractured.map(|row| &row.study).take(2 * DRAWN).collect()
-        }
-    };
-    let mut figures = String::new();
-    for (number, study) in chosen.into_iter().enumerate() {
-        if let (Some(slices), Some(truth)) = (tables.slices.get(study), tables.labels.get(study)) {
-            let loss = evaluation.studies.iter().find(|row| row.study == *study);
-            let names: Vec<String> = (1..)
-                .zip(truth.vertebrae)
-                .filter(|(_, label)| *label > 0)
-                .map(|(v, _)| format!("C{v}"))
-                .collect();
-            let loss = loss.map(|row| format!(", loss {}", units::metric(row.loss)));
-            let _ = writeln!(
-                figures,
-                "<h3>{}</h3>\n<p>Fractured: {}{}</p>\n{}",
-                escaped(study.as_str()),
-                escaped(&names.join(", ")),
-                escaped(&loss.unwrap_or_default()),
-                curves_of(number, study, slices)
-            );
-        }
-    }
-    if figures.is_empty() {
-        return String::new();
-    }
-    format!(
-        "<h2>Vertebrae along the spine</h2>\n<p>The worst and the best of the fractured studies, head first. Ratio: how \
-         much of a vertebra a slice shows. Fracture: what stage 2 predicts (solid) and what it should (dashed).</p>\n{figures}"
-    )
-}
-
-fn curves_of(number: usize, study: &StudyUid, slices: &[Slice]) -> String {
-    let axis = || {
-        let last = slices.len().saturating_sub(1);
-        let ticks = (0..=4).map(|quarter| (last * quarter / 4) as f64);
-        let mut ticks: Vec<f64> = ticks.collect();
-        ticks.dedup();
-        Axis {
-            name: "slice, head first",
-            from: 0.0,
-            to: last as f64,
-            ticks,
-        }
-    };
-    let line = |v: usize, extra: &str, named: bool, of: &dyn Fn(&Slice) -> Option<f64>| {
-        let points = slices.iter().enumerate();
-        let points: Vec<(f64, f64)> = points
-            .filter_map(|(place, slice)| Some((place as f64, of(slice)?)))
-            .collect();
-        let seen = points.iter().any(|(_, y)| *y > 0.05);
-        seen.then(|| Line {
-            class: format!("c{}{extra}", v + 1),
-            points,
-            name: named.then(|| format!("C{}", v + 1)),
-            marked: false,
-        })
-    };
-    let vertebrae = 0..data::tables::VERTEBRAE;
-    let ratios = vertebrae
-        .clone()
-        .filter_map(|v| line(v, "", true, &|slice| Some(slice.ratio[v])));
-    let predicted = vertebrae
-        .clone()
-        .filter_map(|v| line(v, "", true, &|slice| Some(slice.fracture?[v])));
-    let truth = vertebrae.filter_map(|v| line(v, " truth", false, &|slice| Some(slice.target[v])));
-    let chart = |what: &str, told: &str, name, lines: Vec<Line>| Chart {
-        title: format!("{what} of study {study}"),
-        description: told.to_owned(),
-        size: (760.0, 210.0),
-        x: axis(),
-        y: Axis::share(name),
-        lines,
-    };
-    let above = chart(
-        "Vertebra ratios",
-        "A curve for each vertebra that is seen, from C1 at the head to C7.",
-        "ratio",
-        ratios.collect(),
-    );
-    let below = chart(
-        "Fractures",
-        "Solid: predicted fracture of each vertebra; dashed: the label times the ratio.",
-        "fracture",
-        truth.chain(predicted).collect(),
-    );
-    figure(
-        &above.svg(&format!("ratio{number}")),
-        "Predicted ratio of each vertebra",
-    ) + &figure(
-        &below.svg(&format!("frac{number}")),
-        "Predicted fracture (solid) and truth (dashed)",
-    )
-}
-
 fn worst(evaluation: &Evaluation) -> String {
     if evaluation.studies.is_empty() {
         return String::new();
@@ -425,3 +310,6 @@ fn worst(evaluation: &Evaluation) -> String {
         html_table("By loss; what is fractured is marked", &head, &rows)
     )
 }
+
+#[cfg(test)]
+mod tests;

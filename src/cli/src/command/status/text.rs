@@ -1,10 +1,10 @@
 //! A run's status in words and tables.
 
-use launcher::{JobStatus, LastFailure, RunStatus};
+use launcher::{Hold, JobStatus, LastFailure, RunStatus};
 use plan::JobState;
 
 use crate::table::{self, Column};
-use crate::{output, units};
+use crate::{holds, output, units};
 
 /// The jobs, what the ranks of the running ones do, and what went wrong.
 pub fn of(status: &RunStatus) -> String {
@@ -16,6 +16,7 @@ pub fn of(status: &RunStatus) -> String {
     }
     for job in &status.jobs {
         text.push_str(&trouble(job));
+        text.push_str(&skips(status, job));
     }
     text
 }
@@ -33,7 +34,7 @@ fn jobs(status: &RunStatus) -> String {
     for job in &status.jobs {
         table.add_row([
             job.id.to_string(),
-            job.state.to_string(),
+            state(job, status.launcher_pid.is_some()).to_owned(),
             table::or_dash((job.attempt > 0).then_some(job.attempt)),
             step(job),
             table::or_dash(job.loss.map(units::metric)),
@@ -42,6 +43,30 @@ fn jobs(status: &RunStatus) -> String {
         ]);
     }
     table.trim_fmt()
+}
+
+/// The state of a job, with what a user has made of it.
+fn state(job: &JobStatus, is_launched: bool) -> &'static str {
+    match (job.held, job.state) {
+        (Some(Hold::Paused), JobState::Running) if is_launched => "pausing",
+        (Some(Hold::Cancelled), JobState::Running) if is_launched => "ending",
+        (Some(hold), _) => hold.as_str(),
+        (None, JobState::Pending | JobState::Stopped) if job.skipped_for.is_some() => "skipped",
+        (None, state) => state.as_str(),
+    }
+}
+
+/// What is not run for want of a job that is cancelled.
+fn skips(status: &RunStatus, job: &JobStatus) -> String {
+    let skipped = holds::skipped(status, job);
+    match skipped.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n{} is cancelled; skipped, as they need it: {}\n",
+            job.id,
+            skipped.join(", ")
+        ),
+    }
 }
 
 fn summary(status: &RunStatus) -> String {
