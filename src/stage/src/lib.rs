@@ -24,6 +24,7 @@ mod predict;
 mod prediction;
 mod run;
 mod show;
+mod shown_settings;
 mod slice_labels;
 mod slice_scores;
 mod slice_task;
