@@ -47,6 +47,14 @@ fn of(status: &RunStatus, outcome: &Outcome) -> String {
         Outcome::Done => "done".to_owned(),
         Outcome::Failed { job, reason, .. } => format!("failed: {job}: {reason}"),
         Outcome::Lost { reason } => format!("lost: {reason}"),
+        Outcome::Held { paused, cancelled } => {
+            let of = |what: &str, jobs: &[String]| match jobs {
+                [] => String::new(),
+                jobs => format!("; {what}: {}", jobs.join(", ")),
+            };
+            let (paused, cancelled) = (of("paused", paused), of("cancelled", cancelled));
+            format!("what is left is held back{paused}{cancelled}")
+        }
         Outcome::Stopped => "stopped, with everything saved".to_owned(),
         Outcome::Interrupted { signal } => format!("interrupted by signal {signal}"),
     };
