@@ -34,4 +34,4 @@ echo
 echo
 echo "metrics:     $run/summary.json"
 echo "predictions: demo/heldout.csv"
-echo "curves:      tensorboard --logdir $run/tensorboard   (make setup-tests puts one into .venv/bin)"
+echo "curves:      PATH=\$PATH:.venv/bin $spinectl tensorboard $run   (make setup-tests puts a TensorBoard there)"

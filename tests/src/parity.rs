@@ -98,7 +98,7 @@ pub fn disagreements(found: &Tensors, expected: &Tensors, bound: f64) -> Vec<Str
 }
 
 /// $SPINECTL_PYTHON, else the environment that `make setup-tests` links.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let python = std::env::var_os("SPINECTL_PYTHON")
         .map_or_else(|| crate::root().join(".venv/bin/python"), PathBuf::from);
     assert!(

@@ -20,6 +20,7 @@ mod progress;
 mod recipe_arguments;
 mod report;
 mod run_command;
+mod summary;
 mod table;
 mod units;
 mod verify_resume;

@@ -10,8 +10,22 @@ use serde_json::Value;
 use crate::table::{self, Column};
 use crate::units;
 
+/// A metric beside its baseline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// `<stage>.<metric>`
+    pub name: String,
+    pub value: f64,
+    pub baseline: Option<f64>,
+}
+
 /// The metrics of a run as a table; none where it has no summary yet.
 pub fn of_run(run_dir: &Path) -> anyhow::Result<Option<String>> {
+    Ok(rows_of_run(run_dir)?.map(|rows| rendered(&rows)))
+}
+
+/// The metrics of a run; none where it has no summary yet.
+pub fn rows_of_run(run_dir: &Path) -> anyhow::Result<Option<Vec<Row>>> {
     let path = run_dir.join("summary.json");
     let broken =
         |reason: String| anyhow::anyhow!("cannot read the metrics in {}: {reason}", path.display());
@@ -20,29 +34,38 @@ pub fn of_run(run_dir: &Path) -> anyhow::Result<Option<String>> {
         text => text.map_err(|error| broken(error.to_string()))?,
     };
     let summary: Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-    Ok(Some(rendered(&summary)))
+    Ok(Some(rows(&summary)))
 }
 
-/// One row a metric.
-fn rendered(summary: &Value) -> String {
+/// One row a metric, in the order of their names.
+fn rows(summary: &Value) -> Vec<Row> {
     let mut values = BTreeMap::new();
     flatten("", summary, &mut values);
+    let metrics = values.iter().filter(|(name, _)| !is_baseline(name));
+    let rows = metrics.map(|(name, value)| {
+        let baseline = values
+            .iter()
+            .find(|(candidate, _)| is_baseline_of(candidate, name));
+        Row {
+            name: name.clone(),
+            value: *value,
+            baseline: baseline.map(|(_, value)| *value),
+        }
+    });
+    rows.collect()
+}
+
+fn rendered(rows: &[Row]) -> String {
     let mut table = table::new(&[
         Column::Text("metric (out of fold)"),
         Column::Number("value"),
         Column::Number("baseline"),
     ]);
-    for (name, value) in &values {
-        if is_baseline(name) {
-            continue;
-        }
-        let baseline = values
-            .iter()
-            .find(|(candidate, _)| is_baseline_of(candidate, name));
+    for row in rows {
         table.add_row([
-            name.clone(),
-            units::metric(*value),
-            table::or_dash(baseline.map(|(_, value)| units::metric(*value))),
+            row.name.clone(),
+            units::metric(row.value),
+            table::or_dash(row.baseline.map(units::metric)),
         ]);
     }
     table.trim_fmt()
@@ -95,7 +118,7 @@ mod tests {
             "stage1b": {"ratio_mae": 0.05, "baseline_ratio_mae": 0.25},
             "stage3": {"competition_loss": 0.41, "baseline_loss": 0.58, "auc_overall": 0.93, "note": "text"},
         });
-        let rows: Vec<Vec<String>> = rendered(&summary)
+        let rows: Vec<Vec<String>> = rendered(&super::rows(&summary))
             .lines()
             .skip(2)
             .map(|line| line.split_whitespace().map(str::to_owned).collect())

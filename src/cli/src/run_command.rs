@@ -27,11 +27,16 @@ pub fn resume(run_dir: &Path, jobs: &[&str]) -> String {
 
 /// The command that shows a run's curves.
 pub fn tensorboard(run_dir: &Path) -> String {
-    command(&[
-        "tensorboard".into(),
-        "--logdir".into(),
-        run_dir.join("tensorboard").display().to_string(),
-    ])
+    of_run("tensorboard", run_dir)
+}
+
+/// The command that shows where a run is.
+pub fn status(run_dir: &Path) -> String {
+    of_run("status", run_dir)
+}
+
+fn of_run(name: &str, run_dir: &Path) -> String {
+    command(&[program(), name.into(), run_dir.display().to_string()])
 }
 
 /// A command as one line.

@@ -52,10 +52,7 @@ fn a_run_is_shown_recorded_and_summed_up() {
         .split_whitespace()
         .collect();
     assert_eq!(metric, ["stage1a.study_box_iou", "0.7500", "-"]);
-    assert!(
-        ran.out
-            .contains("tensorboard --logdir runs/small/tensorboard")
-    );
+    assert!(ran.out.contains("spinectl tensorboard runs/small"));
     let steps: Vec<&str> = ran
         .err
         .lines()
@@ -66,7 +63,8 @@ fn a_run_is_shown_recorded_and_summed_up() {
     let board = folder
         .path()
         .join("runs/small/tensorboard/stage1a-resnest14d-fold1-seed0");
-    assert_eq!(fs::read_dir(board).unwrap().count(), 1);
+    // Its event file, and the same over samples.
+    assert_eq!(fs::read_dir(board).unwrap().count(), 2);
 
     let status = spinectl(folder.path(), &["status", "runs/small"]);
     assert_eq!(status.code, Some(0), "{}", status.err);
@@ -75,6 +73,16 @@ fn a_run_is_shown_recorded_and_summed_up() {
     let status = spinectl(folder.path(), &["status", "runs/small", "--json"]);
     let status: Value = serde_json::from_str(&status.out).unwrap();
     assert_eq!(status["jobs"][4]["state"], "succeeded");
+
+    let summary = fs::read_to_string(folder.path().join("runs/small/summary.md")).unwrap();
+    for part in [
+        "# small\n\ndone\n",
+        "| stage1a-resnest14d-fold1-seed0 | succeeded | 1 | 3 |",
+        "| stage1a.study_box_iou | 0.7500 | - |",
+        "spinectl tensorboard runs/small`",
+    ] {
+        assert!(summary.contains(part), "no `{part}` in\n{summary}");
+    }
 }
 
 #[test]
@@ -110,6 +118,8 @@ exit 4"#,
     ] {
         assert!(ran.err.contains(part), "no `{part}` in\n{}", ran.err);
     }
+    let summary = fs::read_to_string(folder.path().join("my run/summary.md")).unwrap();
+    assert!(summary.contains("failed: labels: ") && summary.contains("| labels | failed | 1 |"));
     assert_eq!(ran.out, "");
 }
 

@@ -6,6 +6,7 @@
 mod failure;
 mod line;
 mod samples;
+mod view;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use failure::{FailureClass, FailureReport};
 pub use line::{EventError, parse_line, to_line};
 pub use samples::Samples;
+pub use view::{Histogram, Picture, Scores, Setting};
 
 /// One thing that happened, when, and to which job and rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +87,8 @@ pub enum EventKind {
     Pulse(Pulse),
     /// Where a rank's main thread is: the launcher asked. Function names, innermost first.
     Stack { frames: Vec<String> },
+    /// A training begins, or goes on, with these settings; none of them names a file.
+    TrainingStarted { settings: BTreeMap<String, Setting> },
     /// One update of the weights (of `accumulation` micro-batches on every rank).
     Step(StepRecord),
     /// Metrics over the held-out studies (or any set that `set` names).
@@ -93,6 +97,12 @@ pub enum EventKind {
         set: String,
         metrics: BTreeMap<String, f64>,
     },
+    /// The scores behind an evaluation, where something is there or is not.
+    Scores(Scores),
+    /// A picture is there to be looked at.
+    Picture(Picture),
+    /// How weights or gradients are spread.
+    Histogram(Histogram),
     /// Work that has no steps: inference, labels, tables.
     Progress { what: String, done: u64, total: u64 },
     /// A checkpoint is complete and durable.
@@ -154,8 +164,14 @@ pub struct StepRecord {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub losses: BTreeMap<String, f64>,
     pub learning_rate: f64,
+    /// Learning rates by parameter group, where they differ.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub learning_rates: BTreeMap<String, f64>,
     /// L2 norm of the averaged gradient before clipping.
     pub gradient_norm: f64,
+    /// And after it; none where nothing is clipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clipped_norm: Option<f64>,
     /// The factor of the loss in fp16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
@@ -166,6 +182,12 @@ pub struct StepRecord {
     pub seconds: f64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phases: BTreeMap<Phase, f64>,
+    /// Bytes that rank 0 holds in the host's memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_memory: Option<u64>,
+    /// The most bytes that its tensors have held on the GPU at once; none on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_memory: Option<u64>,
 }
 
 /// What a rank is doing.

@@ -35,7 +35,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{EventKind, FailureClass, FailureReport, Phase, Samples, StepRecord};
+    use crate::{
+        EventKind, FailureClass, FailureReport, Histogram, Phase, Picture, Samples, Scores,
+        Setting, StepRecord,
+    };
 
     #[test]
     fn every_shape_of_event_survives_the_round_trip() {
@@ -65,6 +68,33 @@ mod tests {
                 loss: 0.1 + 0.2,
                 phases: BTreeMap::from([(Phase::DataWait, 0.001)]),
                 ..StepRecord::default()
+            }),
+            EventKind::TrainingStarted {
+                settings: BTreeMap::from([
+                    ("flip".into(), Setting::Number(0.5)),
+                    ("batch".into(), Setting::Number(48.0)),
+                    ("ema".into(), Setting::Flag(false)),
+                    ("arch".into(), Setting::Text("resnest50d".into())),
+                ]),
+            },
+            EventKind::Picture(Picture {
+                step: 3,
+                name: "inputs/0".into(),
+                path: "jobs/a/pictures/inputs-0-00000003.png".into(),
+                caption: "1.2.3, slices 4 to 99".into(),
+            }),
+            EventKind::Scores(Scores {
+                step: 3,
+                set: "held_out".into(),
+                name: "C3".into(),
+                positives: vec![0, 2, 1],
+                negatives: vec![7, 0, 0],
+            }),
+            EventKind::Histogram(Histogram {
+                step: 3,
+                name: "weights/head.bias".into(),
+                edges: vec![-0.5, 0.0, 0.5],
+                counts: vec![3, 4],
             }),
             EventKind::RankFailed(FailureReport {
                 failed_at: 1.5,

@@ -9,6 +9,7 @@ mod calibration;
 mod competition;
 mod quantity;
 mod roc;
+mod score_counts;
 
 pub use baseline::means_of_other_folds;
 pub use bootstrap::{Interval, Resamples, interval};
@@ -17,6 +18,7 @@ pub use calibration::{Bin, bins, brier, expected_calibration_error, log_loss};
 pub use competition::{LABELS, competition_score, study_loss};
 pub use quantity::{Bootstrap, Estimate, Quantity, estimates};
 pub use roc::{Ranked, RocPoint, area_under_roc, roc, sensitivity_at};
+pub use score_counts::ScoreCounts;
 
 /// Mean of `values`.
 pub fn mean(values: &[f64]) -> Option<f64> {

@@ -145,6 +145,7 @@ pub fn compile_with(recipe: &Recipe, files: &Files) -> Result<Plan, PlanError> {
         checkpoint: recipe.checkpoint.clone(),
         private: recipe.private,
         logs: recipe.logs.clone(),
+        tensorboard: recipe.tensorboard.clone(),
         seed: recipe.seed,
         retries: recipe.retries,
         back_off: recipe.back_off,

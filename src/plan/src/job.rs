@@ -1,6 +1,8 @@
 //! What a job is: the part of the recipe that it needs, and the jobs that it waits for.
 
-use recipe::{BoxLoss, Checkpointing, Data, Elastic, Fold, Logs, Sequence, StudyModel, Training};
+use recipe::{
+    BoxLoss, Checkpointing, Data, Elastic, Fold, Logs, Sequence, StudyModel, Tensorboard, Training,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Inputs, JobId};
@@ -25,6 +27,8 @@ pub struct Plan {
     pub private: bool,
     #[serde(default)]
     pub logs: Logs,
+    #[serde(default)]
+    pub tensorboard: Tensorboard,
     pub seed: u64,
     pub retries: u64,
     /// Seconds of the first delay between two attempts that came no further; it doubles each time.

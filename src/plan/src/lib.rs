@@ -51,5 +51,5 @@ pub use timeouts::Timeouts;
 // What a job spec is made of, so that readers of a plan need not name the recipe.
 pub use recipe::{
     Augment, BoxLoss, Checkpointing, Data, Elastic, Fold, Gpus, Logs, Position, Sequence,
-    StartFrom, StudyModel, Training, Window,
+    StartFrom, StudyModel, Tensorboard, Training, Window,
 };

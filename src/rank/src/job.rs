@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use event::{EventKind, Phase};
 use plan::{JobId, JobKind, JobSpec, Plan, TrainStage};
-use stage::{Context, Finished, Members, RunPlace, Settings, Stage};
+use stage::{Album, Context, Finished, Members, RunPlace, Settings, Stage};
 use train::{Backend, Ended, ProcessGroup, Rendezvous, Report, Store, TrainError};
 
 use crate::Outcome;
@@ -90,6 +90,7 @@ pub fn run(
         device,
         report: reporter,
         stop: &STOP,
+        album: &Album::new(spec.id.as_str(), plan.tensorboard.pictures),
     };
     let outcome = match &spec.kind {
         JobKind::Train { .. } => train(&context, &plan, spec, job),
@@ -135,6 +136,7 @@ fn train(context: &Context, plan: &Plan, spec: &JobSpec, job: &Job) -> Result<Ou
             checkpointing: &plan.checkpoint,
             patience: plan.timeouts().parts,
             replica_check: plan.replica_check,
+            histograms: plan.tensorboard.histograms,
             resume: &job.resume(),
         },
     )?;

@@ -25,7 +25,7 @@ pub use fold::Fold;
 pub use model::{
     Augment, BadStudy, BoxLoss, Cache, Check, Checkpointing, Data, Device, Elastic, Gpus, Logs,
     Mode, Position, REPLICA_CHECK, Recipe, Sequence, Shards, Stage1a, Stage1b, Stage2, Stage3,
-    StartFrom, StudyModel, Training, Window,
+    StartFrom, StudyModel, Tensorboard, Training, Window,
 };
 pub use models::{Model, StageModel};
 pub use read::{Source, load, parse, to_yaml};

@@ -46,6 +46,7 @@ pub struct Recipe {
     pub private: bool,
     pub logs: Logs,
     pub telemetry: Telemetry,
+    pub tensorboard: Tensorboard,
     pub data: Data,
     pub checkpoint: Checkpointing,
     pub stage1a: Option<Stage1a>,
@@ -222,6 +223,25 @@ impl Default for Logs {
         Logs {
             max_mb: 64,
             keep: 4,
+        }
+    }
+}
+
+/// What a run shows beside its curves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tensorboard {
+    /// Studies, or samples, of which every evaluation makes a picture; 0: none.
+    pub pictures: u64,
+    /// Whether every evaluation tells how weights and gradients are spread.
+    pub histograms: bool,
+}
+
+impl Default for Tensorboard {
+    fn default() -> Self {
+        Tensorboard {
+            pictures: 2,
+            histograms: false,
         }
     }
 }

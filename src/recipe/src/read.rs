@@ -87,6 +87,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
     let private = root.switch("private", false);
     let logs = logs(root.section("logs"));
     let telemetry = telemetry(root.section("telemetry"));
+    let tensorboard = tensorboard(root.section("tensorboard"));
     let data = data(root.section("data"));
     let checkpoint = checkpointing(root.section("checkpoint"));
 
@@ -119,6 +120,7 @@ fn recipe(reader: &Reader, tree: &Node) -> Recipe {
         private,
         logs,
         telemetry,
+        tensorboard,
         data,
         checkpoint,
         stage1a,
@@ -276,6 +278,16 @@ fn logs(section: Section) -> Logs {
     };
     section.finish();
     logs
+}
+
+fn tensorboard(section: Section) -> Tensorboard {
+    let default = Tensorboard::default();
+    let tensorboard = Tensorboard {
+        pictures: section.integer("pictures", default.pictures, 0..=16),
+        histograms: section.switch("histograms", default.histograms),
+    };
+    section.finish();
+    tensorboard
 }
 
 #[cfg(test)]

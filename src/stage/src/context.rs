@@ -28,6 +28,7 @@ use train::{
 
 use crate::Result;
 use crate::place::RunPlace;
+use crate::show::Album;
 
 /// One rank's surroundings.
 pub struct Context<'a> {
@@ -40,6 +41,8 @@ pub struct Context<'a> {
     pub report: &'a dyn Report,
     /// Heeded between two studies, and at every step of a training.
     pub stop: &'a StopFlag,
+    /// What this job lets people see.
+    pub album: &'a Album,
 }
 
 /// One model in the making.

@@ -23,6 +23,8 @@ mod place;
 mod predict;
 mod prediction;
 mod run;
+mod show;
+mod shown_settings;
 mod slice_labels;
 mod slice_scores;
 mod slice_task;
@@ -39,6 +41,7 @@ pub use labels::make_labels;
 pub use place::RunPlace;
 pub use predict::{Counts, Request, predict};
 pub use run::{Settings, Stage, finish, run_stage};
+pub use show::Album;
 pub use slice_labels::merge_ratios;
 pub use summary::{Members, summarise};
 

@@ -10,7 +10,7 @@ use data::loader::Dataset;
 use data::stack::{Stack, Stacks};
 use data::stage_tables::{LocatedSlice, SliceTargets};
 use data::targets::union;
-use metrics::intersection_over_union;
+use metrics::{ScoreCounts, intersection_over_union};
 use nn::{Localizer, Pass};
 use recipe::{BoxLoss, Fold};
 use tch::{Device, Kind, Tensor};
@@ -20,10 +20,15 @@ use crate::Result;
 use crate::boxes::found_or_all;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::losses::localizer_loss;
+use crate::show::{SHEET_IMAGES, Tile, sheet, spread, tiles};
 use crate::windows::SLICES_PER_IMAGE;
 
 /// Images that go through the network at once in inference.
 const CHUNK: usize = 64;
+
+/// Colours of boxes in pictures.
+const TRUE_BOX: [u8; 3] = [60, 220, 60];
+const FOUND_BOX: [u8; 3] = [240, 60, 60];
 
 /// Slices of segmented studies with their boxes.
 pub struct Slices {
@@ -144,9 +149,10 @@ impl<'a> Stage1a<'a> {
     }
 
     /// What the model says of every slice of the held-out studies, as jobs/<job>/out_of_fold.csv.
-    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+    pub fn out_of_fold(&self, job: &str, step: u64) -> Result<BTreeMap<String, f64>> {
         let rows = self.predict("out-of-fold boxes", &self.held_out)?;
         let metrics = self.metrics(&rows);
+        self.show(step, "out_of_fold", &rows);
         let mut rows: Vec<LocatedSlice> = rows.into_iter().flatten().collect();
         let fold = self.fold.held_out().map(|fold| fold as u32);
         rows.iter_mut().for_each(|row| row.fold = fold);
@@ -162,6 +168,48 @@ impl<'a> Stage1a<'a> {
             self.context.report_warnings(&self.stacks);
             locate(&self.model, self.execution, study, &stack, self.side)
         })
+    }
+
+    /// Lets people see true and predicted boxes of studies that have them.
+    fn show(&self, step: u64, set: &str, predicted: &[Vec<LocatedSlice>]) {
+        let labelled = predicted.iter().filter_map(|rows| {
+            let truth = self.truth.get(&rows.first()?.study)?;
+            Some((rows, truth))
+        });
+        let studies: Vec<_> = labelled.collect();
+        let slices = studies
+            .iter()
+            .flat_map(|(rows, truth)| rows.iter().zip(*truth));
+        let scored = slices.map(|(row, truth)| (f64::from(row.has_box), truth.has_box));
+        let counts = ScoreCounts::of(scored);
+        self.context.scores(step, set, "has_box", counts);
+
+        for (number, (rows, truth)) in studies.iter().take(self.context.pictures()).enumerate() {
+            let Some((first, last)) = rows.first().zip(rows.last()) else {
+                continue;
+            };
+            let caption = format!(
+                "study {}, slices from {} to {}; green: the vertebrae's true box, red: the predicted one",
+                first.study, first.slice_number, last.slice_number
+            );
+            let name = format!("boxes/{set}/{number}");
+            self.context.picture(step, &name, caption, || {
+                let stack = self.stacks.get(&first.study)?;
+                let places = spread(rows.len(), SHEET_IMAGES);
+                let tiles = places.map(|place| {
+                    let from = place as isize;
+                    let slice = stack.slices_between(from, from + 1)?;
+                    let mut tile = Tile::gray(&slice, stack.side);
+                    let there = truth.get(place).filter(|truth| truth.has_box);
+                    tile.boxes
+                        .extend(there.map(|truth| (truth.bounds, TRUE_BOX)));
+                    let found = rows.get(place).filter(|row| row.has_box > 0.5);
+                    tile.boxes.extend(found.map(|row| (row.bounds, FOUND_BOX)));
+                    Ok(tile)
+                });
+                Ok(sheet(&tiles.collect::<Result<Vec<_>>>()?))
+            });
+        }
     }
 
     /// Mean IoU of the study boxes, and the share of slices whose `has_box` is right.
@@ -262,8 +310,43 @@ impl Task for Stage1a<'_> {
         localizer_loss(&located, &bounds, &has_box, self.box_loss)
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>> {
         let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
-        Ok(self.metrics(&self.predict("evaluation", &labelled)?))
+        let rows = self.predict("evaluation", &labelled)?;
+        self.show(step, "held_out", &rows);
+        Ok(self.metrics(&rows))
+    }
+
+    /// Of few studies: each is read for it, while the other ranks wait.
+    fn show_inputs(&self, step: u64, epoch: u64) {
+        let samples = &self.data.samples;
+        let chosen = spread(samples.len(), self.context.pictures());
+        for (number, index) in chosen.enumerate() {
+            let study = &samples[index].0;
+            let of_study: Vec<usize> = (0..samples.len())
+                .filter(|index| samples[*index].0 == *study)
+                .collect();
+            let caption = format!(
+                "slices of study {study} as augmented, three each as red, green, blue; green frame: the vertebrae's true box"
+            );
+            let name = format!("inputs/{number}");
+            self.context.picture(step, &name, caption, || {
+                let shown = spread(of_study.len(), SHEET_IMAGES);
+                let drawn = shown.map(|place| {
+                    let sample = self.data.load(of_study[place], epoch)?;
+                    let changes = [sample.change];
+                    let image =
+                        self.execution
+                            .feed(&[&sample.pixels], Some(&changes), self.side)?;
+                    let mut tiles = tiles(&image, self.side)?;
+                    if let Some(tile) = tiles.first_mut().filter(|_| sample.has_box) {
+                        tile.boxes.push((sample.bounds, TRUE_BOX));
+                    }
+                    Ok(tiles)
+                });
+                let drawn: Vec<Vec<Tile>> = drawn.collect::<Result<_>>()?;
+                Ok(sheet(&drawn.concat()))
+            });
+        }
     }
 }

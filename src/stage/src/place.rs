@@ -38,6 +38,11 @@ impl RunPlace {
         self.job(job).join("out_of_fold.csv")
     }
 
+    /// `jobs/<job>/pictures`: what it lets people see; TensorBoard's files hold a copy.
+    pub fn pictures(&self, job: &str) -> PathBuf {
+        self.job(job).join("pictures")
+    }
+
     pub fn metrics(&self, job: &str) -> PathBuf {
         self.job(job).join("metrics.json")
     }

@@ -16,6 +16,7 @@ use crate::Result;
 use crate::context::{Context, Fit};
 use crate::finished::{Finished, load_backbone};
 use crate::localizer::Stage1a;
+use crate::shown_settings::shown_settings;
 use crate::slice_task::SliceTask;
 use crate::study::Stage3;
 
@@ -74,6 +75,8 @@ pub struct Settings<'a> {
     pub patience: Duration,
     /// Updates between two comparisons of the replicas; 0: none.
     pub replica_check: u64,
+    /// Whether evaluations tell how weights and gradients are spread.
+    pub histograms: bool,
     pub resume: &'a Resume,
 }
 
@@ -111,26 +114,26 @@ pub fn run_stage(context: &Context, settings: &Settings) -> Result<Ended> {
     match settings.stage {
         Stage::Stage1a { box_loss } => {
             let task = Stage1a::new(context, &cohort, fit, box_loss)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
         Stage::Stage1b { sequence, crop } => {
             let task = SliceTask::stage1b(context, &cohort, fit, sequence, crop)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
         Stage::Stage2 { sequence } => {
             let task = SliceTask::stage2(context, &cohort, fit, sequence)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
         Stage::Stage3 { study, features } => {
             let task = Stage3::new(context, &cohort, fit, study, features)?;
-            run(context, settings, fit, &task, |task| {
-                task.out_of_fold(settings.job)
+            run(context, settings, fit, &task, |task, step| {
+                task.out_of_fold(settings.job, step)
             })
         }
     }
@@ -141,7 +144,7 @@ fn run<T: Task>(
     settings: &Settings,
     fit: Fit,
     task: &T,
-    out_of_fold: impl Fn(&T) -> Result<BTreeMap<String, f64>>,
+    out_of_fold: impl Fn(&T, u64) -> Result<BTreeMap<String, f64>>,
 ) -> Result<Ended> {
     if let Some(finished) = settings.start {
         load_backbone(context.place, fit.store, finished)?;
@@ -157,6 +160,11 @@ fn run<T: Task>(
     if context.group.rank() == 0 && train::begins(&checkpoints, settings.resume)? {
         load_pretrained(context, settings, fit.store)?;
     }
+    if context.group.rank() == 0 {
+        context.report.report(EventKind::TrainingStarted {
+            settings: shown_settings(settings, context.group.world_size()),
+        });
+    }
     let setup = Setup {
         store: fit.store,
         group: context.group,
@@ -170,6 +178,7 @@ fn run<T: Task>(
         checkpoints: &checkpoints,
         ledger: &context.place.ledger(settings.job),
         replica_check: settings.replica_check,
+        histograms: settings.histograms,
         resume: settings.resume,
         report: context.report,
         stop: context.stop,
@@ -186,7 +195,7 @@ fn run<T: Task>(
                 step,
                 sequence: context.group.sequence(),
             });
-            out_of_fold(task)?
+            out_of_fold(task, step)?
         }
     };
     if context.group.rank() == 0 {

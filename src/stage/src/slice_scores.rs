@@ -24,6 +24,27 @@ pub(crate) fn slice_scores(
     stack: &Stack,
     window: WindowShape,
 ) -> Result<Vec<[f32; VERTEBRAE]>> {
+    let head = |predicted: SlicePrediction| predicted.fracture.unwrap_or(predicted.ratio);
+    scores_of(head, model, execution, stack, window)
+}
+
+/// Ratios of every slice, in stage 2 too.
+pub(crate) fn slice_ratios(
+    model: &SliceModel,
+    execution: &Execution,
+    stack: &Stack,
+    window: WindowShape,
+) -> Result<Vec<[f32; VERTEBRAE]>> {
+    scores_of(|predicted| predicted.ratio, model, execution, stack, window)
+}
+
+fn scores_of(
+    head: impl Fn(SlicePrediction) -> Tensor,
+    model: &SliceModel,
+    execution: &Execution,
+    stack: &Stack,
+    window: WindowShape,
+) -> Result<Vec<[f32; VERTEBRAE]>> {
     let mut cover = Cover::new(stack.slices());
     let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
     let scored = execution.in_parts(&all, CHUNK, |chunk| {
@@ -35,10 +56,8 @@ pub(crate) fn slice_scores(
             .flat_map(|start| window.positions(*start, stack.slices()))
             .collect();
         let (image, position) = input(execution, &bytes, &positions, None, stack.side)?;
-        let SlicePrediction {
-            ratio, fracture, ..
-        } = execution.evaluate(|pass| Ok(model.forward(&image, &position, pass)?))?;
-        let scores = host(&fracture.unwrap_or(ratio))?; // (windows, images, 7)
+        let predicted = execution.evaluate(|pass| Ok(model.forward(&image, &position, pass)?))?;
+        let scores = host(&head(predicted))?; // (windows, images, 7)
         let rows = scores.chunks_exact(window.images * VERTEBRAE);
         let rows = rows.map(<[f32]>::to_vec);
         Ok(chunk.iter().copied().zip(rows).collect())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use data::StudyUid;
 use data::csv_table::{read_table, write_table};
+use data::loader::Dataset;
 use data::stack::Stacks;
 use data::stage_tables::{SliceScores, SliceTargets};
 use data::tables::SliceLabels;
@@ -17,7 +18,8 @@ use train::{Execution, HostPixels, Losses, Task, shape, strength};
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
 use crate::losses::slice_loss;
-use crate::slice_scores::{input, slice_scores};
+use crate::show::{Studies, sheet, spread, tiles};
+use crate::slice_scores::{input, slice_ratios, slice_scores};
 use crate::windows::{SliceTruth, WindowSample, WindowShape, Windows};
 
 /// The model of one fold and seed, and what it learns from.
@@ -117,9 +119,10 @@ impl<'a> SliceTask<'a> {
     }
 
     /// What the model says of every slice of the held-out studies, as jobs/<job>/out_of_fold.csv.
-    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+    pub fn out_of_fold(&self, job: &str, step: u64) -> Result<BTreeMap<String, f64>> {
         let rows = self.predict("out-of-fold slices", &self.held_out)?;
         let metrics = self.metrics(&rows);
+        self.show(step, "out_of_fold", &rows);
         let rows: Vec<SliceScores> = rows.into_iter().flatten().collect();
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
@@ -144,6 +147,27 @@ impl<'a> SliceTask<'a> {
                 });
             Ok(rows.collect())
         })
+    }
+
+    /// Lets people see what the model says of studies with labels.
+    fn show(&self, step: u64, set: &str, predicted: &[Vec<SliceScores>]) {
+        let labelled = predicted.iter().filter_map(|rows| {
+            let truth = self.truth.get(&rows.first()?.study)?;
+            Some((rows.as_slice(), truth.as_slice()))
+        });
+        let studies: Vec<_> = labelled.collect();
+        let ratios = |place: usize| {
+            let Some(row) = studies.get(place).and_then(|(rows, _)| rows.first()) else {
+                return Ok(Vec::new());
+            };
+            let stack = self.stacks.get(&row.study)?;
+            slice_ratios(&self.model, self.execution, &stack, self.data.shape)
+        };
+        let shown = Studies {
+            heads: self.heads,
+            studies: studies.clone(),
+        };
+        shown.show(self.context, step, set, ratios);
     }
 
     /// Mean absolute error of the scores on held-out studies with labels.
@@ -229,11 +253,32 @@ impl Task for SliceTask<'_> {
         )
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>> {
         if self.fold == Fold::All {
             return Ok(BTreeMap::new());
         }
         let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
-        Ok(self.metrics(&self.predict("evaluation", &labelled)?))
+        let rows = self.predict("evaluation", &labelled)?;
+        self.show(step, "held_out", &rows);
+        Ok(self.metrics(&rows))
+    }
+
+    fn show_inputs(&self, step: u64, epoch: u64) {
+        let samples = spread(self.data.len(), self.context.pictures());
+        for (number, index) in samples.enumerate() {
+            let caption = format!(
+                "sample {}: the window's images as augmented, three slices each as red, green, blue",
+                self.data.id(index)
+            );
+            let name = format!("inputs/{number}");
+            self.context.picture(step, &name, caption, || {
+                let sample = self.data.load(index, epoch)?;
+                let changes = [sample.change];
+                let image = self
+                    .execution
+                    .feed(&[&sample.pixels], Some(&changes), self.side)?;
+                Ok(sheet(&tiles(&image, self.side)?))
+            });
+        }
     }
 }

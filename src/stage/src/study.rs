@@ -8,7 +8,7 @@ use data::csv_table::write_table;
 use data::loader::Dataset;
 use data::stack::Stack;
 use data::tables::{StudyBox, StudyPrediction};
-use metrics::{LABELS, area_under_roc, competition_score};
+use metrics::{LABELS, ScoreCounts, area_under_roc, competition_score};
 use nn::{Pass, StudyModel};
 use recipe::{Fold, StudyModel as StudySettings, Training};
 use tch::{Kind, Tensor};
@@ -138,11 +138,12 @@ impl<'a> Stage3<'a> {
     }
 
     /// Probabilities of the held-out studies, as jobs/<job>/out_of_fold.csv.
-    pub fn out_of_fold(&self, job: &str) -> Result<BTreeMap<String, f64>> {
+    pub fn out_of_fold(&self, job: &str, step: u64) -> Result<BTreeMap<String, f64>> {
         let Some(fold) = self.fold.held_out() else {
             return Ok(BTreeMap::new());
         };
         let rows = self.predict(fold as u32)?;
+        self.show(step, "out_of_fold", &rows);
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
         }
@@ -162,6 +163,22 @@ impl<'a> Stage3<'a> {
                 probabilities: probabilities(&logits)?,
             })
         })
+    }
+
+    /// Lets people see how well each label is told.
+    fn show(&self, step: u64, set: &str, rows: &[StudyPrediction]) {
+        for label in 0..LABELS {
+            let scored = rows
+                .iter()
+                .zip(&self.held_out)
+                .map(|(row, (_, truth))| (row.probabilities[label], truth.label[label] > 0));
+            let name = match label {
+                0 => "patient_overall".to_owned(),
+                vertebra => format!("C{vertebra}"),
+            };
+            self.context
+                .scores(step, set, &name, ScoreCounts::of(scored));
+        }
     }
 
     fn metrics(&self, rows: &[StudyPrediction]) -> BTreeMap<String, f64> {
@@ -308,10 +325,12 @@ impl Task for Stage3<'_> {
         study_loss(&logits, &label, images)
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
-        match self.fold.held_out() {
-            Some(fold) => Ok(self.metrics(&self.predict(fold as u32)?)),
-            None => Ok(BTreeMap::new()),
-        }
+    fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>> {
+        let Some(fold) = self.fold.held_out() else {
+            return Ok(BTreeMap::new());
+        };
+        let rows = self.predict(fold as u32)?;
+        self.show(step, "held_out", &rows);
+        Ok(self.metrics(&rows))
     }
 }

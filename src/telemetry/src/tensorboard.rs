@@ -1,5 +1,5 @@
-//! TensorBoard event files, written without TensorFlow: [`Board`] turns run events into scalars, one
-//! [`Writer`] makes one file.
+//! TensorBoard event files, written without TensorFlow: [`Board`] turns run events into curves and
+//! pictures, one [`Writer`] makes one file.
 //!
 //! A file is a sequence of TFRecords, each one `tensorboard.Event` in protocol buffer encoding; the
 //! first says `brain.Event:2`. TensorBoard reads the files of a directory in the order of their
@@ -7,9 +7,15 @@
 //! how a resumed job takes back the steps that are done again.
 
 mod board;
+mod by_samples;
 mod error;
+mod job;
+mod lazy_file;
 mod message;
+mod picture;
+mod plugin;
 mod record;
+mod summary;
 mod writer;
 
 pub use board::Board;

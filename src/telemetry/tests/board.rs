@@ -122,3 +122,36 @@ fn a_name_that_is_a_path_is_refused_once() {
     }
     assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_hundred_thousand_steps_take_less_than_100_megabytes() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    for number in 1..=100_000u64 {
+        let heads = ["any", "fracture", "ratio"].map(|head| (head.to_owned(), 0.5));
+        let kind = EventKind::Step(StepRecord {
+            step: number,
+            losses: heads.into(),
+            learning_rates: [("backbone".to_owned(), 1e-4)].into(),
+            clipped_norm: Some(1.0),
+            loss_scale: Some(65_536.0),
+            samples: 48,
+            images: 1536,
+            seconds: 1.0,
+            phases: [(event::Phase::DataWait, 0.1)].into(),
+            host_memory: Some(1 << 30),
+            device_memory: Some(1 << 30),
+            ..StepRecord::default()
+        });
+        let event = RunEvent {
+            kind,
+            ..step("job", number as f64, number)
+        };
+        board.record(&event).unwrap();
+    }
+    board.flush().unwrap();
+    let job = run.path().join("tensorboard/job");
+    let all = bytes(&job) + bytes(&job.join("by_samples"));
+    assert!(all > 10_000_000, "{all}: every update is there");
+    assert!(all < 100_000_000, "{all}");
+}

@@ -1,43 +1,13 @@
-//! What TensorBoard itself reads from the event files, through its own Python reader.
+//! What TensorBoard itself reads from the event files, through its own Python reader: curves, texts, and what a resume leaves.
+
+mod reader;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use event::{EventKind, RunEvent, StepRecord};
+use event::{EventKind, Phase, RunEvent, StepRecord};
+use reader::{JOB, event, read, record};
 use serde_json::{Value, json};
 use telemetry::tensorboard::{Board, Writer};
-
-const JOB: &str = "stage2-resnest14d-fold0-seed0";
-
-/// What `tests/python/read_tensorboard.py` prints of `directory`.
-fn read(directory: &Path) -> Value {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("SPINECTL_PYTHON")
-        .map_or_else(|| here.join("../../.venv/bin/python"), PathBuf::from);
-    let output = Command::new(&python)
-        .arg(here.join("tests/python/read_tensorboard.py"))
-        .arg(directory)
-        .output()
-        .unwrap_or_else(|error| panic!("{}: {error}: run `make setup-tests`", python.display()));
-    assert!(
-        output.status.success(),
-        "{}\n(is tensorboard installed there? run `make setup-tests`)",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// An event of the job's `attempt`, `seconds` after the run began.
-fn event(attempt: u32, seconds: f64, kind: EventKind) -> RunEvent {
-    RunEvent {
-        time: 1_700_000_000.0 + seconds,
-        job: Some(JOB.to_owned()),
-        attempt: Some(attempt),
-        rank: None,
-        kind,
-    }
-}
 
 /// The values of step n are exact in an f32, and all different.
 fn step(n: u64) -> EventKind {
@@ -47,10 +17,16 @@ fn step(n: u64) -> EventKind {
         loss: 1.0 / n32.exp2(),
         losses: BTreeMap::from([("fracture".into(), n32 + 0.25), ("ratio".into(), n32 + 0.5)]),
         learning_rate: n32 / 1024.0,
+        learning_rates: BTreeMap::from([("backbone".into(), n32 / 2048.0)]),
         gradient_norm: 100.0 + n32,
-        samples: 48 * n,
-        images: 1536 * n,
-        seconds: 0.5,
+        clipped_norm: Some(1.0 + n32),
+        loss_scale: Some(n32 * 512.0),
+        samples: 48,
+        images: 1536,
+        seconds: 0.5 / n32.exp2(),
+        phases: BTreeMap::from([(Phase::DataWait, 0.125 / n32.exp2())]),
+        host_memory: Some(n << 29),
+        device_memory: Some(n << 32),
         ..StepRecord::default()
     })
 }
@@ -60,12 +36,6 @@ fn resumed(step: u64) -> EventKind {
         step,
         checkpoint: format!("checkpoints/step-{step:08}"),
         skipped: Vec::new(),
-    }
-}
-
-fn record(board: &mut Board, events: impl IntoIterator<Item = RunEvent>) {
-    for event in events {
-        board.record(&event).unwrap();
     }
 }
 
@@ -83,6 +53,8 @@ fn times(read: &Value, tag: &str) -> Vec<(u64, u64)> {
 fn every_tag_value_and_time_arrives() {
     let run = tempfile::tempdir().unwrap();
     let mut board = Board::new(run.path());
+    let started = EventKind::JobStarted { world_size: 4 };
+    record(&mut board, [event(1, 0.0, started)]);
     record(&mut board, (1..=3).map(|n| event(1, n as f64, step(n))));
     let metrics = BTreeMap::from([
         ("auc".to_owned(), 0.875),
@@ -128,9 +100,17 @@ fn every_tag_value_and_time_arrives() {
         "train/loss/fracture": series(&|n| n + 0.25),
         "train/loss/ratio": series(&|n| n + 0.5),
         "train/learning_rate": series(&|n| n / 1024.0),
+        "train/learning_rate/backbone": series(&|n| n / 2048.0),
         "train/gradient_norm": series(&|n| n + 100.0),
-        "train/samples_per_second": series(&|n| n * 96.0),
-        "train/images_per_second": series(&|n| n * 3072.0),
+        "train/gradient_norm_clipped": series(&|n| n + 1.0),
+        "train/loss_scale": series(&|n| n * 512.0),
+        "train/samples_per_second": series(&|n| n.exp2() * 96.0),
+        "train/images_per_second": series(&|n| n.exp2() * 3072.0),
+        "train/samples_per_second_per_rank": series(&|n| n.exp2() * 24.0),
+        "train/images_per_second_per_rank": series(&|n| n.exp2() * 768.0),
+        "train/data_wait_share": series(&|_| 0.25),
+        "train/host_memory_gib": series(&|n| n / 2.0),
+        "train/device_memory_peak_gib": series(&|n| n * 4.0),
         "eval/held_out/auc": [[3, 0.875, t(4.0)]],
         "eval/held_out/fracture_mae": [[3, 0.125, t(4.0)]],
     });
@@ -141,6 +121,19 @@ fn every_tag_value_and_time_arrives() {
         json!({"job/failed": [[3, "rank 1 was killed", t(5.0)]]})
     );
     assert_eq!(read["versions"], json!(["brain.Event:2"]));
+
+    let by_samples = self::read(&run.path().join("tensorboard").join(JOB).join("by_samples"));
+    let series = |value: &dyn Fn(f64) -> f64| {
+        json!([1.0, 2.0, 3.0].map(|n: f64| json!([48 * n as u64, value(n), t(n)])))
+    };
+    let expected = json!({
+        "by_samples/loss": series(&|n| 1.0 / n.exp2()),
+        "by_samples/loss/fracture": series(&|n| n + 0.25),
+        "by_samples/loss/ratio": series(&|n| n + 0.5),
+        "by_samples/eval/held_out/auc": [[144, 0.875, t(4.0)]],
+        "by_samples/eval/held_out/fracture_mae": [[144, 0.125, t(4.0)]],
+    });
+    assert_eq!(by_samples["scalars"], expected);
 }
 
 #[test]
@@ -164,6 +157,11 @@ fn a_resume_in_the_same_launch_takes_back_what_lies_past_the_checkpoint() {
     let read = read(&run.path().join("tensorboard").join(JOB));
     let expected = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 15)];
     assert_eq!(times(&read, "train/loss"), expected);
+    let by_samples = self::read(&run.path().join("tensorboard").join(JOB).join("by_samples"));
+    assert_eq!(
+        times(&by_samples, "by_samples/loss"),
+        expected.map(|(step, time)| (48 * step, time))
+    );
     assert_eq!(times(&read, "train/loss/ratio"), expected);
     assert_eq!(read["accumulated"], read["scalars"]);
     assert_eq!(read["files"].as_array().unwrap().len(), 1);

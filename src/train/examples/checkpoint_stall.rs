@@ -146,6 +146,7 @@ fn run(store: &VarStore, folder: &Path, asynchronous: bool) -> Result<Vec<Write>
             checkpoints: &checkpoints,
             ledger: &folder.join("ledger.jsonl"),
             replica_check: 0,
+            histograms: false,
             resume: &Resume::Never,
             report: &writes,
             stop: &StopFlag::new(),
@@ -262,7 +263,7 @@ impl Task for MadeUp {
         })
     }
 
-    fn evaluate(&self) -> train::Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, _: u64) -> train::Result<BTreeMap<String, f64>> {
         Ok(BTreeMap::new())
     }
 }

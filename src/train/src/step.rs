@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use collective::{ProcessGroup, Reducer, ReducerOptions, backward, kernels};
-use event::Phase;
+use event::{Histogram, Phase};
 use tch::{Cuda, Device, Tensor};
 
 use crate::config::UpdateConfig;
 use crate::ema::Ema;
+use crate::histogram;
 use crate::optimizer::Optimizer;
 use crate::report::Report;
 use crate::scaler::Scaler;
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub parts: BTreeMap<String, f64>,
     /// L2 norm of the averaged gradient before clipping.
     pub gradient_norm: f64,
+    /// And after it; none where nothing is clipped.
+    pub clipped_norm: Option<f64>,
     pub images: u64,
     /// Wall time of this rank, in seconds. On a GPU that of queueing, but for the phase that waits for the results; see
     /// [`UpdateConfig::timed`].
@@ -222,6 +225,7 @@ impl<'a> Stepper<'a> {
                 .map(|(name, mean)| (name.to_owned(), mean))
                 .collect(),
             gradient_norm,
+            clipped_norm: self.clip_norm.map(|limit| gradient_norm.min(limit)),
             images: totals.images,
             phases: clock.phases,
             stop: totals.stop,
@@ -229,6 +233,22 @@ impl<'a> Stepper<'a> {
             skipped: totals.overflow,
             samples: totals.samples,
         })
+    }
+
+    /// How the weights and the gradients of the last update are spread, by name; no gradients ahead of the first update of
+    /// this process.
+    pub fn spread(&self, step: u64) -> Result<Vec<Histogram>> {
+        let named = |kind: &str, tensors: &[Tensor]| -> Result<Vec<Histogram>> {
+            let named = self.parameters.names.iter().zip(tensors);
+            named
+                .map(|(name, tensor)| histogram::of(tensor, step, format!("{kind}/{name}")))
+                .collect()
+        };
+        let mut all = named("weights", &self.parameters.tensors)?;
+        if let Ok(gradients) = kernels::grads(&self.parameters.tensors) {
+            all.extend(named("gradients", &gradients)?);
+        }
+        Ok(all)
     }
 
     /// Runs `body` on the averaged weights, where there are any, and puts the weights of the training back.

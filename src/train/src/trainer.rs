@@ -9,7 +9,7 @@ use collective::ProcessGroup;
 use data::ledger::Segment;
 use data::loader::{Dataset, Loader, Request};
 use data::sampler::{epoch_order, rank_share, updates_per_epoch};
-use event::{EventKind, Phase, StepRecord};
+use event::{EventKind, Phase};
 use recipe::{Checkpointing, Training};
 use tch::nn::VarStore;
 
@@ -23,8 +23,9 @@ use crate::replicas::Replicas;
 use crate::report::{Names, Report};
 use crate::restore::{agree_on, restore, sizes, snapshot};
 use crate::schedule::learning_rate;
+use crate::shown::{show, step_event};
 use crate::state::Parameters;
-use crate::step::{Losses, MicroBatch, Outcome, Stepper};
+use crate::step::{Losses, MicroBatch, Stepper};
 use crate::stop::StopFlag;
 use crate::writers::Writers;
 use crate::{Result, TrainError};
@@ -38,11 +39,15 @@ pub trait Task {
     /// Loss of a micro-batch, each sample weighing the same.
     fn loss(&self, samples: Vec<<Self::Data as Dataset>::Sample>) -> Result<Losses>;
 
-    /// Metrics on held-out studies. All ranks call it; each does its share.
+    /// Metrics on held-out studies after `step` updates. All ranks call it; each does its share.
     ///
     /// # Errors
     /// `Stopped`, on all ranks, where one was asked to stop meanwhile.
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>>;
+    fn evaluate(&self, step: u64) -> Result<BTreeMap<String, f64>>;
+
+    /// Shows what the model is given in this epoch, after `step` updates. Rank 0 alone calls it; the training does not depend
+    /// on what comes of it.
+    fn show_inputs(&self, _step: u64, _epoch: u64) {}
 }
 
 /// Where a job's checkpoints are, and whose they are.
@@ -95,6 +100,8 @@ pub struct Setup<'a> {
     pub ledger: &'a Path,
     /// Updates between two comparisons of the replicas; 0: none.
     pub replica_check: u64,
+    /// Whether every evaluation reports how weights and gradients are spread.
+    pub histograms: bool,
     pub resume: &'a Resume,
     pub report: &'a dyn Report,
     pub stop: &'a StopFlag,
@@ -176,6 +183,9 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
         // Before the update that follows an epoch, not after the one that ends it: a job that was stopped in between
         // evaluates when it goes on.
         if step > 0 && step.is_multiple_of(evaluations) {
+            if is_first {
+                show(task, setup, &stepper, step, per_epoch);
+            }
             let metrics = match stepper.averaged(|| evaluate(task, setup, step)) {
                 Err(TrainError::Stopped) => {
                     replicas.after(step, saved != step)?;
@@ -244,7 +254,11 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
             let seconds = began.elapsed().as_secs_f64();
             setup
                 .report
-                .report(step_event(outcome, place, rate, batch, seconds));
+                .report(step_event(outcome, place, rate, batch, seconds, setup));
+        }
+        // Not ahead of the first update, which somebody waits for.
+        if is_first && done == 1 {
+            show(task, setup, &stepper, done, per_epoch);
         }
         writer.poll()?;
         // Not sooner: it takes cores from the first update, which somebody waits for.
@@ -269,38 +283,6 @@ pub fn train<T: Task>(task: &T, setup: &Setup) -> Result<(Ended, u64)> {
     Ok((Ended::Finished, total))
 }
 
-/// A record of the update, or a warning that fp16 left it out.
-fn step_event(
-    outcome: Outcome,
-    (step, total_steps, epoch): (u64, u64, u64),
-    learning_rate: f64,
-    batch: usize,
-    seconds: f64,
-) -> EventKind {
-    if outcome.skipped {
-        let scale = outcome.loss_scale.unwrap_or_default();
-        let message = format!(
-            "update {step} of {total_steps} is left out: a gradient overflowed fp16 under the loss scale of {scale}, which \
-             is halved; now and then that is how fp16 finds its scale"
-        );
-        return EventKind::Warning { message };
-    }
-    EventKind::Step(StepRecord {
-        step,
-        total_steps,
-        epoch,
-        loss: outcome.loss,
-        losses: outcome.parts,
-        learning_rate,
-        gradient_norm: outcome.gradient_norm,
-        loss_scale: outcome.loss_scale,
-        samples: batch as u64,
-        images: outcome.images,
-        seconds,
-        phases: outcome.phases,
-    })
-}
-
 /// One seed of several numbers (splitmix64's steps).
 fn dropout_seed(numbers: [u64; 4]) -> i64 {
     let mixed = numbers.into_iter().fold(0u64, |state, number| {
@@ -319,7 +301,7 @@ fn evaluate<T: Task>(task: &T, setup: &Setup, step: u64) -> Result<BTreeMap<Stri
         step,
         sequence,
     });
-    let metrics = task.evaluate()?;
+    let metrics = task.evaluate(step)?;
     if setup.group.rank() == 0 && !metrics.is_empty() {
         let (set, metrics) = ("held_out".to_owned(), metrics.clone());
         setup

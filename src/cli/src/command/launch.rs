@@ -18,7 +18,7 @@ use crate::plan_view::PlanView;
 use crate::pretrained::Pretrained;
 use crate::progress::{Follower, Show};
 use crate::recipe_arguments::RecipeArguments;
-use crate::{batch, inputs, leakage, output, report, run_command, verify_resume};
+use crate::{batch, inputs, leakage, output, report, run_command, summary, verify_resume};
 
 /// Run a recipe on this machine, or go on with a run
 #[derive(Debug, Args)]
@@ -300,6 +300,12 @@ fn launch(arguments: &Arguments, recipe: &Recipe, options: LaunchOptions) -> any
     let seen = follower.end();
     let outcome = launched??;
 
+    // A run directory that is gone is not begun anew; and a page that cannot be written changes no run's outcome.
+    if !matches!(outcome, launcher::Outcome::Lost { .. })
+        && let Err(error) = summary::write(&run_dir, &outcome, &seen)
+    {
+        output::say(&format!("warning: there is no summary.md: {error}"));
+    }
     let text = report::of_launch(&run_dir, &outcome, &seen)?;
     match (&outcome, arguments.json) {
         (launcher::Outcome::Done, false) => output::print(&text)?,

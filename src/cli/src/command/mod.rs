@@ -16,6 +16,7 @@ mod predict;
 mod resume;
 mod status;
 mod stop;
+mod tensorboard;
 
 use std::future::Future;
 
@@ -30,6 +31,7 @@ pub enum Command {
     Audit(audit::Arguments),
     Logs(logs::Arguments),
     Stop(stop::Arguments),
+    Tensorboard(tensorboard::Arguments),
     Pause(pause::Arguments),
     Resume(resume::Arguments),
     Cancel(cancel::Arguments),
@@ -58,6 +60,7 @@ impl Command {
             Command::Audit(arguments) => audit::run(arguments),
             Command::Logs(arguments) => logs::run(arguments),
             Command::Stop(arguments) => stop::run(arguments),
+            Command::Tensorboard(arguments) => tensorboard::run(arguments),
             Command::Pause(arguments) => pause::run(arguments),
             Command::Resume(arguments) => resume::run(arguments),
             Command::Cancel(arguments) => cancel::run(arguments),

@@ -136,7 +136,11 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
         EventKind::Heartbeat { .. }
         | EventKind::Pulse(_)
         | EventKind::Stack { .. }
+        | EventKind::TrainingStarted { .. }
         | EventKind::Step(_)
+        | EventKind::Scores(_)
+        | EventKind::Picture(_)
+        | EventKind::Histogram(_)
         | EventKind::Evaluated { .. }
         | EventKind::Progress { .. } => return None,
     };

@@ -226,6 +226,24 @@ fn logs_are_kept_in_bounds_and_a_run_is_private_where_it_says_so() {
 }
 
 #[test]
+fn pictures_are_few_and_histograms_are_asked_for() {
+    let recipe = read(SMALL, &[]).unwrap();
+    assert_eq!(recipe.tensorboard, Tensorboard::default());
+    let recipe = read(
+        SMALL,
+        &["tensorboard.pictures=0", "tensorboard.histograms=true"],
+    )
+    .unwrap();
+    assert!(recipe.tensorboard.pictures == 0 && recipe.tensorboard.histograms);
+    assert_eq!(read(&to_yaml(&recipe).unwrap(), &[]).unwrap(), recipe);
+    let error = read(SMALL, &["tensorboard.pictures=17"]).unwrap_err();
+    assert!(
+        error.to_string().contains("tensorboard.pictures"),
+        "{error}"
+    );
+}
+
+#[test]
 fn stage_3_takes_no_pretrained_weights() {
     let error = read(SMALL, &["stage3.training.pretrained=a.safetensors"])
         .unwrap_err()

@@ -12,6 +12,8 @@ pub enum Error {
         path.display()
     )]
     Write { path: PathBuf, source: io::Error },
+    #[error("a picture is not shown in TensorBoard, all else goes on: {}: {source}", path.display())]
+    Picture { path: PathBuf, source: io::Error },
     #[error(
         "TensorBoard records are not written for job `{job}`: its name cannot be a folder's. \
          Use letters, digits, `-`, `_` and `.`"

@@ -69,18 +69,25 @@ pub(super) enum Value {
 pub(super) struct SummaryMetadata {
     #[prost(message, optional, tag = "1")]
     pub plugin_data: Option<PluginData>,
+    /// Shown beside the tag, as Markdown.
+    #[prost(string, tag = "3")]
+    pub summary_description: String,
     #[prost(int32, tag = "4")]
     pub data_class: i32,
 }
 
-/// `DataClass.DATA_CLASS_TENSOR`.
+/// `DataClass.DATA_CLASS_TENSOR` and `DATA_CLASS_BLOB_SEQUENCE`.
 pub(super) const DATA_CLASS_TENSOR: i32 = 2;
+pub(super) const DATA_CLASS_BLOB_SEQUENCE: i32 = 3;
 
 /// `summary.proto`, `SummaryMetadata.PluginData`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PluginData {
     #[prost(string, tag = "1")]
     pub plugin_name: String,
+    /// A message of the plugin's own.
+    #[prost(bytes = "vec", tag = "2")]
+    pub content: Vec<u8>,
 }
 
 /// `tensor.proto`, `TensorProto`.
@@ -90,11 +97,16 @@ pub(super) struct TensorProto {
     pub dtype: i32,
     #[prost(message, optional, tag = "2")]
     pub tensor_shape: Option<TensorShape>,
+    /// Numbers, little endian, the last dimension fastest.
+    #[prost(bytes = "vec", tag = "4")]
+    pub tensor_content: Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub string_val: Vec<Vec<u8>>,
 }
 
-/// `types.proto`, `DataType.DT_STRING`.
+/// `types.proto`, `DataType`.
+pub(super) const DT_FLOAT: i32 = 1;
+pub(super) const DT_DOUBLE: i32 = 2;
 pub(super) const DT_STRING: i32 = 7;
 
 /// `tensor_shape.proto`, `TensorShapeProto`.

@@ -1,4 +1,4 @@
-//! One event file: scalars, texts and restarts, buffered.
+//! One event file: scalars, values of plugins and restarts, buffered.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,10 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prost::Message;
 
 use super::Error;
-use super::message::{
-    DATA_CLASS_TENSOR, DT_STRING, Event, PluginData, SESSION_START, SessionLog, Summary,
-    SummaryMetadata, SummaryValue, TensorDim, TensorProto, TensorShape, Value, What,
-};
+use super::message::{Event, SESSION_START, SessionLog, Summary, SummaryValue, Value, What};
 use super::record;
 
 const FILE_VERSION: &str = "brain.Event:2";
@@ -84,26 +81,13 @@ impl Writer {
         self.event(step, wall_time, What::Summary(Summary { value }))
     }
 
-    /// A text, which TensorBoard shows as Markdown.
-    pub fn text(&mut self, tag: &str, step: u64, text: &str, wall_time: f64) -> Result<(), Error> {
-        let plugin_data = PluginData {
-            plugin_name: "text".to_owned(),
-        };
-        let tensor = TensorProto {
-            dtype: DT_STRING,
-            tensor_shape: Some(TensorShape {
-                dim: vec![TensorDim { size: 1 }],
-            }),
-            string_val: vec![text.as_bytes().to_vec()],
-        };
-        let value = SummaryValue {
-            tag: tag.to_owned(),
-            metadata: Some(SummaryMetadata {
-                plugin_data: Some(plugin_data),
-                data_class: DATA_CLASS_TENSOR,
-            }),
-            value: Some(Value::Tensor(tensor)),
-        };
+    /// One value of any plugin's.
+    pub(super) fn value(
+        &mut self,
+        step: u64,
+        value: SummaryValue,
+        wall_time: f64,
+    ) -> Result<(), Error> {
         let value = vec![value];
         self.event(step, wall_time, What::Summary(Summary { value }))
     }

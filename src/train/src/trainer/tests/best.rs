@@ -49,7 +49,7 @@ impl Task for SmallTask {
         Ok(self.small.loss(samples.iter().sum()))
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, _: u64) -> Result<BTreeMap<String, f64>> {
         let weight = self.small.variable("head.bias").double_value(&[0]);
         Ok(BTreeMap::from([("weight".to_owned(), weight)]))
     }
@@ -127,6 +127,7 @@ fn run(root: &Path, metric: &str, mode: Mode, stop_at: Option<u64>) -> Result<Co
             checkpoints: &place,
             ledger: &root.join("ledger.jsonl"),
             replica_check: 0,
+            histograms: false,
             resume: &Resume::Auto,
             report: &watch,
             stop: &watch.stop,

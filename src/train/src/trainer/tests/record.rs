@@ -55,7 +55,7 @@ impl Task for Flips<'_> {
         Ok(self.small.loss(samples[0] as i64))
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, _: u64) -> Result<BTreeMap<String, f64>> {
         Ok(BTreeMap::new())
     }
 }
@@ -111,6 +111,7 @@ fn train_with_a_flip(
             },
             ledger: &folder.join("ledger.jsonl"),
             replica_check,
+            histograms: false,
             resume: &Resume::Auto,
             report: &Silent,
             stop: &StopFlag::new(),

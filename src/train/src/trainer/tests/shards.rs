@@ -65,7 +65,7 @@ impl Task for Better {
         })
     }
 
-    fn evaluate(&self) -> Result<BTreeMap<String, f64>> {
+    fn evaluate(&self, _: u64) -> Result<BTreeMap<String, f64>> {
         self.evaluations.set(self.evaluations.get() + 1.0);
         let value = self.evaluations.get();
         Ok(BTreeMap::from([("better".to_owned(), value)]))
@@ -158,6 +158,7 @@ fn go_on(root: &Path, shards: Shards, ranks: usize, stop_after: u64) -> Course {
                 checkpoints: &place,
                 ledger: &root.with_extension("ledger"),
                 replica_check: 2,
+                histograms: false,
                 resume: &Resume::Auto,
                 report: &watch,
                 stop: &watch.stop,

@@ -1,0 +1,101 @@
+//! `summary.md`: a run in one page of Markdown, written when a launch ends, however it ends.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use launcher::{JobStatus, Outcome, RunStatus};
+
+use crate::progress::Seen;
+use crate::table::or_dash;
+use crate::{metrics, run_command, units};
+
+/// Writes it into the run directory, in place of the one of an earlier launch.
+pub fn write(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Result<()> {
+    let status = launcher::status(run_dir)?;
+    let mut text = of(&status, outcome);
+    let metrics = metrics::rows_of_run(run_dir)?.unwrap_or_default();
+    if !metrics.is_empty() {
+        text.push_str(
+            "\n## Metrics (out of fold)\n\n| metric | value | baseline |\n|---|---:|---:|\n",
+        );
+        for row in metrics {
+            let baseline = or_dash(row.baseline.map(units::metric));
+            let value = units::metric(row.value);
+            let _ = writeln!(text, "| {} | {value} | {baseline} |", cell(&row.name));
+        }
+    }
+    if !seen.warnings.is_empty() {
+        text.push_str("\n## Warnings of the last launch\n\n");
+        for warning in &seen.warnings {
+            let _ = writeln!(text, "- {}", line(warning));
+        }
+    }
+    let _ = write!(
+        text,
+        "\n## Where to look\n\n- curves and pictures: `{}`\n- jobs and failures: `{}`\n",
+        run_command::tensorboard(run_dir),
+        run_command::status(run_dir),
+    );
+    let path = run_dir.join("summary.md");
+    data::atomic_file::replace(&path, |file| file.write_all(text.as_bytes()))?;
+    Ok(())
+}
+
+fn of(status: &RunStatus, outcome: &Outcome) -> String {
+    let how = match outcome {
+        Outcome::Done => "done".to_owned(),
+        Outcome::Failed { job, reason, .. } => format!("failed: {job}: {reason}"),
+        Outcome::Lost { reason } => format!("lost: {reason}"),
+        Outcome::Held { paused, cancelled } => {
+            let of = |what: &str, jobs: &[String]| match jobs {
+                [] => String::new(),
+                jobs => format!("; {what}: {}", jobs.join(", ")),
+            };
+            let (paused, cancelled) = (of("paused", paused), of("cancelled", cancelled));
+            format!("what is left is held back{paused}{cancelled}")
+        }
+        Outcome::Stopped => "stopped, with everything saved".to_owned(),
+        Outcome::Interrupted { signal } => format!("interrupted by signal {signal}"),
+    };
+    let mut text = format!("# {}\n\n{}\n\n", line(&status.name), line(&how));
+    let seconds: f64 = status.jobs.iter().map(|job| job.seconds).sum();
+    let _ = write!(
+        text,
+        "Plan `{:.12}`, {}, {} of jobs' time in all.\n\n## Jobs\n\n\
+         | job | state | attempts | steps | time | note |\n|---|---|---:|---:|---:|---|\n",
+        status.plan_hash,
+        units::count(status.jobs.len(), "job", "jobs"),
+        units::duration(seconds),
+    );
+    for job in &status.jobs {
+        text.push_str(&row(job));
+    }
+    text
+}
+
+fn row(job: &JobStatus) -> String {
+    let steps = job.step.or(job.checkpoint);
+    // Said of a job that is not done, and of one that was tried again.
+    let failure = job.last_failure.as_ref().map(|failure| &failure.message);
+    let note = job.why.as_ref().or(failure);
+    format!(
+        "| {} | {} | {} | {} | {} | {} |\n",
+        cell(job.id.as_str()),
+        job.state.as_str(),
+        job.attempt,
+        or_dash(steps),
+        units::duration(job.seconds),
+        cell(&or_dash(note)),
+    )
+}
+
+/// One line, whatever it holds.
+fn line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What can stand in a table.
+fn cell(text: &str) -> String {
+    line(text).replace('|', "\\|")
+}

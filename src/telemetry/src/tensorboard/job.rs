@@ -1,0 +1,332 @@
+//! The records of one job: what of each event is shown, and what a resume takes back.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use event::{EventKind, Phase, Picture, RunEvent, Scores, Setting, StepRecord};
+
+use super::by_samples::BySamples;
+use super::lazy_file::LazyFile;
+use super::message::SummaryValue;
+use super::{Error, picture, summary};
+
+/// Seconds of event time after which records are handed to the operating system.
+const FLUSH_SECONDS: f64 = 5.0;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Charts over all jobs; see [`summary::layout`].
+const FOLDS: &str = "Folds side by side";
+const CHARTS: [(&str, &[&str]); 7] = [
+    ("loss", &["^train/loss$"]),
+    ("loss by head", &["^train/loss/"]),
+    ("held-out metrics", &["^eval/held_out/"]),
+    ("out-of-fold metrics", &["^eval/out_of_fold/"]),
+    (
+        "gradient norm",
+        &["^train/gradient_norm$", "^train/gradient_norm_clipped$"],
+    ),
+    ("learning rate", &["^train/learning_rate"]),
+    ("images per second", &["^train/images_per_second$"]),
+];
+
+#[derive(Debug)]
+pub(super) struct JobRecords {
+    run_dir: PathBuf,
+    job: String,
+    file: LazyFile,
+    by_samples: BySamples,
+    attempt: u32,
+    /// Ranks of the attempt, once it has said so.
+    world_size: Option<usize>,
+    /// The newest step that a reader of the directory has; none where earlier files may hold any.
+    last_step: Option<u64>,
+    /// Why the attempt before failed: told once steps begin anew, as what was told before that
+    /// may be forgotten.
+    retry_reason: Option<String>,
+    flushed_at: f64,
+}
+
+impl JobRecords {
+    /// `job` is the name of a folder; `now`: seconds since the Unix epoch.
+    pub fn new(run_dir: &Path, job: &str, now: f64) -> Self {
+        let directory = run_dir.join("tensorboard").join(job);
+        JobRecords {
+            job: job.to_owned(),
+            by_samples: BySamples::new(&directory),
+            file: LazyFile::new(directory),
+            flushed_at: now,
+            ..Self::closed(run_dir)
+        }
+    }
+
+    /// Of a job that has no folder: they write nothing.
+    pub fn closed(run_dir: &Path) -> Self {
+        JobRecords {
+            run_dir: run_dir.to_owned(),
+            job: String::new(),
+            file: LazyFile::closed(),
+            by_samples: BySamples::closed(),
+            attempt: 0,
+            world_size: None,
+            last_step: None,
+            retry_reason: None,
+            flushed_at: 0.0,
+        }
+    }
+
+    pub fn record(&mut self, event: &RunEvent) -> Result<(), Error> {
+        // What comes late from an attempt that is over has been taken back already.
+        let attempt = event.attempt.unwrap_or(self.attempt);
+        if attempt < self.attempt {
+            return Ok(());
+        }
+        self.attempt = attempt;
+        let shown = self.take(event);
+        self.told_once(shown)
+    }
+
+    fn take(&mut self, event: &RunEvent) -> Result<(), Error> {
+        let time = event.time;
+        // All ranks train alike: the first speaks for them.
+        if event.rank.unwrap_or(0) == 0 {
+            self.show(&event.kind, time)?;
+        }
+        let ends = matches!(
+            event.kind,
+            EventKind::JobFinished { .. }
+                | EventKind::JobFailed { .. }
+                | EventKind::JobStopped { .. }
+        );
+        if ends || (time - self.flushed_at).abs() >= FLUSH_SECONDS {
+            self.flushed_at = time;
+            self.flush_files()?;
+        }
+        Ok(())
+    }
+
+    /// Where one of its files cannot be written, there is nothing more of the job.
+    fn told_once(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        if let Err(Error::Write { .. }) = result {
+            self.file = LazyFile::closed();
+            self.by_samples = BySamples::closed();
+        }
+        result
+    }
+
+    fn show(&mut self, kind: &EventKind, time: f64) -> Result<(), Error> {
+        match kind {
+            EventKind::JobStarted { world_size } => {
+                self.world_size = Some(*world_size);
+                Ok(())
+            }
+            EventKind::TrainingStarted { settings } => self.begin(settings, time),
+            EventKind::Step(step) => self.step(step, time),
+            EventKind::Evaluated { step, set, metrics } => {
+                self.evaluated(*step, set, metrics, time)
+            }
+            EventKind::Scores(scores) => self.scores(scores, time),
+            EventKind::Picture(picture) => self.picture(picture, time),
+            EventKind::Histogram(histogram) => {
+                match summary::histogram(&histogram.name, histogram) {
+                    Some(value) => self.value(histogram.step, value, time),
+                    None => Ok(()),
+                }
+            }
+            EventKind::JobResumed { step, .. } => self.restart(step.saturating_add(1), time),
+            EventKind::JobRetried { reason, .. } => {
+                self.retry_reason = Some(reason.clone());
+                Ok(())
+            }
+            EventKind::JobFailed { reason } => self.text("job/failed", reason, time),
+            // A job without steps, a table's, has no settings and is not compared.
+            EventKind::JobFinished { .. } if self.last_step.is_some() => {
+                let step = self.last_step.unwrap_or(0);
+                self.value(step, summary::session_end(time), time)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings, to be read and to be compared by, and how folds are laid over each other. At step 0, which no resume
+    /// takes back; told again by each attempt, they say the same.
+    fn begin(&mut self, settings: &BTreeMap<String, Setting>, time: f64) -> Result<(), Error> {
+        let mut table = "| setting | value |\n|---|---|\n".to_owned();
+        for (name, setting) in settings {
+            let value = match setting {
+                Setting::Flag(flag) => flag.to_string(),
+                Setting::Number(number) => number.to_string(),
+                Setting::Text(text) => text.replace('|', "\\|"),
+            };
+            table.push_str(&format!("| {name} | {value} |\n"));
+        }
+        self.value(0, summary::text("job/settings", &table), time)?;
+        let start = summary::session_start(settings, &without_fold(&self.job), time);
+        self.value(0, start, time)?;
+        self.value(0, summary::layout(FOLDS, &CHARTS), time)
+    }
+
+    fn step(&mut self, record: &StepRecord, time: f64) -> Result<(), Error> {
+        let step = record.step;
+        // Either the first here, so that what earlier files hold from this step on is done again;
+        // or a new attempt that began at the start, without a checkpoint.
+        if self.last_step.is_none_or(|last| step <= last) {
+            self.restart(step, time)?;
+        }
+        self.last_step = Some(step);
+
+        let values = scalars(record, self.world_size);
+        self.file
+            .write(time, |writer| writer.scalars(step, time, values))?;
+        self.by_samples.step(record, time)
+    }
+
+    fn evaluated(
+        &mut self,
+        step: u64,
+        set: &str,
+        metrics: &BTreeMap<String, f64>,
+        time: f64,
+    ) -> Result<(), Error> {
+        let tagged = metrics.iter();
+        let tagged = tagged.map(|(name, value)| (under("eval", set, name), *value));
+        let values: Vec<(String, f64)> = tagged.collect();
+        self.by_samples.evaluated(step, &values, time)?;
+        self.file
+            .write(time, |writer| writer.scalars(step, time, values))?;
+        self.flushed_at = f64::NEG_INFINITY;
+        Ok(())
+    }
+
+    fn scores(&mut self, scores: &Scores, time: f64) -> Result<(), Error> {
+        let tag = under("precision_recall", &scores.set, &scores.name);
+        match summary::pr_curve(&tag, scores) {
+            Some(value) => self.value(scores.step, value, time),
+            None => Ok(()),
+        }
+    }
+
+    fn picture(&mut self, shown: &Picture, time: f64) -> Result<(), Error> {
+        let png = picture::read(&self.run_dir, &shown.path).map_err(|source| Error::Picture {
+            path: self.run_dir.join(&shown.path),
+            source,
+        })?;
+        let value = summary::image(&shown.name, png, &shown.caption);
+        self.value(shown.step, value, time)
+    }
+
+    fn restart(&mut self, first_step: u64, time: f64) -> Result<(), Error> {
+        self.file
+            .write(time, |writer| writer.restart(first_step, time))?;
+        self.by_samples.restart();
+        self.last_step = first_step.checked_sub(1);
+        match self.retry_reason.take() {
+            Some(reason) => self.text("job/retried", &reason, time),
+            None => Ok(()),
+        }
+    }
+
+    fn text(&mut self, tag: &str, text: &str, time: f64) -> Result<(), Error> {
+        let step = self.last_step.unwrap_or(0);
+        self.value(step, summary::text(tag, text), time)
+    }
+
+    fn value(&mut self, step: u64, value: SummaryValue, time: f64) -> Result<(), Error> {
+        self.file
+            .write(time, |writer| writer.value(step, value, time))
+    }
+
+    /// Hands what is buffered to the operating system.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let flushed = self.flush_files();
+        self.told_once(flushed)
+    }
+
+    fn flush_files(&mut self) -> Result<(), Error> {
+        let flushed = self.file.flush();
+        let other = self.by_samples.flush();
+        flushed.and(other)
+    }
+}
+
+/// The curves of an update.
+fn scalars(record: &StepRecord, world_size: Option<usize>) -> Vec<(String, f64)> {
+    let mut values = Vec::with_capacity(16);
+    let mut add = |tag: &str, value: f64| values.push((format!("train/{tag}"), value));
+    add("loss", record.loss);
+    for (part, loss) in &record.losses {
+        add(&format!("loss/{part}"), *loss);
+    }
+    add("learning_rate", record.learning_rate);
+    for (group, rate) in &record.learning_rates {
+        add(&format!("learning_rate/{group}"), *rate);
+    }
+    add("gradient_norm", record.gradient_norm);
+    if let Some(norm) = record.clipped_norm {
+        add("gradient_norm_clipped", norm);
+    }
+    if let Some(scale) = record.loss_scale {
+        add("loss_scale", scale);
+    }
+    if record.seconds > 0.0 {
+        let per_second = |count: u64| count as f64 / record.seconds;
+        add("samples_per_second", per_second(record.samples));
+        add("images_per_second", per_second(record.images));
+        if let Some(ranks) = world_size.filter(|ranks| *ranks > 0) {
+            let each = |rate: f64| rate / ranks as f64;
+            add(
+                "samples_per_second_per_rank",
+                each(per_second(record.samples)),
+            );
+            add(
+                "images_per_second_per_rank",
+                each(per_second(record.images)),
+            );
+        }
+        if let Some(wait) = record.phases.get(&Phase::DataWait) {
+            add("data_wait_share", wait / record.seconds);
+        }
+    }
+    let memory = [
+        ("host_memory_gib", record.host_memory),
+        ("device_memory_peak_gib", record.device_memory),
+    ];
+    for (tag, bytes) in memory {
+        if let Some(bytes) = bytes {
+            add(tag, bytes as f64 / GIB);
+        }
+    }
+    values
+}
+
+/// `<kind>/<set>/<name>`, without a set that has no name.
+fn under(kind: &str, set: &str, name: &str) -> String {
+    match set {
+        "" => format!("{kind}/{name}"),
+        set => format!("{kind}/{set}/{name}"),
+    }
+}
+
+/// A job's name without its fold: the folds of one model are repetitions of one another.
+fn without_fold(job: &str) -> String {
+    let is_fold = |part: &&str| {
+        let fold = part.strip_prefix("fold");
+        fold.is_some_and(|fold| fold == "all" || fold.parse::<u64>().is_ok())
+    };
+    let parts: Vec<&str> = job.split('-').filter(|part| !is_fold(part)).collect();
+    parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folds_of_a_model_are_one_group() {
+        for fold in ["fold0", "fold12", "foldall"] {
+            let job = format!("stage2-resnest50d-{fold}-seed3");
+            assert_eq!(without_fold(&job), "stage2-resnest50d-seed3");
+        }
+        assert_eq!(without_fold("unfold-folder-fold"), "unfold-folder-fold");
+    }
+}
