@@ -164,6 +164,10 @@ impl Measures {
             | EventKind::Heartbeat { .. }
             | EventKind::Stack { .. }
             | EventKind::Progress { .. }
+            | EventKind::TrainingStarted { .. }
+            | EventKind::Scores(_)
+            | EventKind::Picture(_)
+            | EventKind::Histogram(_)
             | EventKind::TableWritten { .. }
             | EventKind::WeightsLoaded { .. } => {}
         }

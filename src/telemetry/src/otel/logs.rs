@@ -107,6 +107,10 @@ pub(crate) fn record(
         | EventKind::Stack { .. }
         | EventKind::Step(_)
         | EventKind::Evaluated { .. }
+        | EventKind::TrainingStarted { .. }
+        | EventKind::Scores(_)
+        | EventKind::Picture(_)
+        | EventKind::Histogram(_)
         | EventKind::Progress { .. }
         | EventKind::CheckpointWritten { .. } => return None,
     };
