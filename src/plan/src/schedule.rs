@@ -299,7 +299,9 @@ impl Scheduler {
     /// number of devices that it could have. `remaining` is in seconds on the devices that it has, `cost` is what the change
     /// itself takes, in seconds.
     pub fn widen(&self, cost: f64, remaining: impl Fn(usize) -> f64) -> Option<(usize, usize)> {
-        if self.free.is_empty() || self.pick().is_some() {
+        // Where others wait, be it for memory, a job that starts again gets no more devices than before.
+        let others_wait = self.ready.values().any(|class| !class.is_empty());
+        if self.free.is_empty() || others_wait {
             return None;
         }
         let gain = |(task, standing): (usize, &Standing)| {

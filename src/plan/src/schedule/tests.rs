@@ -187,6 +187,24 @@ fn idle_devices_join_the_job_that_gains_most() {
 }
 
 #[test]
+fn nothing_is_widened_while_another_waits_for_memory() {
+    let heavy = |seconds| Task {
+        memory: 6,
+        ..task(&[], &[1, 2], seconds)
+    };
+    let limits = Limits {
+        memory: 10,
+        ..Limits::devices(2)
+    };
+    let mut scheduler = scheduler(&[heavy(900.0), heavy(100.0)], limits);
+    assert_eq!(started(&mut scheduler), [(0, 1)], "a device stays idle");
+    // It would be stopped again and again: the other one keeps its share of the devices.
+    assert_eq!(scheduler.widen(5.0, |_| 900.0), None);
+    scheduler.succeeded(0);
+    assert_eq!(started(&mut scheduler), [(1, 2)]);
+}
+
+#[test]
 fn memory_disk_and_counts_are_kept() {
     let heavy = |memory, disk| Task {
         memory,
