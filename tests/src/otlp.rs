@@ -1,9 +1,11 @@
 //! A collector of OpenTelemetry for tests (`tests/python/otlp_receiver.py`), and what it got: spans as a tree, log records, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use serde_json::Value;
 
@@ -11,7 +13,8 @@ use serde_json::Value;
 pub struct Receiver {
     child: Child,
     stdin: Option<ChildStdin>,
-    out: BufReader<ChildStdout>,
+    /// What it prints: the port, then a request a line.
+    lines: mpsc::Receiver<String>,
     pub port: u16,
 }
 
@@ -27,30 +30,33 @@ impl Receiver {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}: run `make setup-tests`", python.display()));
-        let mut out = BufReader::new(child.stdout.take().expect("its output is a pipe"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("its first line");
-        let port = line.trim().parse().expect("its port");
+        let out = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let (to, lines) = mpsc::channel();
+        // Read all the time: a pipe that is full would make it a collector that hangs.
+        thread::spawn(move || {
+            let lines = out.lines().map_while(Result::ok);
+            lines.for_each(|line| drop(to.send(line)));
+        });
+        let port = lines.recv().expect("its first line");
+        let port = port.parse().expect("its port");
         Receiver {
             stdin: child.stdin.take(),
             child,
-            out,
+            lines,
             port,
         }
     }
 
     /// Waits until something has arrived, which is then not in what [`Receiver::end`] returns.
-    pub fn first(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).expect("a request");
-        line
+    pub fn first(&self) -> String {
+        self.lines.recv().expect("a request")
     }
 
     /// Everything that it has got.
     pub fn end(mut self) -> Received {
         drop(self.stdin.take());
-        let mut text = String::new();
-        self.out.read_to_string(&mut text).expect("its output");
+        let text: Vec<String> = self.lines.iter().collect();
+        let text = text.join("\n");
         let mut requests: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).expect("JSON");

@@ -187,7 +187,7 @@ fn a_collector_that_hangs_costs_spans_and_nothing_else() {
 fn a_collector_that_is_killed_costs_what_comes_after_it() {
     let folder = folder(TRAINS);
     fs::write(folder.path().join("wait"), "").unwrap();
-    let mut receiver = receiver("grpc", "take");
+    let receiver = receiver("grpc", "take");
     let quick = [("OTEL_BSP_SCHEDULE_DELAY", "10")];
     let mut running = Running(
         launch(folder.path(), receiver.port, "grpc", &quick)

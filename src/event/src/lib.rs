@@ -158,6 +158,9 @@ pub struct StepRecord {
     pub total_steps: u64,
     /// Epoch of this update, counted from 0.
     pub epoch: u64,
+    /// Epochs in the whole job; none where that was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
     /// Loss, mean over the global batch.
     pub loss: f64,
     /// The parts of the loss by head, where there are several.

@@ -33,6 +33,7 @@ pub(crate) fn step_event(
         step,
         total_steps,
         epoch,
+        epochs: Some(setup.training.epochs),
         loss: outcome.loss,
         losses: outcome.parts,
         learning_rate,

@@ -94,6 +94,8 @@ mod tests {
         let record = StepRecord {
             step,
             total_steps: 10,
+            epoch: 1,
+            epochs: Some(3),
             loss: 0.5,
             learning_rate: 2e-4,
             images: 64,
@@ -125,7 +127,7 @@ mod tests {
         lines.line(&at(40.0, "a", EventKind::JobStarted { world_size: 2 }));
         assert_eq!(
             lines.line(&step(101.0, "a", 4)).unwrap(),
-            "1:01 a: step 4/10  loss 0.5000  lr 2.00e-4  64 images/s  0:06 left"
+            "1:01 a: step 4/10  epoch 2/3  loss 0.5000  lr 2.00e-4  64 images/s  0:06 left"
         );
     }
 

@@ -147,7 +147,7 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
     Some(said)
 }
 
-/// `step 7/90  loss 0.4321  lr 2.000e-4  120 images/s  3:20 left`
+/// `step 7/90  epoch 1/3  loss 0.4321  lr 2.000e-4  120 images/s  3:20 left`
 fn step_line(step: &StepRecord, pace: &Pace) -> String {
     let mut line = format!("step {}/{}", step.step, step.total_steps);
     line.push_str(&step_numbers(step, pace));
@@ -157,14 +157,17 @@ fn step_line(step: &StepRecord, pace: &Pace) -> String {
     line
 }
 
-/// Loss, learning rate and speed, each after two spaces.
+/// Epoch, loss, learning rate and speed, each after two spaces.
 pub fn step_numbers(step: &StepRecord, pace: &Pace) -> String {
     let speed = pace.images_per_second().map_or_else(String::new, |speed| {
         let decimals = usize::from(speed < 10.0);
         format!("  {speed:.decimals$} images/s")
     });
+    let epoch = step.epochs.map_or_else(String::new, |epochs| {
+        format!("  epoch {}/{epochs}", step.epoch + 1)
+    });
     format!(
-        "  loss {}  lr {:.2e}{speed}",
+        "{epoch}  loss {}  lr {:.2e}{speed}",
         units::metric(step.loss),
         step.learning_rate
     )
