@@ -18,8 +18,10 @@ fn a_collector_and_prometheus_get_a_whole_run_and_nobody_gets_a_patient() {
     fs::create_dir(&ward).unwrap();
     let data = phantom(&ward);
     let planted = python("tests/python/plant_names.py", [&data]);
+    let broken = break_a_study(&data);
     let run_dir = folder.path().join("run");
     let more = [
+        "--set=data.bad_study=leave_out",
         "--metrics-port=0",
         "--set=telemetry.sample_steps=1",
         "--set=tensorboard.histograms=true",
@@ -39,7 +41,63 @@ fn a_collector_and_prometheus_get_a_whole_run_and_nobody_gets_a_patient() {
     let received = receiver.end();
 
     is_one_tree(&received, &updates(&run_dir));
+    let told = format!(
+        "study {broken} is left out: cannot read slice data.root/train_images/{broken}/[a name]"
+    );
+    let warnings = received
+        .logs()
+        .into_iter()
+        .map(|log| log["body"].to_string());
+    assert!(
+        warnings.into_iter().any(|body| body.contains(&told)),
+        "{log}"
+    );
     names_nobody(&run_dir, &planted, &[&received.text, &scraped]);
+}
+
+#[test]
+fn a_failure_names_the_study_and_what_is_wrong_and_no_patient() {
+    let folder = tempfile::tempdir().unwrap();
+    let ward = folder.path().join(WARD);
+    fs::create_dir(&ward).unwrap();
+    let data = phantom(&ward);
+    let planted = python("tests/python/plant_names.py", [&data]);
+    let broken = break_a_study(&data);
+    let run_dir = folder.path().join("run");
+    let receiver = Receiver::start(root(), "http", "take");
+    let endpoint = format!("http://127.0.0.1:{}", receiver.port);
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ];
+    let arguments = launch_arguments(&data, &run_dir, 2, &[]);
+    let mut launch = Launch::start_with(&arguments, &run_dir, &environment);
+    assert_eq!(launch.finish(), Some(4), "{}", launch.log());
+    let told = format!("cannot read slice data.root/train_images/{broken}/[a name]: ");
+    assert!(launch.log().contains(&told), "{}", launch.log());
+    let received = receiver.end();
+    assert!(received.text.contains(&told), "{}", received.text);
+    names_nobody(&run_dir, &planted, &[&received.text]);
+}
+
+/// Ends a slice of a study in its middle, in a file that is called after a patient. The study's name.
+fn break_a_study(data: &Path) -> String {
+    let mut studies: Vec<PathBuf> = entries(&data.join("segmentations"));
+    studies.sort();
+    let study = studies[0].file_name().unwrap().to_str().unwrap();
+    let study = study.split(".nii").next().unwrap().to_owned();
+    let slices = data.join("train_images").join(&study);
+    let slice = entries(&slices).pop().unwrap();
+    let bytes = fs::read(&slice).unwrap();
+    fs::remove_file(&slice).unwrap();
+    let named = slices.join("Quillfeather, Zebulon.dcm");
+    fs::write(named, &bytes[..bytes.len() / 2]).unwrap();
+    study
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
 /// What a real Prometheus has of a launch whose log tells the address.
@@ -119,8 +177,10 @@ fn names_nobody(run_dir: &Path, planted: &str, sent: &[&str]) {
         .map(|text| ("what was sent".to_owned(), text.as_bytes().to_vec()));
     let of_the_recipe = ["recipe.yaml", "plan.json"].map(|name| run_dir.join(name));
     let of_the_recipe = of_the_recipe.map(|path| path.display().to_string());
+    let planted = planted.lines().chain(["Quillfeather", "Zebulon"]);
+    let planted: Vec<&str> = planted.collect();
     for (name, bytes) in records.chain(sent) {
-        for word in planted.lines() {
+        for word in &planted {
             assert!(!holds(&bytes, word), "{word} is in {name}");
         }
         if !of_the_recipe.contains(&name) {
@@ -140,8 +200,7 @@ fn names_nobody(run_dir: &Path, planted: &str, sent: &[&str]) {
 }
 
 fn files_below(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for path in entries(folder) {
         match path.is_dir() {
             true => files_below(&path, into),
             false => into.push(path),

@@ -7,6 +7,7 @@ pub mod check;
 pub mod csv_table;
 pub mod data_set;
 pub mod dicom;
+mod discretion;
 pub mod error;
 pub mod fingerprint;
 pub mod folds;
@@ -26,6 +27,7 @@ pub mod tables;
 pub mod targets;
 pub mod volume;
 
+pub use discretion::Discretion;
 pub use error::{DataError, Result};
 pub use geometry::Geometry;
 pub use study::StudyUid;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use data::Discretion;
 use event::{EventKind, Phase};
 use plan::{JobId, JobKind, JobSpec, Plan, TrainStage};
 use stage::{Album, Context, Finished, Members, RunPlace, Settings, Stage};
@@ -22,6 +23,12 @@ pub fn run(
     reporter: &Reporter,
 ) -> Result<Outcome, RankError> {
     let plan = read_plan(job)?;
+    let of_data = &plan.data;
+    reporter.heed(Discretion::new(
+        &of_data.root,
+        of_data.split.as_deref(),
+        of_data.cache.dir.as_deref(),
+    ));
     let spec = plan.job(&job.job).ok_or_else(|| {
         let known: Vec<&str> = plan.jobs.iter().map(|job| job.id.as_str()).collect();
         RankError::Setup(format!(

@@ -25,6 +25,7 @@ use arguments::{Arguments, Command, Job};
 use environment::Environment;
 use failure::RankError;
 use reporter::Reporter;
+use train::Report;
 
 /// Stopped on request with a checkpoint.
 const STOPPED: u8 = 75;
@@ -74,6 +75,7 @@ fn as_rank(
             report.sequence = Some(sequence);
             report.samples = reporter.samples();
             report.device = job.map(|job| job.device.name(environment.local_rank));
+            report.message = reporter.discreet(report.message);
             eprintln!("spinectl-rank: {}", report.message);
             let code = report.class.exit_code();
             if let Some(job) = job {

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use data::Discretion;
 use event::{EventKind, Phase, Pulse, RunEvent, Samples};
 use train::{Names, Report, progress};
 
@@ -32,6 +33,8 @@ struct Shared {
     attempt: Option<u32>,
     rank: usize,
     fault: Option<Fault>,
+    /// Once the plan has told where the data lie.
+    discretion: OnceLock<Discretion>,
     /// Between heartbeats, in milliseconds.
     interval: AtomicU64,
     state: Mutex<State>,
@@ -112,6 +115,7 @@ impl Reporter {
             attempt: job.map(|(_, attempt)| attempt),
             rank: environment.rank,
             fault: environment.fault.clone(),
+            discretion: OnceLock::new(),
             interval: AtomicU64::new(FIRST_HEARTBEATS.as_millis() as u64),
             state: Mutex::new(State {
                 sink,
@@ -133,6 +137,12 @@ impl Reporter {
         self.shared.interval.store(interval, Ordering::Relaxed);
     }
 
+    /// From now on nothing that is told names what these words leave out.
+    pub fn heed(&self, discretion: Discretion) {
+        // A rank has one job, and so one data set.
+        let _ = self.shared.discretion.set(discretion);
+    }
+
     /// The last place that this rank told: what it was doing, in which update, after how many collectives.
     pub fn place(&self) -> (Phase, u64, u64) {
         let state = self.shared.lock();
@@ -152,7 +162,19 @@ impl Reporter {
 
 impl Report for Reporter {
     fn report(&self, kind: EventKind) {
-        self.send(kind);
+        self.send(match kind {
+            EventKind::Warning { message } => EventKind::Warning {
+                message: self.discreet(message),
+            },
+            kind => kind,
+        });
+    }
+
+    fn discreet(&self, text: String) -> String {
+        match self.shared.discretion.get() {
+            Some(discretion) => discretion.of(&text),
+            None => text,
+        }
     }
 
     fn at(&self, phase: Phase, step: u64, sequence: u64) {

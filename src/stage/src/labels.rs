@@ -171,12 +171,10 @@ fn sorted(context: &Context, read: Vec<(StudyUid, data::Result<Targets>)>) -> Re
     if context.data.bad_study == BadStudy::LeaveOut {
         let mut left_out = Vec::with_capacity(bad.len());
         for (study, error) in bad {
-            let message = format!("study {study} is left out: {error}");
+            let reason = context.report.discreet(error.to_string());
+            let message = format!("study {study} is left out: {reason}");
             context.report.report(EventKind::Warning { message });
-            left_out.push(LeftOut {
-                study,
-                reason: error.to_string(),
-            });
+            left_out.push(LeftOut { study, reason });
         }
         return Ok(Sorted { used, left_out });
     }

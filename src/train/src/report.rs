@@ -11,6 +11,11 @@ pub type Names = Arc<dyn Fn(usize) -> String + Send + Sync>;
 pub trait Report {
     fn report(&self, kind: EventKind);
 
+    /// A text about the data as it may be told and kept: without paths of it, and without names that may be a patient's.
+    fn discreet(&self, text: String) -> String {
+        text
+    }
+
     /// Notes where this rank is, without sending anything: its next heartbeat and its failure report say so.
     fn at(&self, phase: Phase, step: u64, sequence: u64);
 

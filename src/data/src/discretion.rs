@@ -1,0 +1,244 @@
+//! What may be told of the data's files: their place in the data set, and no name that may be a patient's.
+
+use std::cmp::Reverse;
+use std::path::Path;
+
+use crate::StudyUid;
+
+/// What stands for a name that may be somebody's.
+const A_NAME: &str = "[a name]";
+/// Of a path so many bytes are looked at.
+const LONGEST: usize = 1024;
+/// What scanners and people call files and folders after what they hold.
+const WORDS: [&str; 26] = [
+    "bounding",
+    "boxes",
+    "csv",
+    "ct",
+    "dcm",
+    "dicom",
+    "dicomdir",
+    "exclude",
+    "gz",
+    "i",
+    "im",
+    "image",
+    "images",
+    "img",
+    "label",
+    "labels",
+    "nii",
+    "s",
+    "se",
+    "segmentation",
+    "segmentations",
+    "series",
+    "slice",
+    "test",
+    "train",
+    "json",
+];
+/// More digits than a slice has are a date or a number of somebody's, but in a UID.
+const MOST_DIGITS: usize = 6;
+
+/// Tells of the files below some folders by what the recipe calls these.
+///
+/// The folder of a study is told as it is: events name studies. Other names are told where they are numbers, UIDs or words for
+/// what they hold, such as `IM0001` or `slice_12.dcm`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discretion {
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    folder: String,
+    called: &'static str,
+    /// Whether spinectl gave the names in it.
+    is_ours: bool,
+}
+
+impl Discretion {
+    /// Of a recipe: `data.root`, `data.split`, `data.cache.dir`.
+    pub fn new(root: &Path, split: Option<&Path>, cache: Option<&Path>) -> Self {
+        let places = [
+            (Some(root), "data.root", false),
+            (split, "data.split", false),
+            (cache, "data.cache.dir", true),
+        ];
+        let places = places.into_iter().filter_map(|(path, called, is_ours)| {
+            let folder = path?.display().to_string();
+            let folder = folder.trim_end_matches('/').to_owned();
+            (!folder.is_empty()).then_some(Place {
+                folder,
+                called,
+                is_ours,
+            })
+        });
+        Discretion {
+            places: places.collect(),
+        }
+    }
+
+    /// The text with every path below these places told so. Where a path ends in it is looked up on the disk, as names may hold
+    /// blanks; of one that is not there, a name ends with its first blank.
+    pub fn of(&self, text: &str) -> String {
+        let mut told = String::with_capacity(text.len());
+        let mut rest = text;
+        loop {
+            let found = self.places.iter().filter_map(|place| {
+                let at = place.find(rest)?;
+                Some((at, Reverse(place.folder.len()), place))
+            });
+            let first = found.min_by_key(|(at, length, _)| (*at, *length));
+            let Some((at, _, place)) = first else {
+                told.push_str(rest);
+                return told;
+            };
+            let (before, from) = rest.split_at(at);
+            told.push_str(before);
+            told.push_str(place.called);
+            let (_, after) = from.split_at(place.folder.len());
+            let (inner, after) = after.split_at(place.end_of_path(after));
+            place.tell(inner, &mut told);
+            rest = after;
+        }
+    }
+}
+
+impl Place {
+    /// Where the folder stands in a text as a path, and not as a word or the end of another path.
+    fn find(&self, text: &str) -> Option<usize> {
+        let is_path = self.folder.contains('/');
+        let mut places = text.match_indices(&self.folder).map(|(at, _)| at);
+        places.find(|at| {
+            let (before, from) = text.split_at(*at);
+            let after = from.get(self.folder.len()..).unwrap_or_default();
+            let begins = !before.ends_with(|c| c == '/' || is_of_a_name(c));
+            begins && (after.starts_with('/') || is_path && !after.starts_with(is_of_a_name))
+        })
+    }
+
+    /// How much of `after`, which follows the folder, is a path in it.
+    fn end_of_path(&self, after: &str) -> usize {
+        if !after.starts_with('/') {
+            return 0;
+        }
+        let line = after.lines().next().unwrap_or_default();
+        let line = line.get(..LONGEST).unwrap_or(line);
+        let ends = line
+            .char_indices()
+            .filter(|(_, c)| !is_of_a_name(*c) && *c != '/');
+        let mut ends: Vec<usize> = ends.map(|(at, _)| at).collect();
+        ends.push(line.len());
+        let is_there = |end: &&usize| {
+            let inner = line.get(1..**end).unwrap_or_default();
+            Path::new(&self.folder)
+                .join(inner)
+                .symlink_metadata()
+                .is_ok()
+        };
+        let longest = ends.iter().rev().find(is_there);
+        longest.or(ends.first()).copied().unwrap_or(0)
+    }
+
+    /// `path` begins with a slash, or is empty.
+    fn tell(&self, path: &str, told: &mut String) {
+        let names = path.split('/').skip(1).enumerate();
+        for (depth, name) in names {
+            // Below train_images and the like.
+            let is_study = depth == 1 && StudyUid::new(name).is_ok();
+            told.push('/');
+            told.push_str(match self.is_ours || is_study || is_nobodys(name) {
+                true => name,
+                false => A_NAME,
+            });
+        }
+    }
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// Whether a name holds but words for what it is, and numbers.
+fn is_nobodys(name: &str) -> bool {
+    let stem = name.strip_suffix(".dcm").unwrap_or(name);
+    if StudyUid::new(stem).is_ok_and(|uid| uid.is_dicom()) {
+        return true;
+    }
+    let is_word = |word: &str| WORDS.contains(&word.to_ascii_lowercase().as_str());
+    let mut words = name
+        .split(|c: char| !c.is_alphabetic())
+        .filter(|word| !word.is_empty());
+    let mut numbers = name.split(|c: char| !c.is_ascii_digit());
+    name.chars().all(is_of_a_name)
+        && words.all(is_word)
+        && numbers.all(|number| number.len() <= MOST_DIGITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_their_place_and_names_of_people_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("ward 7");
+        let study = root.join("train_images/1.2.826.0.1");
+        fs::create_dir_all(study.join("DOE JOHN")).unwrap();
+        for file in [
+            "IM0007",
+            "12.dcm",
+            "DOE JOHN/1.dcm",
+            "19470823.dcm",
+            "Doe: 1.dcm",
+        ] {
+            fs::write(study.join(file), "").unwrap();
+        }
+        let cache = folder.path().join("cache");
+        let discretion = Discretion::new(&root, None, Some(&cache));
+        let of = |text: &str| discretion.of(&text.replace("ROOT", root.to_str().unwrap()));
+        let told = "data.root/train_images/1.2.826.0.1";
+        for (file, name) in [
+            ("IM0007", "IM0007"),
+            ("12.dcm", "12.dcm"),
+            ("1.2.3.44444444.dcm", "1.2.3.44444444.dcm"),
+            ("DOE JOHN/1.dcm", "[a name]/1.dcm"),
+            ("19470823.dcm", "[a name]"),
+            ("Doe: 1.dcm", "[a name]"),
+        ] {
+            let text = format!(
+                "cannot read slice ROOT/train_images/1.2.826.0.1/{file}: Rows is missing; mend it"
+            );
+            let expected = format!("cannot read slice {told}/{name}: Rows is missing; mend it");
+            assert_eq!(of(&text), expected);
+        }
+        assert_eq!(
+            of("ROOT/train_images/7.8 does not exist, \"ROOT/Doe.csv\" neither;\nROOT is a folder"),
+            "data.root/train_images/7.8 does not exist, \"data.root/[a name]\" neither;\ndata.root is a folder"
+        );
+        assert_eq!(
+            of(&format!("{}/ab/cd12345678 is torn", cache.display())),
+            "data.cache.dir/ab/cd12345678 is torn"
+        );
+    }
+
+    #[test]
+    fn a_folder_whose_name_is_a_word_swallows_none() {
+        let of = |root: &str, text: &str| Discretion::new(Path::new(root), None, None).of(text);
+        let text = "rank 0, data wait: data/train.csv and mydata/x are no data";
+        let told = "rank 0, data wait: data.root/train.csv and mydata/x are no data";
+        assert_eq!(of("data", text), told);
+        assert_eq!(
+            of(".", "The end. See ./train.csv."),
+            "The end. See data.root/train.csv."
+        );
+        assert_eq!(
+            of("/a/b", "/a/bc, /x/a/b, /a/b"),
+            "/a/bc, /x/a/b, data.root"
+        );
+    }
+}
