@@ -135,6 +135,7 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
         EventKind::RankFailed(report) => (Trouble, failure_line(event.rank, report)),
         EventKind::Heartbeat { .. }
         | EventKind::Pulse(_)
+        | EventKind::GpuUse(_)
         | EventKind::Stack { .. }
         | EventKind::TrainingStarted { .. }
         | EventKind::Step(_)
