@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub(crate) struct GpuWatch {
     /// None where nothing is watched, and once the watch is to end.
     words: Option<Sender<Word>>,
-    seen: UnboundedReceiver<(JobId, RunEvent)>,
+    seen: UnboundedReceiver<(JobId, Box<RunEvent>)>,
     /// Closed once the thread is done.
     done: Receiver<()>,
 }
@@ -116,7 +116,7 @@ impl GpuWatch {
     }
 
     /// What is seen next, of a job that may have ended meanwhile; waits for ever where nothing can be seen.
-    pub async fn next(&mut self) -> (JobId, RunEvent) {
+    pub async fn next(&mut self) -> (JobId, Box<RunEvent>) {
         match self.seen.recv().await {
             Some(seen) => seen,
             None => pending().await,
@@ -138,7 +138,7 @@ fn watch(
     by_address: bool,
     look: Duration,
     words: &Receiver<Word>,
-    to: &UnboundedSender<(JobId, RunEvent)>,
+    to: &UnboundedSender<(JobId, Box<RunEvent>)>,
 ) {
     let mut jobs: BTreeMap<JobId, Watched<'_>> = BTreeMap::new();
     loop {
@@ -166,7 +166,7 @@ fn watch(
                 for (job, watched) in &mut jobs {
                     for event in watched.look(job) {
                         // Whoever no longer listens will say so by an end of words.
-                        let _ = to.send((job.clone(), event));
+                        let _ = to.send((job.clone(), Box::new(event)));
                     }
                 }
             }

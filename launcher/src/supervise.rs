@@ -81,7 +81,7 @@ enum Done {
 enum Next {
     Signal(i32),
     Message(JobId, usize, Message),
-    GpuUse(JobId, RunEvent),
+    GpuUse(JobId, Box<RunEvent>),
     Deadline,
     Look,
 }
@@ -126,7 +126,7 @@ impl Executor {
                     // It may have been seen before the attempt ended.
                     let attempt = self.running.get(&job).map(|running| running.attempt);
                     if event.attempt == attempt {
-                        self.journal.tell(event);
+                        self.journal.tell(*event);
                     }
                     Vec::new()
                 }

@@ -158,14 +158,17 @@ fn step_line(step: &StepRecord, pace: &Pace) -> String {
     line
 }
 
-/// Loss, learning rate and speed, each after two spaces.
+/// Loss, learning rate, speed and how busy the GPUs are, each after two spaces.
 pub fn step_numbers(step: &StepRecord, pace: &Pace) -> String {
     let speed = pace.images_per_second().map_or_else(String::new, |speed| {
         let decimals = usize::from(speed < 10.0);
         format!("  {speed:.decimals$} images/s")
     });
+    let busy = pace
+        .utilization()
+        .map_or_else(String::new, |busy| format!("  GPU {:.0} %", 100.0 * busy));
     format!(
-        "  loss {}  lr {:.2e}{speed}",
+        "  loss {}  lr {:.2e}{speed}{busy}",
         units::metric(step.loss),
         step.learning_rate
     )
