@@ -5,7 +5,7 @@
 #
 # doctor     what the machine has, and that NCCL loads
 # kernels    NCCL's collectives, the Reducer, autocast, fused kernels, against the CPU
-# demo       the whole pipeline on a phantom, in fp16, and its audit
+# demo       the whole pipeline on a phantom, in fp16, its audit, and whether the driver told how busy the GPU was
 # memory     a GPU with too little memory for the micro-batch: the run halves it and goes on
 # resume     killed and stopped at random moments, compared with an undisturbed run
 # published  all stages in their published shapes (stage 2: 96 slices of 512x512, resnest50d, fp16) on a small phantom: how long
@@ -58,6 +58,7 @@ part_demo() {
   check demo demo "$work/demo"
   check audit "$spinectl" audit "$work/demo"
   check status "$spinectl" status "$work/demo"
+  check gpu_use grep -m 3 '"event":"gpu_use".*"utilization"' "$work/demo/events.jsonl"
 }
 
 part_memory() {

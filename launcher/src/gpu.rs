@@ -2,11 +2,18 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::LaunchError;
+
+/// The driver's management library, as the dynamic linker finds it.
+const NVML: &str = "libnvidia-ml.so.1";
+
+/// How CUDA counts GPUs, and the order that other programs and the driver's files have, too.
+const ORDER: &str = "CUDA_DEVICE_ORDER";
+const BY_ADDRESS: &str = "PCI_BUS_ID";
 
 /// The GPUs that ranks will see, and how that was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -17,6 +24,9 @@ pub struct Gpus {
     pub models: Vec<String>,
     /// What was found and what was not, a phrase each.
     pub evidence: Vec<String>,
+    /// The library that tells how busy they are; it need not be there.
+    #[serde(skip)]
+    pub library: PathBuf,
 }
 
 /// Looks for GPUs: the driver's list, the device files, CUDA_VISIBLE_DEVICES.
@@ -26,41 +36,51 @@ pub fn find() -> Gpus {
     find_in(Path::new("/"), visible.as_deref())
 }
 
-/// The CUDA_VISIBLE_DEVICES that shows only these of the GPUs that are visible now, by their place among them.
-pub(crate) fn visible(places: &[usize]) -> String {
+/// What CUDA_VISIBLE_DEVICES calls these of the GPUs that are visible now, which are told by their place among them.
+pub(crate) fn names(places: &[usize]) -> Vec<String> {
     let now = env::var("CUDA_VISIBLE_DEVICES").ok();
     of_visible(places, now.as_deref())
 }
 
-fn of_visible(places: &[usize], now: Option<&str>) -> String {
+fn of_visible(places: &[usize], now: Option<&str>) -> Vec<String> {
     let named: Option<Vec<&str>> = now.map(|list| list.split(',').map(str::trim).collect());
     let names = places.iter().filter_map(|place| match &named {
         Some(named) => named.get(*place).map(|name| (*name).to_owned()),
         None => Some(place.to_string()),
     });
-    names.collect::<Vec<_>>().join(",")
+    names.collect()
 }
 
-/// The GPUs, where there are at least `n`.
-pub fn require(n: usize) -> Result<Gpus, LaunchError> {
-    enough(find(), n)
+/// The CUDA_DEVICE_ORDER that ranks are given where the user has none: a rank's number tells then which GPU it is, also between
+/// GPUs of different speed.
+pub(crate) fn order() -> Option<(&'static str, String)> {
+    let own = env::var_os(ORDER).is_some();
+    (!own).then(|| (ORDER, BY_ADDRESS.to_owned()))
 }
 
-fn enough(gpus: Gpus, n: usize) -> Result<Gpus, LaunchError> {
-    if gpus.count >= n {
-        return Ok(gpus);
+/// Whether ranks count GPUs in the order of their PCI addresses.
+pub(crate) fn is_by_address() -> bool {
+    env::var_os(ORDER).is_none_or(|order| order == BY_ADDRESS)
+}
+
+impl Gpus {
+    /// Whether there are at least `n`.
+    pub fn require(&self, n: usize) -> Result<(), LaunchError> {
+        if self.count >= n {
+            return Ok(());
+        }
+        let instead = match self.count {
+            0 => String::new(),
+            found => format!("`spinectl launch ... --gpus {found}` or "),
+        };
+        Err(LaunchError::Gpus(format!(
+            "{n} {} asked for, and this machine offers {}: {}. \
+             Type {instead}`spinectl launch ... --device cpu --ranks 2` instead",
+            if n == 1 { "GPU is" } else { "GPUs are" },
+            self.count,
+            self.evidence.join("; "),
+        )))
     }
-    let instead = match gpus.count {
-        0 => String::new(),
-        found => format!("`spinectl launch ... --gpus {found}` or "),
-    };
-    Err(LaunchError::Gpus(format!(
-        "{n} {} asked for, and this machine offers {}: {}. \
-         Type {instead}`spinectl launch ... --device cpu --ranks 2` instead",
-        if n == 1 { "GPU is" } else { "GPUs are" },
-        gpus.count,
-        gpus.evidence.join("; "),
-    )))
 }
 
 fn find_in(root: &Path, visible: Option<&str>) -> Gpus {
@@ -119,6 +139,7 @@ fn find_in(root: &Path, visible: Option<&str>) -> Gpus {
         count,
         models,
         evidence,
+        library: NVML.into(),
     }
 }
 
@@ -137,8 +158,8 @@ mod tests {
 
     #[test]
     fn what_is_left_of_the_visible_list_keeps_its_names() {
-        assert_eq!(of_visible(&[0, 2], None), "0,2");
-        assert_eq!(of_visible(&[1], Some("GPU-a, GPU-b")), "GPU-b");
+        assert_eq!(of_visible(&[0, 2], None), ["0", "2"]);
+        assert_eq!(of_visible(&[1], Some("GPU-a, GPU-b")), ["GPU-b"]);
     }
 
     fn machine(listed: usize, files: usize) -> tempfile::TempDir {
@@ -188,13 +209,13 @@ mod tests {
     #[test]
     fn too_few_are_refused_with_what_was_found_and_what_to_type() {
         let some = find_in(machine(2, 2).path(), Some("1"));
-        let error = enough(some, 8).unwrap_err();
+        let error = some.require(8).unwrap_err();
         assert_eq!(error.exit_code(), 3);
         let text = error.to_string();
         for part in ["8 GPUs", "H100", "CUDA_VISIBLE_DEVICES=\"1\"", "--gpus 1`"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let none = enough(find_in(machine(0, 0).path(), None), 1).unwrap_err();
+        let none = find_in(machine(0, 0).path(), None).require(1).unwrap_err();
         assert!(!none.to_string().contains("--gpus"), "{none}");
         assert!(
             none.to_string().contains("--device cpu --ranks 2"),

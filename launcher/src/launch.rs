@@ -14,6 +14,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
 use crate::decide::Supervisor;
+use crate::gpu::{self, Gpus};
+use crate::gpu_watch::{self, GpuWatch};
 use crate::guardian::Guardian;
 use crate::journal::Journal;
 use crate::lock::Lock;
@@ -23,7 +25,7 @@ use crate::ranks::device_argument;
 use crate::run_dir::{Provenance, RunDir};
 use crate::signals::StopSignals;
 use crate::supervise::Executor;
-use crate::{LaunchError, Outcome, gpu, room};
+use crate::{LaunchError, Outcome, room};
 
 /// How often the run directory is looked for, and what users hold back is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,6 +38,8 @@ pub struct LaunchOptions {
     pub recipe_yaml: String,
     pub run_dir: PathBuf,
     pub device: Device,
+    /// What this machine has, where the device is a GPU: see [`gpu::find`].
+    pub gpus: Gpus,
     /// GPUs, or on a CPU the ranks that run at once; a recipe's `gpus` says how many of them a job takes.
     pub ranks: usize,
     /// Jobs that run at once at most, on GPUs or on tables; none: as many as there is room for.
@@ -70,7 +74,10 @@ pub async fn launch(
     let began = Instant::now();
     check(&options)?;
     let models = match options.device {
-        Device::Cuda => gpu::require(options.ranks)?.models,
+        Device::Cuda => {
+            options.gpus.require(options.ranks)?;
+            options.gpus.models.clone()
+        }
         Device::Cpu => Vec::new(),
     };
     let dir = match options.plan.private {
@@ -159,9 +166,17 @@ pub async fn launch(
     let holds = database.holds()?;
     let plan = options.plan.clone();
     let supervisor = Supervisor::new(plan, progress, limits, &demands, micro_batches)?;
+    let gpu_watch = match options.device {
+        Device::Cuda => {
+            let library = options.gpus.library.clone();
+            GpuWatch::start(library, gpu::is_by_address(), gpu_watch::LOOK)
+        }
+        Device::Cpu => GpuWatch::none(),
+    };
     let executor = Executor {
         running: BTreeMap::new(),
         heard: None,
+        gpu_watch,
         guardian,
         database,
         journal,

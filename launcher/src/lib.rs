@@ -13,6 +13,7 @@ mod events;
 mod exit;
 mod facts;
 pub mod gpu;
+mod gpu_watch;
 mod guardian;
 mod holds;
 mod journal;

@@ -45,7 +45,7 @@ pub async fn predict(
 ) -> Result<Outcome, LaunchError> {
     let program = rank_program()?;
     if asked.device == Device::Cuda {
-        gpu::require(1)?;
+        gpu::find().require(1)?;
     }
     let dir = RunDir::with_a_run(asked.run_dir)?;
     let log = dir.predict_log();

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::events::{Message, Speaker, listen};
 use crate::exit::Exit;
+use crate::gpu;
 use crate::guardian::Guardian;
 use crate::lifeline::Life;
 use crate::mark::{self, Mark};
@@ -207,10 +208,7 @@ fn environment(rank: usize, world_size: usize, sharers: usize) -> Vec<(&'static 
     ];
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let share = (cores / sharers.max(1)).max(1);
-    // So that a rank's number tells which GPU it is, also between GPUs of different speed.
-    if std::env::var_os("CUDA_DEVICE_ORDER").is_none() {
-        environment.push(("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
-    }
+    environment.extend(gpu::order());
     for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
         if std::env::var_os(name).is_none() {
             environment.push((name, share.to_string()));

@@ -20,6 +20,7 @@ use crate::decide::Supervisor;
 use crate::events::Message;
 use crate::exit::Exit;
 use crate::facts::Facts;
+use crate::gpu_watch::GpuWatch;
 use crate::guardian::Guardian;
 use crate::holds::Hold;
 use crate::journal::Journal;
@@ -38,6 +39,7 @@ pub(crate) struct Executor {
     pub running: BTreeMap<JobId, Running>,
     /// The job whose rank spoke last: the others come first.
     pub heard: Option<JobId>,
+    pub gpu_watch: GpuWatch,
     pub guardian: Guardian,
     pub database: Database,
     pub journal: Journal,
@@ -79,6 +81,7 @@ enum Done {
 enum Next {
     Signal(i32),
     Message(JobId, usize, Message),
+    GpuUse(JobId, Box<RunEvent>),
     Deadline,
     Look,
 }
@@ -118,6 +121,14 @@ impl Executor {
                     let mut actions = self.look(&mut supervisor);
                     actions.extend(self.hear_of_holds(&mut supervisor));
                     actions
+                }
+                Next::GpuUse(job, event) => {
+                    // It may have been seen before the attempt ended.
+                    let attempt = self.running.get(&job).map(|running| running.attempt);
+                    if event.attempt == attempt {
+                        self.journal.tell(*event);
+                    }
+                    Vec::new()
                 }
                 Next::Message(job, rank, message) => {
                     self.heard = Some(job.clone());
@@ -203,6 +214,7 @@ impl Executor {
             signal = self.signals.next() => Next::Signal(signal),
             () = deadline => Next::Deadline,
             _ = self.beat.tick() => Next::Look,
+            (job, event) = self.gpu_watch.next() => Next::GpuUse(job, event),
             (job, rank, message) = message => Next::Message(job, rank, message),
         }
     }
@@ -217,7 +229,7 @@ impl Executor {
                 why,
             } => {
                 if to == JobState::Succeeded {
-                    self.running.remove(&job);
+                    self.leave(&job);
                 }
                 self.database.record(&job, attempt, to, &why, now)?;
             }
@@ -228,7 +240,7 @@ impl Executor {
                 class,
                 message,
             } => {
-                self.running.remove(&job);
+                self.leave(&job);
                 self.database
                     .close(&job, attempt, outcome, class, &message, now)?;
             }
@@ -339,7 +351,7 @@ impl Executor {
             program: self.options.rank_program.clone(),
             arguments,
             about: Some((job.clone(), attempt)),
-            visible_gpus: (on_gpus && !has_all).then(|| gpu::visible(&devices)),
+            visible_gpus: (on_gpus && !has_all).then(|| gpu::names(&devices).join(",")),
             logs: ranks.map(|rank| self.dir.log(job, attempt, rank)).collect(),
             near_gpus: on_gpus,
             sharers: self.sharers(job, world_size),
@@ -350,8 +362,15 @@ impl Executor {
             ranks: Ranks::start(order, &mut self.guardian)?,
             nonsense: false,
         };
+        let names = gpu::names(running.devices.get(..world_size).unwrap_or_default());
+        self.gpu_watch.job_started(job, attempt, names);
         self.running.insert(job.clone(), running);
         Ok(())
+    }
+
+    fn leave(&mut self, job: &JobId) {
+        self.running.remove(job);
+        self.gpu_watch.job_ended(job);
     }
 
     /// Ranks that may run at once with those of a job, its own counted. The same whatever runs just then: sums that a library adds up

@@ -84,7 +84,9 @@ impl Progress {
             self.ranks.clear();
             self.seconds.clear();
         }
-        if let Some(rank) = event.rank {
+        // What the driver says of a rank's GPU is no word of the rank.
+        let is_its_own = !matches!(event.kind, EventKind::GpuUse(_));
+        if let Some(rank) = event.rank.filter(|_| is_its_own) {
             let word = self.ranks.entry(rank).or_default();
             word.time = event.time;
             match &event.kind {
@@ -152,7 +154,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use event::Pulse;
+    use event::{GpuUse, Pulse};
 
     use super::*;
 
@@ -226,6 +228,7 @@ mod tests {
             event(10.0, 2, 0, step(6, 2.0)),
             event(12.0, 2, 0, step(7, 4.0)),
             event(12.5, 2, 1, beat(Phase::AllReduce, 7)),
+            event(12.8, 2, 0, EventKind::GpuUse(GpuUse::default())),
             event(13.0, 2, 1, pulse),
         ];
         let jobs = of_events(&lines.concat());

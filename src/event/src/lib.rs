@@ -4,6 +4,7 @@
 //! read them. An event holds no patient data beyond the StudyInstanceUID.
 
 mod failure;
+mod gpu;
 mod line;
 mod samples;
 mod view;
@@ -14,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 pub use failure::{FailureClass, FailureReport};
+pub use gpu::GpuUse;
 pub use line::{EventError, parse_line, to_line};
 pub use samples::Samples;
 pub use view::{Histogram, Picture, Scores, Setting};
@@ -29,7 +31,7 @@ pub struct RunEvent {
     /// The attempt at that job, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// The rank that says it; none where the launcher speaks.
+    /// The rank that says it, or of which it is said; none where it is of no rank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
     #[serde(flatten)]
@@ -85,6 +87,8 @@ pub enum EventKind {
     },
     /// A rank's sign of life, every few seconds, from a thread that a stuck main thread does not stop.
     Pulse(Pulse),
+    /// How busy a rank's GPU is: said by the launcher, of the rank.
+    GpuUse(GpuUse),
     /// Where a rank's main thread is: the launcher asked. Function names, innermost first.
     Stack { frames: Vec<String> },
     /// A training begins, or goes on, with these settings; none of them names a file.

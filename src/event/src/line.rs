@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        EventKind, FailureClass, FailureReport, Histogram, Phase, Picture, Samples, Scores,
+        EventKind, FailureClass, FailureReport, GpuUse, Histogram, Phase, Picture, Samples, Scores,
         Setting, StepRecord,
     };
 
@@ -61,6 +61,11 @@ mod tests {
                     ids: vec!["1.2.3/41".into()],
                     count: 6,
                 },
+            }),
+            EventKind::GpuUse(GpuUse {
+                id: "MIG-11".into(),
+                memory_used: Some(1 << 40),
+                ..GpuUse::default()
             }),
             EventKind::Step(StepRecord {
                 step: 7,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use event::{EventKind, RunEvent, StepRecord};
+use event::{EventKind, GpuUse, RunEvent, StepRecord};
 
 use crate::otel::logs::class;
 
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Counter,
     /// The newest value.
     Gauge,
+    /// The newest value, of what adds up over its series.
+    UpDownCounter,
     /// Seconds, by [`BOUNDS`].
     Histogram,
 }
@@ -93,7 +95,20 @@ instruments! {
     CHECKPOINT_STALL: Counter "spinectl.checkpoint.stall.time" "s" "Time that training stood still for checkpoints";
     CHECKPOINT_SIZE: Gauge "spinectl.checkpoint.size" "By" "Size of the newest checkpoint";
     IDLE: Gauge "spinectl.rank.idle.time" "s" "Time since a rank last came further";
+    PROCESS_MEMORY: UpDownCounter "process.memory.usage" "By" "Memory of the host that a rank's process holds";
+    GPU_UTILIZATION: Gauge "hw.gpu.utilization" "1" "Share of the time in which a rank's GPU computed anything";
+    GPU_MEMORY: UpDownCounter "hw.gpu.memory.usage" "By" "Memory in use on a rank's GPU, by all processes";
+    GPU_MEMORY_LIMIT: UpDownCounter "hw.gpu.memory.limit" "By" "Memory of a rank's GPU";
 }
+
+/// Of ranks that are running: once they have ended there is nothing of the kind.
+static OF_RANKS: [&Instrument; 5] = [
+    &IDLE,
+    &PROCESS_MEMORY,
+    &GPU_UTILIZATION,
+    &GPU_MEMORY,
+    &GPU_MEMORY_LIMIT,
+];
 
 impl Measures {
     pub fn new(since: f64) -> Self {
@@ -125,7 +140,7 @@ impl Measures {
                 self.end_job(event, &job);
             }
             EventKind::JobRetried { .. } => {
-                self.forget(&IDLE, &job);
+                self.forget_ranks(&job);
                 self.add(&JOB_RETRIES, job, 1.0);
             }
             EventKind::RankFailed(report) => {
@@ -133,7 +148,12 @@ impl Measures {
                 self.add(&FAILURES, with(&job, class), 1.0);
             }
             EventKind::Warning { .. } => self.add(&WARNINGS, job, 1.0),
-            EventKind::Step(step) => self.step(&job, step),
+            EventKind::Step(step) => {
+                self.step(&job, step);
+                if let Some(bytes) = step.host_memory {
+                    self.set(&PROCESS_MEMORY, of_rank(&job, event), bytes as f64);
+                }
+            }
             EventKind::Evaluated { set, metrics, .. } => {
                 for (name, value) in metrics {
                     let labels = with(&job, ("spinectl.evaluation.set", set.clone()));
@@ -152,10 +172,9 @@ impl Measures {
                 self.set(&CHECKPOINT_SIZE, job, *bytes as f64);
             }
             EventKind::Pulse(pulse) => {
-                let rank = event.rank.unwrap_or(0).to_string();
-                let labels = with(&job, ("spinectl.rank", rank));
-                self.set(&IDLE, labels, pulse.idle_seconds);
+                self.set(&IDLE, of_rank(&job, event), pulse.idle_seconds);
             }
+            EventKind::GpuUse(gpu) => self.gpu(&of_rank(&job, event), gpu),
             EventKind::RunFinished { .. }
             | EventKind::JobResumed { .. }
             | EventKind::JobPaused
@@ -201,18 +220,37 @@ impl Measures {
         }
     }
 
+    fn gpu(&mut self, rank: &Labels, gpu: &GpuUse) {
+        let hardware = [
+            ("hw.id", gpu.id.clone()),
+            ("hw.type", "gpu".to_owned()),
+            ("hw.vendor", "NVIDIA".to_owned()),
+            ("hw.model", gpu.model.clone()),
+        ];
+        let labels: Labels = rank.iter().cloned().chain(hardware).collect();
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);
+        for (instrument, value) in [
+            (&GPU_UTILIZATION, gpu.utilization),
+            (&GPU_MEMORY, bytes(gpu.memory_used)),
+            (&GPU_MEMORY_LIMIT, bytes(gpu.memory_total)),
+        ] {
+            if let Some(value) = value {
+                self.set(instrument, labels.clone(), value);
+            }
+        }
+    }
+
     fn end_job(&mut self, event: &RunEvent, job: &Labels) {
         if let Some(job) = &event.job {
             self.active.remove(job);
         }
         self.set(&JOBS_ACTIVE, Vec::new(), self.active.len() as f64);
-        self.forget(&IDLE, job);
+        self.forget_ranks(job);
     }
 
-    /// Ranks that have ended are not idle.
-    fn forget(&mut self, instrument: &Instrument, job: &Labels) {
+    fn forget_ranks(&mut self, job: &Labels) {
         self.series
-            .retain(|(of, labels), _| *of != instrument || !labels.starts_with(job));
+            .retain(|(of, labels), _| !OF_RANKS.contains(of) || !labels.starts_with(job));
     }
 
     fn set(&mut self, instrument: &'static Instrument, labels: Labels, value: f64) {
@@ -246,6 +284,11 @@ fn job_labels(event: &RunEvent) -> Labels {
     job.into_iter().collect()
 }
 
+fn of_rank(job: &Labels, event: &RunEvent) -> Labels {
+    let rank = event.rank.unwrap_or(0).to_string();
+    with(job, ("spinectl.rank", rank))
+}
+
 fn with(labels: &Labels, label: (&'static str, String)) -> Labels {
     let mut labels = labels.clone();
     labels.push(label);
@@ -269,6 +312,7 @@ mod tests {
             losses: BTreeMap::from([("box".to_owned(), 0.25)]),
             samples: 8,
             seconds,
+            host_memory: Some(step << 20),
             phases: BTreeMap::from([(Phase::Forward, seconds / 2.0)]),
             ..StepRecord::default()
         }))
@@ -312,6 +356,56 @@ mod tests {
             sum: 0.02 + 0.01 + 1000.0,
         };
         assert_eq!(durations, Some(Value::Distribution(expected)));
+    }
+
+    #[test]
+    fn what_ranks_hold_is_measured_until_they_end() {
+        let mut measures = Measures::new(1.0);
+        let gpu = |rank, id: &str, utilization| RunEvent {
+            rank: Some(rank),
+            ..job(EventKind::GpuUse(GpuUse {
+                id: id.to_owned(),
+                utilization,
+                memory_used: Some(1 << 30),
+                memory_total: Some(8 << 30),
+                ..GpuUse::default()
+            }))
+        };
+        for event in [
+            step(3, 0.1),
+            gpu(0, "GPU-a", Some(0.5)),
+            gpu(1, "MIG-b", None),
+        ] {
+            measures.take(&event);
+        }
+        let of = |measures: &Measures, name| {
+            ["GPU-a", "MIG-b"].map(|id| number(measures, name, Some(id)))
+        };
+        let all = |measures: &Measures| {
+            (
+                of(measures, "hw.gpu.utilization"),
+                of(measures, "hw.gpu.memory.usage"),
+                of(measures, "hw.gpu.memory.limit"),
+                number(measures, "process.memory.usage", Some("0")),
+            )
+        };
+        let bytes = |gib: u64| Some((gib << 30) as f64);
+        let expected = (
+            [Some(0.5), None],
+            [bytes(1), bytes(1)],
+            [bytes(8), bytes(8)],
+            Some(3072.0 * 1024.0),
+        );
+        assert_eq!(all(&measures), expected);
+        let other = RunEvent::job("b", 1, EventKind::JobStopped { step: None });
+        measures.take(&other);
+        assert_eq!(all(&measures), expected, "that is another job");
+        measures.take(&job(EventKind::JobStopped { step: None }));
+        assert_eq!(
+            all(&measures),
+            ([None, None], [None, None], [None, None], None)
+        );
+        assert_eq!(number(&measures, "spinectl.steps", None), Some(1.0));
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub(crate) fn render(measures: &Measures, resource: &[(String, String)]) -> Stri
         if last != Some(instrument) {
             let kind = match instrument.kind {
                 Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
+                // What may fall is a gauge here.
+                Kind::Gauge | Kind::UpDownCounter => "gauge",
                 Kind::Histogram => "histogram",
             };
             head(&mut text, &name, kind, instrument.description);
@@ -145,7 +146,7 @@ fn name_of(name: &str, unit: &str, kind: Kind) -> String {
     };
     let total = match kind {
         Kind::Counter => "_total",
-        Kind::Gauge | Kind::Histogram => "",
+        Kind::Gauge | Kind::UpDownCounter | Kind::Histogram => "",
     };
     format!("{}{unit}{total}", word(name))
 }
@@ -208,6 +209,7 @@ mod tests {
                     loss: f64::NAN,
                     samples: 3,
                     seconds,
+                    host_memory: Some(4096),
                     ..StepRecord::default()
                 }),
             ));
@@ -220,6 +222,8 @@ mod tests {
             "# TYPE spinectl_samples_total counter",
             "spinectl_samples_total{spinectl_job=\"a \\\"b\\\"\"} 6",
             "spinectl_loss{spinectl_job=\"a \\\"b\\\"\",spinectl_loss_part=\"total\"} NaN",
+            "# TYPE process_memory_usage_bytes gauge",
+            "process_memory_usage_bytes{spinectl_job=\"a \\\"b\\\"\",spinectl_rank=\"0\"} 4096",
             "# TYPE spinectl_step_duration_seconds histogram",
             "spinectl_step_duration_seconds_bucket{spinectl_job=\"a \\\"b\\\"\",le=\"0.025\"} 1",
             "spinectl_step_duration_seconds_bucket{spinectl_job=\"a \\\"b\\\"\",le=\"300\"} 1",

@@ -4,7 +4,7 @@ mod reader;
 
 use std::collections::BTreeMap;
 
-use event::{EventKind, Phase, RunEvent, StepRecord};
+use event::{EventKind, GpuUse, Phase, RunEvent, StepRecord};
 use reader::{JOB, event, read, record};
 use serde_json::{Value, json};
 use telemetry::tensorboard::{Board, Writer};
@@ -167,6 +167,59 @@ fn a_resume_in_the_same_launch_takes_back_what_lies_past_the_checkpoint() {
     assert_eq!(read["files"].as_array().unwrap().len(), 1);
     let texts = json!({"job/retried": [[4, "rank 0 died", 1_700_000_010.0]]});
     assert_eq!(read["texts"], texts);
+}
+
+#[test]
+fn gpus_are_shown_by_rank_at_the_newest_update() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    let gpu = |attempt, seconds, rank, utilization, gib: u64| RunEvent {
+        rank: Some(rank),
+        ..event(
+            attempt,
+            seconds,
+            EventKind::GpuUse(GpuUse {
+                utilization,
+                memory_used: Some(gib << 30),
+                memory_total: Some(80 << 30),
+                ..GpuUse::default()
+            }),
+        )
+    };
+    record(
+        &mut board,
+        [
+            gpu(1, 0.5, 0, Some(0.0), 1),
+            event(1, 1.0, step(1)),
+            gpu(1, 1.5, 0, Some(0.75), 24),
+            gpu(1, 1.5, 1, None, 12),
+            event(1, 2.0, step(2)),
+            event(1, 3.0, step(3)),
+            gpu(1, 3.5, 0, Some(0.5), 25),
+            event(2, 10.0, resumed(2)),
+            gpu(1, 10.5, 0, Some(0.25), 9),
+            gpu(2, 11.0, 0, Some(0.125), 20),
+            gpu(2, 12.0, 0, Some(1.0), 21),
+        ],
+    );
+    board.flush().unwrap();
+
+    let read = read(&run.path().join("tensorboard").join(JOB));
+    let t = |seconds: f64| 1_700_000_000.0 + seconds;
+    assert_eq!(
+        read["scalars"]["gpu/0/utilization"],
+        json!([[1, 0.75, t(1.5)], [2, 0.125, t(11.0)], [2, 1.0, t(12.0)]])
+    );
+    assert_eq!(
+        read["scalars"]["gpu/0/memory_used_gib"],
+        json!([[1, 24.0, t(1.5)], [2, 20.0, t(11.0)], [2, 21.0, t(12.0)]])
+    );
+    assert_eq!(
+        read["scalars"]["gpu/1/memory_used_gib"],
+        json!([[1, 12.0, t(1.5)]])
+    );
+    assert_eq!(read["scalars"]["gpu/1/utilization"], json!(null));
+    assert_eq!(read["accumulated"], read["scalars"]);
 }
 
 #[test]

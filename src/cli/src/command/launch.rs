@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use cluster::slurm::{self, SlurmOptions};
+use launcher::gpu::Gpus;
 use launcher::{LaunchOptions, Resume};
 use plan::Plan;
 use recipe::{Device, Recipe};
@@ -195,7 +196,8 @@ fn on_this_machine(
     if arguments.dry_run {
         return dry_run(arguments, recipe, &plan, &run_dir);
     }
-    let ranks = ranks_here(recipe)?;
+    let gpus = launcher::gpu::find();
+    let ranks = ranks_here(recipe, &gpus)?;
     batch::spreads(&plan, ranks)?;
     if !recipe.data.root.is_dir() {
         return Err(fault(
@@ -225,6 +227,7 @@ fn on_this_machine(
         recipe_yaml: recipe::to_yaml(recipe)?,
         run_dir,
         device: recipe.device,
+        gpus,
         ranks,
         jobs: arguments.jobs,
         resume: arguments.resume.0.clone(),
@@ -233,17 +236,18 @@ fn on_this_machine(
     launch(arguments, recipe, options)
 }
 
-/// The ranks that this machine can run.
-fn ranks_here(recipe: &Recipe) -> anyhow::Result<usize> {
+/// The ranks that a machine with these GPUs can run.
+fn ranks_here(recipe: &Recipe, gpus: &Gpus) -> anyhow::Result<usize> {
     Ok(match recipe.device {
         Device::Cpu => recipe.ranks as usize,
         Device::Cuda => {
             let asked = match recipe.gpus {
                 Some(gpus) => gpus as usize,
-                None => launcher::gpu::find().count.max(1),
+                None => gpus.count.max(1),
             };
             let least = recipe.elastic.map_or(asked, |elastic| elastic.min as usize);
-            let found = launcher::gpu::require(asked.min(least))?.count;
+            gpus.require(asked.min(least))?;
+            let found = gpus.count;
             if found < asked {
                 output::say(&format!(
                     "{asked} GPUs are asked for and {found} are there: the recipe is elastic, so the run takes those"

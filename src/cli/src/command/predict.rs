@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 fn device(asked: Option<Device>) -> anyhow::Result<Device> {
     match asked {
         Some(Device::Cuda) => {
-            launcher::gpu::require(1)?;
+            launcher::gpu::find().require(1)?;
             Ok(Device::Cuda)
         }
         Some(Device::Cpu) => Ok(Device::Cpu),

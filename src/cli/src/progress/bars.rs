@@ -57,6 +57,11 @@ impl Bars {
                     running.advance(step.step, step.total_steps, format!("{numbers}{left}"));
                 }
             }
+            EventKind::GpuUse(gpu) => {
+                if let Some(running) = self.of(event) {
+                    running.pace.take_gpu(event.rank.unwrap_or(0), gpu);
+                }
+            }
             EventKind::Progress { what, done, total } if event.rank.unwrap_or(0) == 0 => {
                 if let Some(running) = self.of(event) {
                     running.advance(*done, *total, format!("  {what}"));

@@ -55,6 +55,7 @@ impl Lines {
                 job.pace.take(step);
                 last = step.step == step.total_steps;
             }
+            EventKind::GpuUse(gpu) => job.pace.take_gpu(event.rank.unwrap_or(0), gpu),
             EventKind::Progress { done, total, .. } => last = done == total,
             _ => {}
         }
@@ -79,7 +80,7 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use event::StepRecord;
+    use event::{GpuUse, StepRecord};
 
     use super::*;
 
@@ -129,6 +130,27 @@ mod tests {
             lines.line(&step(101.0, "a", 4)).unwrap(),
             "1:01 a: step 4/10  epoch 2/3  loss 0.5000  lr 2.00e-4  64 images/s  0:06 left"
         );
+    }
+
+    #[test]
+    fn how_busy_the_gpus_of_all_ranks_are_stands_beside_the_speed() {
+        let mut lines = Lines::all();
+        for (rank, utilization) in [(0, Some(0.1)), (1, Some(0.6)), (2, None), (0, Some(0.9))] {
+            let gpu = EventKind::GpuUse(GpuUse {
+                utilization,
+                ..GpuUse::default()
+            });
+            let rank = Some(rank);
+            let seen = RunEvent {
+                rank,
+                ..at(1.0, "a", gpu)
+            };
+            assert_eq!(lines.line(&seen), None);
+        }
+        let line = lines.line(&step(2.0, "a", 4)).unwrap();
+        assert!(line.contains("64 images/s  GPU 75 %  0:06 left"), "{line}");
+        let other = lines.line(&step(2.0, "b", 4)).unwrap();
+        assert!(!other.contains("GPU"), "{other}");
     }
 
     #[test]

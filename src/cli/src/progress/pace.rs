@@ -1,6 +1,8 @@
 //! How fast a job goes, evened out over its last updates.
 
-use event::StepRecord;
+use std::collections::BTreeMap;
+
+use event::{GpuUse, StepRecord};
 
 /// Weight of the newest update in the means.
 const NEWEST: f64 = 0.2;
@@ -9,6 +11,8 @@ const NEWEST: f64 = 0.2;
 pub struct Pace {
     seconds_per_step: Option<f64>,
     images_per_second: Option<f64>,
+    /// Of each rank's GPU, 0 to 1.
+    utilization: BTreeMap<usize, f64>,
 }
 
 impl Pace {
@@ -20,6 +24,19 @@ impl Pace {
                 step.images as f64 / step.seconds,
             );
         }
+    }
+
+    pub fn take_gpu(&mut self, rank: usize, gpu: &GpuUse) {
+        if let Some(utilization) = gpu.utilization {
+            self.utilization.insert(rank, utilization);
+        }
+    }
+
+    /// How busy the job's GPUs are, 0 to 1; none where nobody tells.
+    pub fn utilization(&self) -> Option<f64> {
+        let sum: f64 = self.utilization.values().sum();
+        let ranks = self.utilization.len();
+        (ranks > 0).then(|| sum / ranks as f64)
     }
 
     pub fn images_per_second(&self) -> Option<f64> {

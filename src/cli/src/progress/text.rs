@@ -135,6 +135,7 @@ pub fn of(event: &RunEvent, pace: &Pace) -> Option<(Weight, String)> {
         EventKind::RankFailed(report) => (Trouble, failure_line(event.rank, report)),
         EventKind::Heartbeat { .. }
         | EventKind::Pulse(_)
+        | EventKind::GpuUse(_)
         | EventKind::Stack { .. }
         | EventKind::TrainingStarted { .. }
         | EventKind::Step(_)
@@ -157,7 +158,7 @@ fn step_line(step: &StepRecord, pace: &Pace) -> String {
     line
 }
 
-/// Epoch, loss, learning rate and speed, each after two spaces.
+/// Epoch, loss, learning rate, speed and how busy the GPUs are, each after two spaces.
 pub fn step_numbers(step: &StepRecord, pace: &Pace) -> String {
     let speed = pace.images_per_second().map_or_else(String::new, |speed| {
         let decimals = usize::from(speed < 10.0);
@@ -166,8 +167,11 @@ pub fn step_numbers(step: &StepRecord, pace: &Pace) -> String {
     let epoch = step.epochs.map_or_else(String::new, |epochs| {
         format!("  epoch {}/{epochs}", step.epoch + 1)
     });
+    let busy = pace
+        .utilization()
+        .map_or_else(String::new, |busy| format!("  GPU {:.0} %", 100.0 * busy));
     format!(
-        "{epoch}  loss {}  lr {:.2e}{speed}",
+        "{epoch}  loss {}  lr {:.2e}{speed}{busy}",
         units::metric(step.loss),
         step.learning_rate
     )

@@ -104,6 +104,7 @@ pub(crate) fn record(
         EventKind::JobStarted { .. }
         | EventKind::Heartbeat { .. }
         | EventKind::Pulse(_)
+        | EventKind::GpuUse(_)
         | EventKind::Stack { .. }
         | EventKind::Step(_)
         | EventKind::Evaluated { .. }

@@ -110,10 +110,10 @@ fn begin(instrument: &Instrument) -> Metric {
         description: instrument.description.to_owned(),
         unit: instrument.unit.to_owned(),
         data: Some(match instrument.kind {
-            Kind::Counter => Data::Sum(Sum {
+            Kind::Counter | Kind::UpDownCounter => Data::Sum(Sum {
                 data_points: Vec::new(),
                 aggregation_temporality: temporality,
-                is_monotonic: true,
+                is_monotonic: instrument.kind == Kind::Counter,
             }),
             Kind::Gauge => Data::Gauge(Gauge::default()),
             Kind::Histogram => Data::Histogram(Histogram {
@@ -194,6 +194,7 @@ mod tests {
                 EventKind::Step(StepRecord {
                     samples,
                     seconds: 0.2,
+                    host_memory: Some(7),
                     ..StepRecord::default()
                 }),
             ));
@@ -227,6 +228,11 @@ mod tests {
             (vec![text("spinectl.job", job)], value, 1_000_000_000)
         };
         assert_eq!(points, [point("a", 6.0), point("b", 5.0)]);
+        let Data::Sum(memory) = find("process.memory.usage") else {
+            panic!("{metrics:?}");
+        };
+        assert!(!memory.is_monotonic, "it may fall");
+        assert_eq!(memory.data_points.len(), 2);
         let Data::Histogram(durations) = find("spinectl.step.duration") else {
             panic!("{metrics:?}");
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use event::{EventKind, Phase, Picture, RunEvent, Scores, Setting, StepRecord};
+use event::{EventKind, GpuUse, Phase, Picture, RunEvent, Scores, Setting, StepRecord};
 
 use super::by_samples::BySamples;
 use super::lazy_file::LazyFile;
@@ -12,8 +12,6 @@ use super::{Error, picture, summary};
 
 /// Seconds of event time after which records are handed to the operating system.
 const FLUSH_SECONDS: f64 = 5.0;
-
-const GIB: f64 = (1u64 << 30) as f64;
 
 /// Charts over all jobs; see [`summary::layout`].
 const FOLDS: &str = "Folds side by side";
@@ -88,9 +86,11 @@ impl JobRecords {
 
     fn take(&mut self, event: &RunEvent) -> Result<(), Error> {
         let time = event.time;
-        // All ranks train alike: the first speaks for them.
-        if event.rank.unwrap_or(0) == 0 {
-            self.show(&event.kind, time)?;
+        match (&event.kind, event.rank.unwrap_or(0)) {
+            (EventKind::GpuUse(gpu), rank) => self.gpu(rank, gpu, time)?,
+            // All ranks train alike: the first speaks for them.
+            (kind, 0) => self.show(kind, time)?,
+            _ => {}
         }
         let ends = matches!(
             event.kind,
@@ -181,6 +181,23 @@ impl JobRecords {
         self.by_samples.step(record, time)
     }
 
+    /// At the newest update, as often as it comes: what the GPU does between two updates is worth seeing, too. A job that has
+    /// none has no axis for it.
+    fn gpu(&mut self, rank: usize, gpu: &GpuUse, time: f64) -> Result<(), Error> {
+        let Some(step) = self.last_step else {
+            return Ok(());
+        };
+        let values = [
+            ("utilization", gpu.utilization),
+            ("memory_used_gib", gpu.memory_used.map(gib)),
+        ];
+        let values = values
+            .into_iter()
+            .filter_map(|(name, value)| Some((format!("gpu/{rank}/{name}"), value?)));
+        self.file
+            .write(time, |writer| writer.scalars(step, time, values))
+    }
+
     fn evaluated(
         &mut self,
         step: u64,
@@ -249,6 +266,10 @@ impl JobRecords {
     }
 }
 
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}
+
 /// The curves of an update.
 fn scalars(record: &StepRecord, world_size: Option<usize>) -> Vec<(String, f64)> {
     let mut values = Vec::with_capacity(16);
@@ -293,7 +314,7 @@ fn scalars(record: &StepRecord, world_size: Option<usize>) -> Vec<(String, f64)>
     ];
     for (tag, bytes) in memory {
         if let Some(bytes) = bytes {
-            add(tag, bytes as f64 / GIB);
+            add(tag, gib(bytes));
         }
     }
     values

@@ -172,8 +172,8 @@ mod tests {
     fn gpus(count: usize) -> Gpus {
         Gpus {
             count,
-            models: Vec::new(),
             evidence: vec!["looked".into()],
+            ..Gpus::default()
         }
     }
 

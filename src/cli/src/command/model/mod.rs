@@ -33,7 +33,7 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
     if let ModelRequest::Run { model, .. } | ModelRequest::Step { model, .. } = &request
         && let ComputeDevice::Cuda(number) = model.device
     {
-        launcher::gpu::require(number + 1)?;
+        launcher::gpu::find().require(number + 1)?;
     }
     let report = match rank::ask(&request)? {
         Ok(report) => report,
