@@ -3,16 +3,19 @@ SHELL := /bin/bash
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests build test soak demo bench-step bench-data bench-ckpt bench-launch bench-telemetry lint fmt deny clean
+.PHONY: help setup setup-tests setup-programs build test soak demo bench-step bench-data bench-ckpt bench-launch bench-telemetry lint fmt deny clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Find libtorch (LIBTORCH=DIR) or install it into the cache that all clones share, and link .libtorch to it
 	@scripts/setup-libtorch.sh
 
 setup-tests: ## Find or install the Python (torch, timm) that the tests check against, in the cache that all clones share, and link .venv to it
 	@scripts/setup-tests.sh
+
+setup-programs: ## Install Chromium and Prometheus, which two tests want (Debian, as root)
+	@scripts/setup-programs.sh
 
 build: setup ## Build spinectl and spinectl-rank (the first time about 7 minutes, for libtorch's bindings)
 	$(CARGO) build --release --workspace

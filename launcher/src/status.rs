@@ -15,13 +15,9 @@ use crate::LaunchError;
 use crate::database::{Broken, Database};
 use crate::holds::{Hold, descendants};
 use crate::lock;
-use crate::logs::tail;
 use crate::run_dir::RunDir;
 
 pub use progress::RankStatus;
-
-/// The end of the events that is looked at: some hundred steps.
-const EVENTS_READ: u64 = 256 << 10;
 
 /// Where a run is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -98,8 +94,11 @@ pub fn status(run_dir: &Path) -> Result<RunStatus, LaunchError> {
         let is_done = rows.get(job.as_str()).map(|row| row.state) == Some(JobState::Succeeded);
         holds.get(job.as_str()) == Some(&Hold::Cancelled) && !is_done
     });
-    let events = tail(&dir.events(), EVENTS_READ).unwrap_or_default();
-    let progress = progress::of_events(&events);
+    let running = rows
+        .iter()
+        .filter(|(_, row)| row.state == JobState::Running);
+    let running: Vec<&str> = running.map(|(job, _)| job.as_str()).collect();
+    let progress = progress::read(&dir.events(), &running);
     let jobs = plan.jobs.into_iter().map(|job| {
         let row = rows.get(job.id.as_str());
         let state = row.map_or(JobState::Pending, |row| row.state);

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the built programs, a small phantom, a small recipe, and a launch to watch.
 
+pub mod otlp;
 pub mod parity;
+mod peers;
 pub mod setup;
 pub mod soak;
 
@@ -8,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+pub use peers::{is_installed, python};
 
 /// Longer than any small run takes on a loaded machine; a test that waits for more hangs.
 const PATIENCE: Duration = Duration::from_secs(540);

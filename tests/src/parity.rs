@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use safetensors::{Dtype, SafeTensors};
-
-/// Both sides compute on one thread: what is left of a difference is not the order in which threads add, and tests that run
-/// side by side do not wait for each other's threads.
-const THREADS: (&str, &str) = ("OMP_NUM_THREADS", "1");
 
 /// A tensor on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,42 +93,18 @@ pub fn disagreements(found: &Tensors, expected: &Tensors, bound: f64) -> Vec<Str
     judged.collect()
 }
 
-/// $SPINECTL_PYTHON, else the environment that `make setup-tests` links.
-pub fn python() -> PathBuf {
-    let python = std::env::var_os("SPINECTL_PYTHON")
-        .map_or_else(|| crate::root().join(".venv/bin/python"), PathBuf::from);
-    assert!(
-        python.exists(),
-        "no Python at {}: run `make setup-tests`",
-        python.display()
-    );
-    python
-}
-
 /// What a script of tests/python/parity prints; it has to end well.
 pub fn reference<S: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
-    let ended = Command::new(python())
-        .arg(crate::root().join("tests/python/parity").join(script))
-        .args(arguments)
-        .env(THREADS.0, THREADS.1)
-        // Beside the sources no caches are left.
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .expect("Python starts");
-    let error = String::from_utf8_lossy(&ended.stderr);
-    assert!(
-        ended.status.success(),
-        "{script}: {error}\n(run `make setup-tests` where a package is missing)"
-    );
-    String::from_utf8_lossy(&ended.stdout).into_owned()
+    crate::python(&format!("tests/python/parity/{script}"), arguments)
 }
 
-/// A `spinectl model` command to its end.
+/// A `spinectl model` command to its end, on one thread as the reference: what is left of a difference is not the order in which
+/// threads add, and tests that run side by side do not wait for each other's threads.
 pub fn model<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     Command::new(crate::program("spinectl"))
         .arg("model")
         .args(arguments)
-        .env(THREADS.0, THREADS.1)
+        .env("OMP_NUM_THREADS", "1")
         .output()
         .expect("spinectl starts")
 }

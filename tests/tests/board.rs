@@ -1,29 +1,21 @@
-//! What a whole run shows: TensorBoard's own reader finds every update, curve and picture, a browser shows them; and no patient
-//! is named anywhere.
+//! What a whole run shows: TensorBoard's own reader finds every update, curve and picture, and a browser shows them.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use event::{EventKind, RunEvent};
 use serde_json::Value;
-use spinectl_tests::parity::python;
-use spinectl_tests::{Launch, launch_arguments, phantom, root};
-
-/// Part of the path of the data.
-const WARD: &str = "ward-of-nowhere";
+use spinectl_tests::{Launch, is_installed, launch_arguments, phantom, python, root};
 
 /// Step, value, wall time.
 type Point = (u64, f64, f64);
 
 #[test]
-fn tensorboard_and_a_browser_show_a_run_and_no_record_of_it_names_a_patient() {
+fn tensorboard_and_a_browser_show_a_run() {
     let folder = tempfile::tempdir().unwrap();
-    let ward = folder.path().join(WARD);
-    fs::create_dir(&ward).unwrap();
-    let data = phantom(&ward);
-    let planted = ran("tests/python/plant_names.py", &data);
+    let data = phantom(folder.path());
     let run_dir = folder.path().join("run");
     let more = [
         "--set=tensorboard.histograms=true",
@@ -36,7 +28,6 @@ fn tensorboard_and_a_browser_show_a_run_and_no_record_of_it_names_a_patient() {
     let mut launch = Launch::start(&arguments, &run_dir);
     assert_eq!(launch.finish(), Some(0), "{}", launch.log());
 
-    names_nobody(&run_dir, &planted);
     let losses = losses(&run_dir);
     assert_eq!(losses.len(), 8, "two folds of four stages");
     for (job, losses) in &losses {
@@ -50,65 +41,11 @@ fn tensorboard_and_a_browser_show_a_run_and_no_record_of_it_names_a_patient() {
     is_shown_by_a_browser(&run_dir, &folder.path().join("shots"));
 }
 
-/// What a Python script of the repository prints.
-fn ran(script: &str, argument: &Path) -> String {
-    let output = Command::new(python())
-        .arg(root().join(script))
-        .arg(argument)
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// What TensorBoard reads of a job.
 fn read(run_dir: &Path, job: &str) -> Value {
     let directory = run_dir.join("tensorboard").join(job);
     let script = "src/telemetry/tests/python/read_tensorboard.py";
-    serde_json::from_str(&ran(script, &directory)).unwrap()
-}
-
-/// No patient in any file; and where the data lies stands in the recipe and in what is compiled from it, in no record.
-fn names_nobody(run_dir: &Path, planted: &str) {
-    let mut files = vec![run_dir.with_extension("log")];
-    files_below(run_dir, &mut files);
-    for file in &files {
-        let bytes = fs::read(file).unwrap();
-        for word in planted.lines() {
-            assert!(!holds(&bytes, word), "{word} is in {}", file.display());
-        }
-        let of_the_recipe = ["recipe.yaml", "plan.json"].map(|name| run_dir.join(name));
-        if !of_the_recipe.contains(file) {
-            assert!(!holds(&bytes, WARD), "{WARD} is in {}", file.display());
-        }
-    }
-    for kind in [
-        "events.jsonl",
-        "tfevents",
-        "rank0.log",
-        "summary.md",
-        ".png",
-    ] {
-        let mut names = files.iter().map(|file| file.to_str().unwrap());
-        assert!(names.any(|name| name.contains(kind)), "no {kind} to search");
-    }
-}
-
-fn files_below(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files_below(&path, into),
-            false => into.push(path),
-        }
-    }
-}
-
-fn holds(bytes: &[u8], word: &str) -> bool {
-    bytes
-        .windows(word.len())
-        .any(|part| part == word.as_bytes())
+    serde_json::from_str(&python(script, [directory])).unwrap()
 }
 
 /// Each training job's losses, as its events tell them; TensorBoard keeps values as f32.
@@ -214,17 +151,15 @@ fn clips_as_its_curves_say(read: &Value) {
 }
 
 fn is_shown_by_a_browser(run_dir: &Path, shots: &Path) {
+    if !is_installed("chromium") {
+        return;
+    }
     let taken = Command::new(root().join("scripts/screenshots.sh"))
         .args([run_dir, shots])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&taken.stderr);
-    match taken.status.code() {
-        Some(0) => {}
-        // What is missing on this machine: the script says what.
-        Some(3) => return eprintln!("no screenshots: {said}"),
-        code => panic!("{code:?}: {said}"),
-    }
+    assert_eq!(taken.status.code(), Some(0), "{said}");
     for page in ["scalars", "images", "pr-curves", "hparams"] {
         let picture = fs::read(shots.join(format!("{page}.png"))).unwrap();
         assert!(picture.starts_with(b"\x89PNG"), "{page}");

@@ -1,9 +1,18 @@
 //! How far the jobs of a run are, as the end of its events tells.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::Path;
 
 use event::{EventKind, Phase, RunEvent, Samples, StepRecord};
 use serde::Serialize;
+
+use crate::logs::tail;
+
+/// How much of the events' end is looked at: some hundred steps; and more, up to a bound, where a running job tells of none in it.
+/// The histograms of one evaluation are many long lines.
+const READ_FIRST: u64 = 256 << 10;
+const READ_AT_MOST: u64 = 8 << 20;
 
 /// Updates over which the pace is evened out.
 const PACE_OF: usize = 20;
@@ -40,8 +49,22 @@ struct LastWord {
     time: f64,
 }
 
-/// By job; `events` are lines, of which the broken ones are passed over.
-pub(super) fn of_events(events: &str) -> BTreeMap<String, Progress> {
+/// By job; `running`: those of which a step is looked for.
+pub(super) fn read(events: &Path, running: &[&str]) -> BTreeMap<String, Progress> {
+    let length = fs::metadata(events).map_or(0, |events| events.len());
+    let mut bytes = READ_FIRST;
+    loop {
+        let jobs = of_events(&tail(events, bytes).unwrap_or_default());
+        let tells_its_step = |job: &str| jobs.get(job).is_some_and(|job| job.step.is_some());
+        if bytes >= length.min(READ_AT_MOST) || running.iter().all(|job| tells_its_step(job)) {
+            return jobs;
+        }
+        bytes = bytes.saturating_mul(4);
+    }
+}
+
+/// `events` are lines, of which the broken ones are passed over.
+fn of_events(events: &str) -> BTreeMap<String, Progress> {
     let mut jobs: BTreeMap<String, Progress> = BTreeMap::new();
     for event in events
         .lines()
@@ -150,6 +173,30 @@ mod tests {
             seconds,
             ..StepRecord::default()
         })
+    }
+
+    #[test]
+    fn a_step_is_found_behind_what_an_evaluation_tells() {
+        let histogram = event::Histogram {
+            step: 9,
+            name: "weights/head".into(),
+            edges: vec![0.0; 1000],
+            counts: vec![0; 999],
+        };
+        let mut lines = event(1.0, 1, 0, step(9, 2.0));
+        let long = event(2.0, 1, 0, EventKind::Histogram(histogram));
+        while lines.len() < 2 * READ_FIRST as usize {
+            lines.push_str(&long);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, &lines).unwrap();
+        let step = |running: &[&str]| {
+            let jobs = read(file.path(), running);
+            jobs["a"].step.as_ref().map(|step| step.step)
+        };
+        assert_eq!(step(&["a"]), Some(9));
+        assert_eq!(step(&[]), None, "the end is enough where nothing runs");
+        assert!(read(Path::new("none"), &["a"]).is_empty());
     }
 
     #[test]

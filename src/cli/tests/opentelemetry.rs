@@ -2,18 +2,18 @@
 //! Python's gRPC and OpenTelemetry's own messages (`tests/python/otlp_receiver.py`).
 
 mod fake_run;
+#[path = "../../../tests/src/otlp.rs"]
+mod otlp;
 mod program;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
 
 use fake_run::{Running, command, folder, wait_until};
+use otlp::{Receiver, text};
 use program::Ran;
 
 /// Four updates in two epochs, a warning that names a file of the data, a checkpoint; then it waits where there is `wait`.
@@ -43,58 +43,9 @@ case $job in stage1a*)
 esac
 "#;
 
-/// A collector in Python, killed at its end.
-struct Receiver {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    out: BufReader<ChildStdout>,
-    port: u16,
-}
-
-impl Receiver {
-    fn start(protocol: &str, mode: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let python = std::env::var_os("SPINECTL_PYTHON")
-            .map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
-        let mut child = Command::new(&python)
-            .arg(root.join("tests/python/otlp_receiver.py"))
-            .args([protocol, mode])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}: run `make setup-tests`", python.display()));
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let port = line.trim().parse().expect("its port");
-        Receiver {
-            stdin: child.stdin.take(),
-            child,
-            out,
-            port,
-        }
-    }
-
-    /// Everything that it has got, by signal.
-    fn end(mut self) -> BTreeMap<String, Vec<Value>> {
-        drop(self.stdin.take());
-        let mut all = String::new();
-        self.out.read_to_string(&mut all).unwrap();
-        let mut got: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for line in all.lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let signal = line["signal"].as_str().unwrap().to_owned();
-            got.entry(signal).or_default().push(line);
-        }
-        got
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn receiver(protocol: &str, mode: &str) -> Receiver {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    Receiver::start(&root, protocol, mode)
 }
 
 fn launch(folder: &Path, port: u16, protocol: &str, more: &[(&str, &str)]) -> Command {
@@ -114,16 +65,6 @@ fn launch(folder: &Path, port: u16, protocol: &str, more: &[(&str, &str)]) -> Co
     command
 }
 
-/// The entries below `keys`, one list in another, of all requests.
-fn entries<'v>(requests: &'v [Value], keys: &[&str]) -> Vec<&'v Value> {
-    let mut level: Vec<&Value> = requests.iter().map(|line| &line["message"]).collect();
-    for key in keys {
-        let lists = level.into_iter().filter_map(|value| value[*key].as_array());
-        level = lists.flatten().collect();
-    }
-    level
-}
-
 /// A port at which nobody listens any more.
 fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -132,40 +73,18 @@ fn closed_port() -> u16 {
 
 fn the_trace_arrives_as_one_tree(protocol: &str, word: &str) {
     let folder = folder(TRAINS);
-    let receiver = Receiver::start(protocol, "take");
+    let receiver = receiver(protocol, "take");
     let output = launch(folder.path(), receiver.port, word, &[]).output();
     let ran = Ran::from(output.unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(!ran.err.contains("telemetry"), "{}", ran.err);
     assert!(!ran.out.contains("telemetry: "), "{}", ran.out);
     let got = receiver.end();
-    assert!(!format!("{got:?}").contains("DOE"), "a path of the data");
+    assert!(!got.text.contains("DOE"), "a path of the data");
 
-    let spans = entries(&got["traces"], &["resourceSpans", "scopeSpans", "spans"]);
-    let text = |span: &Value, key: &str| span[key].as_str().map(str::to_owned);
-    let ids: BTreeMap<String, &Value> = spans
-        .iter()
-        .copied()
-        .map(|span| (text(span, "spanId").unwrap(), span))
-        .collect();
-    assert_eq!(ids.len(), spans.len(), "a span came twice");
-    let path = |span: &Value| {
-        let mut names = Vec::new();
-        let mut at = span;
-        loop {
-            names.push(text(at, "name").unwrap());
-            match text(at, "parentSpanId") {
-                Some(parent) => at = ids.get(&parent).copied().expect("no parent is missing"),
-                None => break,
-            }
-        }
-        names.reverse();
-        names.join("/")
-    };
-    let mut paths: BTreeMap<String, usize> = BTreeMap::new();
-    for span in spans.iter().copied() {
-        *paths.entry(path(span)).or_default() += 1;
-    }
+    let spans = got.spans();
+    spans.assert_nested();
+    let paths = spans.paths();
     let attempt = "launch/job stage1a-resnest14d-fold0-seed0/attempt 1";
     for (path, count) in [
         ("launch".to_owned(), 1),
@@ -182,14 +101,10 @@ fn the_trace_arrives_as_one_tree(protocol: &str, word: &str) {
         assert_eq!(paths.get(&path), Some(&count), "{path}\n{paths:#?}");
     }
     assert!(paths.keys().all(|path| path.starts_with("launch")));
-    let traces: BTreeSet<_> = spans
-        .iter()
-        .copied()
-        .map(|span| text(span, "traceId"))
-        .collect();
+    let traces = spans.traces();
     assert_eq!(traces.len(), 1);
 
-    let logs = entries(&got["logs"], &["resourceLogs", "scopeLogs", "logRecords"]);
+    let logs = got.logs();
     let warning = logs
         .iter()
         .find(|log| log["eventName"] == "spinectl.warning")
@@ -200,30 +115,19 @@ fn the_trace_arrives_as_one_tree(protocol: &str, word: &str) {
         body.starts_with("study 1.2.3 is odd, see [a path"),
         "{body}"
     );
-    let of = ids[warning["spanId"].as_str().unwrap()];
-    let of = path(of);
+    let of = spans.path(&spans.0[warning["spanId"].as_str().unwrap()]);
     assert!(
         of.starts_with("launch/job stage1a") && of.ends_with("/attempt 1/rank 0"),
         "{of}"
     );
-    for log in logs.iter().copied() {
-        assert_eq!(
-            text(log, "traceId"),
-            traces.first().cloned().flatten(),
-            "{log}"
-        );
+    for log in logs {
+        assert_eq!(text(log, "traceId").as_ref(), traces.first(), "{log}");
     }
 
-    let metrics = ["resourceMetrics", "scopeMetrics", "metrics"];
-    let last = &got["metrics"][got["metrics"].len() - 1..];
-    let steps: f64 = entries(last, &metrics)
-        .into_iter()
-        .filter(|metric| metric["name"] == "spinectl.steps")
-        .flat_map(|metric| metric["sum"]["dataPoints"].as_array().unwrap())
-        .map(|point| point["asDouble"].as_f64().unwrap())
-        .sum();
-    assert_eq!(steps, 8.0, "four in each of the two folds");
-    for line in got.values().flatten() {
+    let steps = got.sums_by_job("spinectl.steps");
+    assert_eq!(steps.len(), 2, "the two folds");
+    assert!(steps.values().all(|steps| *steps == 4.0), "{steps:?}");
+    for line in got.requests.values().flatten() {
         assert_eq!(line["headers"]["key"], "a secret");
     }
 }
@@ -273,7 +177,7 @@ fn a_collector_that_hangs_costs_spans_and_nothing_else() {
     ];
     for (protocol, word) in [("grpc", "grpc"), ("http", "http/protobuf")] {
         let folder = folder(TRAINS);
-        let receiver = Receiver::start(protocol, "hang");
+        let receiver = receiver(protocol, "hang");
         let output = launch(folder.path(), receiver.port, word, &quick).output();
         nothing_but_telemetry_is_lost(folder.path(), &output.unwrap().into());
     }
@@ -283,7 +187,7 @@ fn a_collector_that_hangs_costs_spans_and_nothing_else() {
 fn a_collector_that_is_killed_costs_what_comes_after_it() {
     let folder = folder(TRAINS);
     fs::write(folder.path().join("wait"), "").unwrap();
-    let mut receiver = Receiver::start("grpc", "take");
+    let mut receiver = receiver("grpc", "take");
     let quick = [("OTEL_BSP_SCHEDULE_DELAY", "10")];
     let mut running = Running(
         launch(folder.path(), receiver.port, "grpc", &quick)
@@ -291,8 +195,7 @@ fn a_collector_that_is_killed_costs_what_comes_after_it() {
             .unwrap(),
     );
     // Something has arrived, and the ranks of a training wait.
-    let mut first = String::new();
-    receiver.out.read_line(&mut first).unwrap();
+    receiver.first();
     wait_until("a rank waits", || folder.path().join("waits-0").exists());
     drop(receiver);
     fs::remove_file(folder.path().join("wait")).unwrap();
@@ -307,7 +210,7 @@ fn a_collector_that_is_killed_costs_what_comes_after_it() {
 #[test]
 fn a_queue_that_is_full_is_told_at_its_first_loss() {
     let folder = folder(WARNS);
-    let receiver = Receiver::start("grpc", "hang");
+    let receiver = receiver("grpc", "hang");
     let small = [("OTEL_BSP_MAX_QUEUE_SIZE", "16")];
     let output = launch(folder.path(), receiver.port, "grpc", &small).output();
     let ran = Ran::from(output.unwrap());

@@ -240,6 +240,7 @@ impl Tree {
                 let attributes = vec![count("spinectl.step", *step)];
                 let parent = Some(rank.span.id);
                 let span = self.open(parent, phase.as_str(), event.time, attributes);
+                self.begin_by(event.time, name, &mut rank);
                 rank.phase = Some((*phase, span));
             }
             EventKind::Pulse(pulse)
@@ -259,7 +260,10 @@ impl Tree {
                 }
                 rank.end_phase(self.trace, event.time, &mut ended.structure);
             }
-            EventKind::Step(step) => self.step(&mut rank, event.time, step, ended),
+            EventKind::Step(step) => {
+                self.begin_by(event.time - step.seconds, name, &mut rank);
+                self.step(&mut rank, event.time, step, ended);
+            }
             EventKind::CheckpointWritten {
                 step,
                 bytes,
@@ -273,6 +277,7 @@ impl Tree {
                 ];
                 let start = event.time - seconds;
                 let span = self.open(Some(rank.span.id), "checkpoint", start, attributes);
+                self.begin_by(start, name, &mut rank);
                 ended.structure.push(span.end(self.trace, event.time));
             }
             EventKind::RankFailed(report) => {
@@ -286,6 +291,18 @@ impl Tree {
             rank.end(self.trace, event.time, &mut ended.structure);
         } else if let Some(attempt) = attempt {
             attempt.ranks.insert(index, rank);
+        }
+    }
+
+    /// The start of ranks is told once they run, and by then they may have said something: what holds a span begins no later.
+    fn begin_by(&mut self, time: f64, job: &str, rank: &mut Rank) {
+        let earlier = |span: &mut Open| span.start = span.start.min(time);
+        earlier(&mut rank.span);
+        if let Some(job) = self.jobs.get_mut(job) {
+            earlier(&mut job.span);
+            if let Some(attempt) = &mut job.attempt {
+                earlier(&mut attempt.span);
+            }
         }
     }
 

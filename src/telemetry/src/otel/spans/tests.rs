@@ -334,3 +334,25 @@ fn events_that_nothing_has_begun_are_passed_over() {
     ];
     assert!(spans(1, &events).is_empty());
 }
+
+#[test]
+fn what_a_rank_says_before_its_start_is_told_lies_within_its_attempt() {
+    let events = [
+        run_started(0.0),
+        job_started(2.0),
+        heartbeat(1.5, 0, Phase::StartUp),
+        heartbeat(3.0, 0, Phase::Rendezvous),
+        job_finished(4.0),
+        run_finished(5.0, "done"),
+    ];
+    let paths = paths(&spans(1, &events));
+    for path in [
+        "launch/job a 1.5..4",
+        "launch/job a/attempt 1 1.5..4",
+        "launch/job a/attempt 1/rank 0 1.5..4",
+        "launch/job a/attempt 1/rank 0/start-up 1.5..3",
+        "launch/job a/attempt 1/rank 1 2..4",
+    ] {
+        assert!(paths.contains(path), "{path}: {paths:#?}");
+    }
+}
