@@ -200,7 +200,6 @@ class Watch:
         return (after - before) / 1e9 / (last - first)
 
 
-
 def copy(base, run):
     """Weights are shared: nobody writes to them."""
     link = lambda source, target: os.link(source, target) if source.endswith(".safetensors") else shutil.copy2(source, target)
