@@ -3,10 +3,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests setup-programs build test soak demo bench-step bench-data bench-ckpt bench-launch lint fmt deny clean
+.PHONY: help setup setup-tests setup-programs build test soak demo bench-step bench-data bench-ckpt bench-launch bench-telemetry lint fmt deny clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Find libtorch (LIBTORCH=DIR) or install it into the cache that all clones share, and link .libtorch to it
 	@scripts/setup-libtorch.sh
@@ -52,6 +52,10 @@ bench-data: setup setup-tests ## Samples/s from DICOM and from the cache to augm
 
 bench-launch: setup setup-tests build ## Launch, failure and restart beside torchrun's, by the peer's scripts in PEER=DIR (about 10 minutes; let the machine be quiet)
 	@.venv/bin/python tests/python/bench_launch.py --peer "$(PEER)" --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
+
+bench-telemetry: setup setup-tests build ## What TensorBoard, OpenTelemetry and Prometheus take from an update, with collectors that are well or ill (about 10 minutes; let the machine be quiet)
+	@.venv/bin/python tests/python/bench_telemetry.py --spinectl "$${CARGO_TARGET_DIR:-target}/release/spinectl"
+
 bench-ckpt: setup setup-tests ## How long a training stands still for a checkpoint, beside torch.save's time by the peer in PEER=DIR (about 10 minutes; needs 10 GB of disk at DIR=.)
 	$(CARGO) build --release --workspace --example checkpoint_stall
 	@"$${CARGO_TARGET_DIR:-target}/release/examples/checkpoint_stall" "$(DIR)"

@@ -1,9 +1,9 @@
 """A collector for tests: takes OTLP over gRPC or HTTP and prints what it gets, one JSON object a line.
 
-    otlp_receiver.py grpc|http take|hang
+    otlp_receiver.py grpc|http take|refuse|hang
 
-The first line is the port on 127.0.0.1. `take` acknowledges everything; `hang` takes connections and never answers.
-It ends with its standard input.
+The first line is the port on 127.0.0.1. `take` acknowledges everything; `refuse` answers that it is not available (UNAVAILABLE,
+503); `hang` takes connections and never answers. It ends with its standard input.
 """
 
 import json
@@ -51,11 +51,13 @@ def tell(signal, request, headers):
         print(line, flush=True)
 
 
-def serve_grpc():
+def serve_grpc(refuses):
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     for signal, (_, response, servicer, add) in SIGNALS.items():
 
         def export(self, request, context, signal=signal, response=response):
+            if refuses:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "refused, as it was told to")
             tell(signal, request, dict(context.invocation_metadata()))
             return response()
 
@@ -75,6 +77,9 @@ class Handler(BaseHTTPRequestHandler):
         if signal not in SIGNALS or self.headers["Content-Type"] != "application/x-protobuf":
             self.send_error(404)
             return
+        if self.server.refuses:
+            self.send_error(503)
+            return
         request, response, _, _ = SIGNALS[signal]
         tell(signal, request.FromString(body), {key.lower(): value for key, value in self.headers.items()})
         answer = response().SerializeToString()
@@ -88,13 +93,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def serve_http():
+def serve_http(refuses):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.refuses = refuses
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port, server
 
 
-def hang():
+def hang(_refuses):
     # The kernel takes connections; nobody reads from them.
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     return listener.getsockname()[1], listener
@@ -102,8 +108,8 @@ def hang():
 
 def main():
     protocol, mode = sys.argv[1:]
-    serve = {"grpc": serve_grpc, "http": serve_http}[protocol] if mode == "take" else hang
-    port, _server = serve()
+    serve = hang if mode == "hang" else {"grpc": serve_grpc, "http": serve_http}[protocol]
+    port, _server = serve(mode == "refuse")
     print(port, flush=True)
     sys.stdin.read()
     with printing:

@@ -4,6 +4,7 @@ mod fake_run;
 mod program;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -217,4 +218,34 @@ fn a_disk_that_is_full_is_told_with_what_to_do() {
         drop(mount);
         fs::remove_dir(folder.path().join("disk")).unwrap();
     }
+}
+
+/// Both folds' trainings tell of more updates than the records of one find room for.
+const TRAINS: &str = r#"
+case $job in stage1a*)
+    for step in $(seq 300); do
+        say "\"event\":\"step\",\"step\":$step,\"total_steps\":300,\"epoch\":0,\"loss\":0.5,\"learning_rate\":0.1,
+            \"gradient_norm\":1.0,\"samples\":8,\"images\":8,\"seconds\":0.01,\"phases\":{}"
+    done
+esac
+"#;
+
+#[test]
+fn a_disk_that_tensorboard_has_filled_stops_no_training_and_is_told_once() {
+    let folder = folder(TRAINS);
+    let Some(_mount) = Mount::new(folder.path(), "size=32k") else {
+        return;
+    };
+    let run = folder.path().join("runs/small");
+    fs::create_dir_all(&run).unwrap();
+    symlink(folder.path().join("disk"), run.join("tensorboard")).unwrap();
+    let ran = spinectl(folder.path(), &["launch", "-q"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let told = ran.err.matches("No space left on device").count();
+    assert_eq!(told, 1, "{}", ran.err);
+    assert!(ran.err.contains("training goes on"), "{}", ran.err);
+    let summary = fs::read_to_string(run.join("summary.md")).unwrap();
+    assert!(summary.contains("No space left on device"), "{summary}");
+    let events = fs::read_to_string(run.join("events.jsonl")).unwrap();
+    assert_eq!(events.matches("\"event\":\"step\"").count(), 2 * 300);
 }

@@ -1,6 +1,7 @@
 //! The board without TensorBoard: when files are made, flushed, and given up.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use event::{EventKind, RunEvent, StepRecord};
@@ -109,6 +110,29 @@ fn a_job_that_cannot_be_written_is_told_once_and_the_others_go_on() {
     board.record(&step("other", 2.0, 1)).unwrap();
     board.flush().unwrap();
     assert!(bytes(&run.path().join("tensorboard/other")) > 0);
+}
+
+#[test]
+fn what_ails_the_disk_is_told_once_for_all_jobs() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    // As a full disk is, the same for each job.
+    fs::write(run.path().join("tensorboard"), "no folder").unwrap();
+    let error = board.record(&step("first", 1.0, 1)).unwrap_err();
+    assert!(error.to_string().contains("tensorboard"), "{error}");
+    for job in ["first", "second", "third"] {
+        board.record(&step(job, 2.0, 2)).unwrap();
+        board.flush().unwrap();
+    }
+    // Another cause is another trouble: in /proc nobody makes folders.
+    fs::remove_file(run.path().join("tensorboard")).unwrap();
+    symlink("/proc", run.path().join("tensorboard")).unwrap();
+    board.record(&step("fourth", 3.0, 1)).unwrap_err();
+    fs::remove_file(run.path().join("tensorboard")).unwrap();
+    // A job that begins once there is room has its records.
+    board.record(&step("fifth", 4.0, 1)).unwrap();
+    board.flush().unwrap();
+    assert!(bytes(&run.path().join("tensorboard/fifth")) > 0);
 }
 
 #[test]

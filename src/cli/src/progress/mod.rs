@@ -135,10 +135,15 @@ impl Reporter {
         self.observe(event);
 
         self.seen.failures.take(event);
-        if let EventKind::Warning { message } = &event.kind
-            && self.seen.warnings.len() < WARNINGS_KEPT
-        {
-            self.seen.warnings.push(message.clone());
+        if let EventKind::Warning { message } = &event.kind {
+            self.keep(message.clone());
+        }
+    }
+
+    /// A warning, for who reads of the run later.
+    fn keep(&mut self, warning: String) {
+        if self.seen.warnings.len() < WARNINGS_KEPT {
+            self.seen.warnings.push(warning);
         }
     }
 
@@ -162,9 +167,10 @@ impl Reporter {
         }
     }
 
-    fn warn_of(&self, result: Result<(), telemetry::tensorboard::Error>) {
+    fn warn_of(&mut self, result: Result<(), telemetry::tensorboard::Error>) {
         if let Err(error) = result {
             self.say(&format!("warning: {error}"));
+            self.keep(error.to_string());
         }
     }
 

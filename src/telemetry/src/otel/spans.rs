@@ -206,8 +206,7 @@ impl Tree {
             attributes.push(count("spinectl.rank", rank as u64));
             let name = format!("rank {rank}");
             let span = self.open(Some(span.id), name, event.time, attributes);
-            let (phase, epoch) = (None, None);
-            (rank, Rank { span, phase, epoch })
+            (rank, Rank::new(span))
         });
         let ranks = ranks.collect();
         job.attempt = Some(Attempt { span, ranks });
@@ -249,7 +248,8 @@ impl Tree {
                     .as_ref()
                     .is_some_and(|(at, _)| *at != pulse.phase) =>
             {
-                rank.end_phase(self.trace, event.time, &mut ended.structure);
+                // Not its end yet: an update is told of once it is over, and the phase before it ends where it began.
+                rank.left.get_or_insert(event.time);
             }
             EventKind::Evaluated { metrics, .. } => {
                 if let Some((_, span)) = &mut rank.phase {

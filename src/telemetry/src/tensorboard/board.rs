@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,14 +16,16 @@ use super::job::JobRecords;
 ///
 /// docs/tensorboard.md lists every tag.
 ///
-/// Wall times are those of the events. A failure to write is returned once for a job, which then
-/// has no more records; the others go on.
+/// Wall times are those of the events. A job of which something cannot be written has no more
+/// records; the others go on. What ails the disk is returned once for all of them.
 #[derive(Debug)]
 pub struct Board {
     run_dir: PathBuf,
     /// Device and inode of the run directory, from the first record on.
     identity: Option<(u64, u64)>,
     jobs: BTreeMap<String, JobRecords>,
+    /// Why something could not be written, so far.
+    told: Vec<io::ErrorKind>,
 }
 
 impl Board {
@@ -32,6 +35,7 @@ impl Board {
             run_dir: run_dir.to_owned(),
             identity: None,
             jobs: BTreeMap::new(),
+            told: Vec::new(),
         }
     }
 
@@ -43,7 +47,7 @@ impl Board {
         if !self.is_at_its_place() {
             return Ok(());
         }
-        match self.jobs.entry(job.clone()) {
+        let recorded = match self.jobs.entry(job.clone()) {
             Entry::Occupied(entry) => entry.into_mut().record(event),
             Entry::Vacant(entry) if is_folder_name(job) => entry
                 .insert(JobRecords::new(&self.run_dir, job, event.time))
@@ -52,7 +56,8 @@ impl Board {
                 entry.insert(JobRecords::closed(&self.run_dir));
                 Err(Error::JobName { job: job.clone() })
             }
-        }
+        };
+        self.told_once(recorded)
     }
 
     /// Whether the run directory is the one of the first record: in one that was made anew nothing is begun.
@@ -67,6 +72,18 @@ impl Board {
         let mut result = Ok(());
         for job in self.jobs.values_mut() {
             result = result.and(job.flush());
+        }
+        self.told_once(result)
+    }
+
+    /// A disk that is full is full for every job.
+    fn told_once(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        if let Err(Error::Write { source, .. }) = &result {
+            let kind = source.kind();
+            if self.told.contains(&kind) {
+                return Ok(());
+            }
+            self.told.push(kind);
         }
         result
     }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 pub enum Error {
     #[error(
         "TensorBoard records stop here, training goes on: cannot write {}: {source}. \
-         Free space there or make it writable; they begin again when the job is next started",
+         Free space there or make it writable: jobs that begin later have theirs then, this one with its next launch. \
+         The same is not said again",
         path.display()
     )]
     Write { path: PathBuf, source: io::Error },

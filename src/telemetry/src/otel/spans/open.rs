@@ -38,6 +38,8 @@ pub struct Attempt {
 pub struct Rank {
     pub span: Open,
     pub phase: Option<(Phase, Open)>,
+    /// When it was first heard of in another phase.
+    pub left: Option<f64>,
     pub epoch: Option<Epoch>,
 }
 
@@ -75,6 +77,15 @@ impl Attempt {
 }
 
 impl Rank {
+    pub fn new(span: Open) -> Self {
+        Rank {
+            span,
+            phase: None,
+            left: None,
+            epoch: None,
+        }
+    }
+
     pub fn fails(&mut self, report: &FailureReport, discretion: &Discretion) {
         let attributes = &mut self.span.attributes;
         attributes.push(text("error.type", logs::class(report.class)));
@@ -84,8 +95,10 @@ impl Rank {
         self.span.fault = Some(discretion.of(&report.message));
     }
 
+    /// Ends the phase that it has said to be in, at `time` at the latest.
     pub fn end_phase(&mut self, trace: TraceId, time: f64, ended: &mut Vec<Span>) {
-        ended.extend(self.phase.take().map(|(_, span)| span.end(trace, time)));
+        let end = self.left.take().map_or(time, |left| left.min(time));
+        ended.extend(self.phase.take().map(|(_, span)| span.end(trace, end)));
     }
 
     pub fn end_epoch(&mut self, trace: TraceId, ended: &mut Vec<Span>) {

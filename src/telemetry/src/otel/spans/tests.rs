@@ -356,3 +356,27 @@ fn what_a_rank_says_before_its_start_is_told_lies_within_its_attempt() {
         assert!(paths.contains(path), "{path}: {paths:#?}");
     }
 }
+
+#[test]
+fn a_phase_has_ended_where_the_first_update_begins_also_where_a_pulse_comes_within_it() {
+    let events = [
+        run_started(0.0),
+        job_started(1.0),
+        heartbeat(1.0, 0, Phase::Rendezvous),
+        heartbeat(1.0, 1, Phase::Rendezvous),
+        pulse(3.5, 0, Phase::Forward),
+        pulse(3.5, 1, Phase::Forward),
+        pulse(3.8, 1, Phase::Backward),
+        step(4.0, 1, 0),
+        job_finished(5.0),
+        run_finished(6.0, "done"),
+    ];
+    let paths = paths(&spans(1, &events));
+    for path in [
+        "launch/job a/attempt 1/rank 0/rendezvous 1..3",
+        "launch/job a/attempt 1/rank 0/epoch 0 3..4",
+        "launch/job a/attempt 1/rank 1/rendezvous 1..3.5",
+    ] {
+        assert!(paths.contains(path), "{path}: {paths:#?}");
+    }
+}
