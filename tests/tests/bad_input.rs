@@ -176,7 +176,7 @@ fn a_split_may_come_from_a_file_and_must_hold_every_study() {
     let lost = lost.split(',').next().unwrap();
     assert_said(
         &text,
-        &["folds.csv", "has no fold for study", lost, "data folds"],
+        &["data.split", "has no fold for study", lost, "data folds"],
     );
 }
 

@@ -41,17 +41,10 @@ fn a_collector_and_prometheus_get_a_whole_run_and_nobody_gets_a_patient() {
     let received = receiver.end();
 
     is_one_tree(&received, &updates(&run_dir));
-    let told = format!(
-        "study {broken} is left out: cannot read slice data.root/train_images/{broken}/[a name]"
-    );
-    let warnings = received
-        .logs()
-        .into_iter()
-        .map(|log| log["body"].to_string());
-    assert!(
-        warnings.into_iter().any(|body| body.contains(&told)),
-        "{log}"
-    );
+    let told = format!("study {broken} is left out: study data.root/train_images/{broken} ");
+    let logs = received.logs().into_iter();
+    let mut bodies = logs.map(|log| log["body"].to_string());
+    assert!(bodies.any(|body| body.contains(&told)), "{log}");
     names_nobody(&run_dir, &planted, &[&received.text, &scraped]);
 }
 
@@ -73,14 +66,14 @@ fn a_failure_names_the_study_and_what_is_wrong_and_no_patient() {
     let arguments = launch_arguments(&data, &run_dir, 2, &[]);
     let mut launch = Launch::start_with(&arguments, &run_dir, &environment);
     assert_eq!(launch.finish(), Some(4), "{}", launch.log());
-    let told = format!("cannot read slice data.root/train_images/{broken}/[a name]: ");
+    let told = format!("data.root/train_images/{broken}/[a name] is not one of them");
     assert!(launch.log().contains(&told), "{}", launch.log());
     let received = receiver.end();
     assert!(received.text.contains(&told), "{}", received.text);
     names_nobody(&run_dir, &planted, &[&received.text]);
 }
 
-/// Ends a slice of a study in its middle, in a file that is called after a patient. The study's name.
+/// Calls a slice of a study after a patient, so that slices can no more be numbered by their names. The study's name.
 fn break_a_study(data: &Path) -> String {
     let mut studies: Vec<PathBuf> = entries(&data.join("segmentations"));
     studies.sort();
@@ -88,10 +81,7 @@ fn break_a_study(data: &Path) -> String {
     let study = study.split(".nii").next().unwrap().to_owned();
     let slices = data.join("train_images").join(&study);
     let slice = entries(&slices).pop().unwrap();
-    let bytes = fs::read(&slice).unwrap();
-    fs::remove_file(&slice).unwrap();
-    let named = slices.join("Quillfeather, Zebulon.dcm");
-    fs::write(named, &bytes[..bytes.len() / 2]).unwrap();
+    fs::rename(&slice, slices.join("Quillfeather, Zebulon.dcm")).unwrap();
     study
 }
 
@@ -187,13 +177,7 @@ fn names_nobody(run_dir: &Path, planted: &str, sent: &[&str]) {
             assert!(!holds(&bytes, WARD), "{WARD} is in {name}");
         }
     }
-    for kind in [
-        "events.jsonl",
-        "tfevents",
-        "rank0.log",
-        "summary.md",
-        ".png",
-    ] {
+    for kind in ["events.jsonl", "rank0.log", "summary.md"] {
         let mut names = files.iter().map(|file| file.to_str().unwrap());
         assert!(names.any(|name| name.contains(kind)), "no {kind} to search");
     }

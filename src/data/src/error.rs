@@ -7,7 +7,8 @@ use crate::image::PixelBox;
 
 /// An error in the data set, or in reading or writing it.
 ///
-/// Messages name files, fields and study UIDs; they never carry other contents of a patient's files.
+/// Messages name files, fields and study UIDs; they never carry other contents of a patient's files. Files are named with their
+/// whole paths, which [`Discretion`](crate::Discretion) finds in a text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {

@@ -177,7 +177,8 @@ fn within_limits(path: &Path, geometry: &Geometry) -> Result<()> {
 }
 
 fn no_study(path: &Path, niftis: &[PathBuf], others: &[PathBuf]) -> DataError {
-    let named = |paths: &[PathBuf]| finding::names(paths.iter().map(PathBuf::as_path));
+    let shown = |path: &PathBuf| path.display().to_string();
+    let named = |paths: &[PathBuf]| finding::listed(paths.iter().map(shown));
     let (problem, remedy) = match (niftis, others) {
         ([], []) => (
             "holds no file".into(),

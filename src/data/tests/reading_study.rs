@@ -107,10 +107,13 @@ fn a_study_that_is_there_twice_or_not_at_all_is_refused() {
         image(&root.join("s0011").join(name));
     }
     let error = find_study(root, &study).unwrap_err().to_string();
-    assert!(
-        error.contains("several NIfTI files: ct.nii, seg.nii.gz"),
-        "{error}"
+    let [image, labels] = ["ct.nii", "seg.nii.gz"].map(|name| root.join("s0011").join(name));
+    let told = format!(
+        "several NIfTI files: {}, {}",
+        image.display(),
+        labels.display()
     );
+    assert!(error.contains(&told), "{error}");
 }
 
 #[test]

@@ -81,9 +81,14 @@ impl fmt::Display for Finding {
 
 /// The names of the first few files, and how many more there are.
 pub(super) fn names<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
+    listed(paths.map(name))
+}
+
+/// The first few of these, and how many more there are.
+pub(super) fn listed(texts: impl ExactSizeIterator<Item = String>) -> String {
     const NAMED: usize = 4;
-    let more = paths.len().saturating_sub(NAMED);
-    let named: Vec<_> = paths.take(NAMED).map(name).collect();
+    let more = texts.len().saturating_sub(NAMED);
+    let named: Vec<_> = texts.take(NAMED).collect();
     match more {
         0 => named.join(", "),
         _ => format!("{} and {more} more", named.join(", ")),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::duplicates::{repeated_uids, without_duplicates};
-use super::finding::{Finding, FindingKind, name, names};
+use super::finding::{Finding, FindingKind, names};
 use super::folder::{FoundSlice, slice_number};
 use super::steps;
 use crate::dicom::{SliceHeader, directions};
@@ -278,7 +278,7 @@ fn slice_numbers(dir: &Path, slices: &[FoundSlice]) -> Result<Vec<u32>> {
                  name others",
                 numbers.len(),
                 slices.len(),
-                name(odd)
+                odd.display()
             ),
             remedy: "name all of them <n>.dcm, or none",
         }),
