@@ -1,8 +1,9 @@
 //! Run events as TensorBoard shows them: one directory a job, its curves, texts and pictures.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,14 +16,17 @@ use super::job::JobRecords;
 ///
 /// docs/tensorboard.md lists every tag.
 ///
-/// Wall times are those of the events. A failure to write is returned once for a job, which then
-/// has no more records; the others go on.
+/// Wall times are those of the events. A job that cannot be written has no more records; the others are tried all the same.
+/// Why is returned once, as is anything else that can befall all of them.
 #[derive(Debug)]
 pub struct Board {
     run_dir: PathBuf,
     /// Device and inode of the run directory, from the first record on.
     identity: Option<(u64, u64)>,
     jobs: BTreeMap<String, JobRecords>,
+    /// Why jobs could not be written, as far as it has been told.
+    told: BTreeSet<ErrorKind>,
+    told_thinned: bool,
 }
 
 impl Board {
@@ -32,6 +36,8 @@ impl Board {
             run_dir: run_dir.to_owned(),
             identity: None,
             jobs: BTreeMap::new(),
+            told: BTreeSet::new(),
+            told_thinned: false,
         }
     }
 
@@ -43,7 +49,7 @@ impl Board {
         if !self.is_at_its_place() {
             return Ok(());
         }
-        match self.jobs.entry(job.clone()) {
+        let recorded = match self.jobs.entry(job.clone()) {
             Entry::Occupied(entry) => entry.into_mut().record(event),
             Entry::Vacant(entry) if is_folder_name(job) => entry
                 .insert(JobRecords::new(&self.run_dir, job, event.time))
@@ -52,7 +58,18 @@ impl Board {
                 entry.insert(JobRecords::closed(&self.run_dir));
                 Err(Error::JobName { job: job.clone() })
             }
-        }
+        };
+        self.once(recorded)
+    }
+
+    /// Without an error that was returned before, of this job or of another.
+    fn once(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        let is_new = match &result {
+            Err(Error::Write { source, .. }) => self.told.insert(source.kind()),
+            Err(Error::Thinned { .. }) => !std::mem::replace(&mut self.told_thinned, true),
+            _ => true,
+        };
+        if is_new { result } else { Ok(()) }
     }
 
     /// Whether the run directory is the one of the first record: in one that was made anew nothing is begun.
@@ -68,7 +85,7 @@ impl Board {
         for job in self.jobs.values_mut() {
             result = result.and(job.flush());
         }
-        result
+        self.once(result)
     }
 }
 

@@ -104,6 +104,16 @@ impl Writer {
         )
     }
 
+    /// Removes the event files beside this one. What cannot be removed is left: a restart has taken back what it holds.
+    pub(super) fn remove_others(&self) {
+        let files = self.path.parent().map(event_files);
+        for file in files.and_then(Result::ok).into_iter().flatten() {
+            if file != self.path {
+                let _ = fs::remove_file(file);
+            }
+        }
+    }
+
     /// Hands what is buffered to the operating system, so that TensorBoard sees it.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.attempt(|file, _| file.flush())
@@ -149,10 +159,8 @@ fn create_file(directory: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> 
     make_directory(directory)?;
     // Readers take the files by name: a new one sorts last, also where the clock has been set back.
     let mut seconds = wall_time as u64;
-    for entry in fs::read_dir(directory)? {
-        if let Some(earlier) = seconds_of(&entry?.file_name().to_string_lossy()) {
-            seconds = seconds.max(earlier.saturating_add(1));
-        }
+    for earlier in event_files(directory)?.iter().filter_map(seconds_of) {
+        seconds = seconds.max(earlier.saturating_add(1));
     }
     let (host, process) = (host_name(), std::process::id());
     let counter = FILES.fetch_add(1, Ordering::Relaxed);
@@ -174,8 +182,24 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn seconds_of(file_name: &str) -> Option<u64> {
-    let (seconds, _) = file_name.strip_prefix(NAME_PREFIX)?.split_once('.')?;
+/// The event files of a directory, in the order in which readers take them; other files are none of theirs.
+pub(super) fn event_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_file() && seconds_of(&path).is_some() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The seconds in an event file's name.
+fn seconds_of(path: impl AsRef<Path>) -> Option<u64> {
+    let name = path.as_ref().file_name()?.to_str()?;
+    let (seconds, _) = name.strip_prefix(NAME_PREFIX)?.split_once('.')?;
     seconds.parse().ok()
 }
 
