@@ -252,7 +252,6 @@ fn a_hundred_thousand_steps_and_a_hundred_evaluations_take_less_than_100_megabyt
     board.flush().unwrap();
     let job = run.path().join("tensorboard/job");
     let all = bytes(&job) + bytes(&job.join("by_samples"));
-    println!("{all} bytes");
     assert_eq!(thinned, 1, "it is said once");
     assert!(
         all > 30_000_000,
@@ -266,7 +265,7 @@ fn a_picture_is_no_pipe_no_link_and_of_a_job_only_the_first_that_fails_is_told()
     let run = tempfile::tempdir().unwrap();
     let mut board = Board::new(run.path());
     let path = run.path().join("a.png");
-    let mut told = |board: &mut Board| {
+    let told = |board: &mut Board| {
         let shown = board.record(&picture(1.0, 1, "inputs/0"));
         shown.err().map(|error| error.to_string())
     };
