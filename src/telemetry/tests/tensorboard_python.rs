@@ -328,6 +328,17 @@ fn an_evaluation_is_written_again_where_it_was_taken_back() {
     let by_samples = read(&directory.join("by_samples"));
     let tag = "by_samples/eval/held_out/auc";
     assert_eq!(times(&by_samples, tag), [(96, 9)]);
+
+    // And where a restart in an earlier file took it back.
+    record(
+        &mut Board::new(run.path()),
+        [resumed(1), step(2)].map(|kind| event(3, 20.0, kind)),
+    );
+    record(
+        &mut Board::new(run.path()),
+        [resumed(2), evaluated()].map(|kind| event(4, 30.0, kind)),
+    );
+    assert_eq!(times(&read(&directory), "eval/held_out/auc"), [(2, 30)]);
 }
 
 #[test]

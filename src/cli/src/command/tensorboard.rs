@@ -79,7 +79,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         "--port".to_owned(),
         arguments.port.to_string(),
         // Its fast loader does not forget what a resume takes back.
-        "--load_fast=false".to_owned(),
+        "--load_fast".to_owned(),
+        "false".to_owned(),
     ]);
     let url = format!("http://127.0.0.1:{}/", arguments.port);
     if arguments.json {
