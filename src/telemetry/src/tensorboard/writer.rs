@@ -63,14 +63,14 @@ impl Writer {
         self.scalars(step, wall_time, [(tag, value)])
     }
 
-    /// Several values of one step, as one record.
+    /// Several values of one step, as one record; none where there are none.
     pub fn scalars<T: Into<String>>(
         &mut self,
         step: u64,
         wall_time: f64,
         values: impl IntoIterator<Item = (T, f64)>,
     ) -> Result<(), Error> {
-        let value = values
+        let value: Vec<SummaryValue> = values
             .into_iter()
             .map(|(tag, value)| SummaryValue {
                 tag: tag.into(),
@@ -78,7 +78,10 @@ impl Writer {
                 value: Some(Value::SimpleValue(value as f32)),
             })
             .collect();
-        self.event(step, wall_time, What::Summary(Summary { value }))
+        match value.is_empty() {
+            true => Ok(()),
+            false => self.event(step, wall_time, What::Summary(Summary { value })),
+        }
     }
 
     /// One value of any plugin's.
