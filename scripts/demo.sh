@@ -34,4 +34,4 @@ echo
 echo
 echo "metrics:     $run/summary.json"
 echo "predictions: demo/heldout.csv"
-echo "curves:      PATH=\$PATH:.venv/bin $spinectl tensorboard $run   (make setup-tests puts a TensorBoard there)"
+echo "curves:      PATH=\"\$PATH:$PWD/.venv/bin\" $spinectl tensorboard $run   (make setup-tests puts a TensorBoard there)"

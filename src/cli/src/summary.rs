@@ -14,17 +14,7 @@ use crate::{metrics, run_command, units};
 pub fn write(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Result<()> {
     let status = launcher::status(run_dir)?;
     let mut text = of(&status, outcome);
-    let metrics = metrics::rows_of_run(run_dir)?.unwrap_or_default();
-    if !metrics.is_empty() {
-        text.push_str(
-            "\n## Metrics (out of fold)\n\n| metric | value | baseline |\n|---|---:|---:|\n",
-        );
-        for row in metrics {
-            let baseline = or_dash(row.baseline.map(units::metric));
-            let value = units::metric(row.value);
-            let _ = writeln!(text, "| {} | {value} | {baseline} |", cell(&row.name));
-        }
-    }
+    text.push_str(&metrics_of(run_dir, outcome)?);
     if !seen.warnings.is_empty() {
         text.push_str("\n## Warnings of the last launch\n\n");
         for warning in &seen.warnings {
@@ -40,6 +30,25 @@ pub fn write(run_dir: &Path, outcome: &Outcome, seen: &Seen) -> anyhow::Result<(
     let path = run_dir.join("summary.md");
     data::atomic_file::replace(&path, |file| file.write_all(text.as_bytes()))?;
     Ok(())
+}
+
+/// The run's metrics. Of a run that is not done there are none: summary.json is an earlier launch's then.
+fn metrics_of(run_dir: &Path, outcome: &Outcome) -> anyhow::Result<String> {
+    let rows = match outcome {
+        Outcome::Done => metrics::rows_of_run(run_dir)?.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
+    let mut text =
+        "\n## Metrics (out of fold)\n\n| metric | value | baseline |\n|---|---:|---:|\n".to_owned();
+    for row in rows {
+        let baseline = or_dash(row.baseline.map(units::metric));
+        let value = units::metric(row.value);
+        let _ = writeln!(text, "| {} | {value} | {baseline} |", cell(&row.name));
+    }
+    Ok(text)
 }
 
 fn of(status: &RunStatus, outcome: &Outcome) -> String {
@@ -98,4 +107,24 @@ fn line(text: &str) -> String {
 /// What can stand in a table.
 fn cell(text: &str) -> String {
     line(text).replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_those_of_a_run_that_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let summary = r#"{"stage1b": {"ratio_mae": 0.05, "baseline_ratio_mae": 0.25}}"#;
+        std::fs::write(folder.path().join("summary.json"), summary).unwrap();
+        let done = metrics_of(folder.path(), &Outcome::Done).unwrap();
+        assert!(
+            done.contains("| stage1b.ratio_mae | 0.05000 | 0.2500 |"),
+            "{done}"
+        );
+        // It is not done again yet, and the file is that of the launch before.
+        let stopped = metrics_of(folder.path(), &Outcome::Stopped).unwrap();
+        assert_eq!(stopped, "");
+    }
 }

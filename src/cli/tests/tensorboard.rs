@@ -5,6 +5,7 @@ mod program;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use program::{Ran, spinectl};
 use tempfile::TempDir;
@@ -42,7 +43,7 @@ fn the_program_of_the_path_takes_its_place() {
     assert_eq!(ran.code, Some(7), "{}", ran.err);
     assert_eq!(
         ran.out,
-        "<--logdir>\n<my run/tensorboard>\n<--host>\n<127.0.0.1>\n<--port>\n<7007>\n"
+        "<--logdir>\n<my run/tensorboard>\n<--host>\n<127.0.0.1>\n<--port>\n<7007>\n<--load_fast>\n<false>\n"
     );
     assert!(ran.err.contains("http://127.0.0.1:7007/"), "{}", ran.err);
 }
@@ -63,14 +64,26 @@ fn a_python_that_has_it_will_do_and_one_that_has_not_is_passed_over() {
 #[test]
 fn the_command_is_shown_quoted_and_as_json() {
     let folder = folder();
-    put(folder.path(), "tensorboard", "exit 9");
+    put(folder.path(), "tensorboard", "echo \"$2 $9\"; exit 9");
     let program = folder.path().join("bin/tensorboard");
     let ran = run(folder.path(), &["my run", "--dry-run"]);
     let expected = format!(
-        "{} --logdir 'my run/tensorboard' --host 127.0.0.1 --port 6006\n",
+        "{} --logdir 'my run/tensorboard' --host 127.0.0.1 --port 6006 --load_fast false\n",
         program.display()
     );
-    assert_eq!((ran.code, ran.out), (Some(0), expected));
+    assert_eq!((ran.code, &ran.out), (Some(0), &expected));
+    // As the help says it is added to.
+    let added = Command::new("/bin/sh")
+        .args([
+            "-c",
+            "eval \"$1 --reload_interval 5\"",
+            "sh",
+            ran.out.trim_end(),
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(added.status.code(), Some(9));
+    assert_eq!(added.stdout, b"my run/tensorboard --reload_interval\n");
     let ran = run(folder.path(), &["my run", "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(shown["command"][2], "my run/tensorboard");

@@ -1,6 +1,7 @@
 //! Stage 1a: boxes of the vertebrae in single slices.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use data::StudyUid;
@@ -13,14 +14,14 @@ use data::targets::union;
 use metrics::{ScoreCounts, intersection_over_union};
 use nn::{Localizer, Pass};
 use recipe::{BoxLoss, Fold};
-use tch::{Device, Kind, Tensor};
-use train::{Execution, HostPixels, Losses, Task, full, shape, strength};
+use tch::{Device, Tensor};
+use train::{Execution, HostPixels, Losses, Task, full, host, progress, shape, strength};
 
 use crate::Result;
 use crate::boxes::found_or_all;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::losses::localizer_loss;
-use crate::show::{SHEET_IMAGES, Tile, sheet, spread, tiles};
+use crate::show::{SHEET_IMAGES, Shows, Tile, sheet, spread, tiles};
 use crate::windows::SLICES_PER_IMAGE;
 
 /// Images that go through the network at once in inference.
@@ -30,11 +31,14 @@ const CHUNK: usize = 64;
 const TRUE_BOX: [u8; 3] = [60, 220, 60];
 const FOUND_BOX: [u8; 3] = [240, 60, 60];
 
+/// Study, place in its stack, target.
+type Sample = (StudyUid, usize, SliceTargets);
+
 /// Slices of segmented studies with their boxes.
 pub struct Slices {
     stacks: Arc<Stacks>,
-    /// Study, place in its stack, target.
-    samples: Vec<(StudyUid, usize, SliceTargets)>,
+    /// Those of a study follow one another.
+    samples: Vec<Sample>,
     strength: Strength,
     seed: u64,
     /// Where samples go.
@@ -188,12 +192,15 @@ impl<'a> Stage1a<'a> {
             let Some((first, last)) = rows.first().zip(rows.last()) else {
                 continue;
             };
-            let caption = format!(
-                "study {}, slices from {} to {}; green: the vertebrae's true box, red: the predicted one",
-                first.study, first.slice_number, last.slice_number
-            );
+            let shows = Shows {
+                of: format!("study {}", first.study),
+                what: format!(
+                    "slices from {} to {}; green: the vertebrae's true box, red: the predicted one",
+                    first.slice_number, last.slice_number
+                ),
+            };
             let name = format!("boxes/{set}/{number}");
-            self.context.picture(step, &name, caption, || {
+            self.context.picture(step, &name, shows, || {
                 let stack = self.stacks.get(&first.study)?;
                 let places = spread(rows.len(), SHEET_IMAGES);
                 let tiles = places.map(|place| {
@@ -205,6 +212,7 @@ impl<'a> Stage1a<'a> {
                         .extend(there.map(|truth| (truth.bounds, TRUE_BOX)));
                     let found = rows.get(place).filter(|row| row.has_box > 0.5);
                     tile.boxes.extend(found.map(|row| (row.bounds, FOUND_BOX)));
+                    progress::went_on();
                     Ok(tile)
                 });
                 Ok(sheet(&tiles.collect::<Result<Vec<_>>>()?))
@@ -272,15 +280,6 @@ pub(crate) fn locate(
     })
 }
 
-/// A tensor's values on the host.
-pub(crate) fn host(tensor: &Tensor) -> Result<Vec<f32>> {
-    let flat = tensor
-        .f_to_device(Device::Cpu)?
-        .f_to_kind(Kind::Float)?
-        .f_reshape([-1])?;
-    Ok(Vec::<f32>::try_from(flat)?)
-}
-
 impl Task for Stage1a<'_> {
     type Data = Slices;
 
@@ -319,21 +318,20 @@ impl Task for Stage1a<'_> {
 
     /// Of few studies: each is read for it, while the other ranks wait.
     fn show_inputs(&self, step: u64, epoch: u64) {
-        let samples = &self.data.samples;
-        let chosen = spread(samples.len(), self.context.pictures());
-        for (number, index) in chosen.enumerate() {
-            let study = &samples[index].0;
-            let of_study: Vec<usize> = (0..samples.len())
-                .filter(|index| samples[*index].0 == *study)
-                .collect();
-            let caption = format!(
-                "slices of study {study} as augmented, three each as red, green, blue; green frame: the vertebrae's true box"
-            );
+        let studies = by_study(&self.data.samples);
+        let chosen = spread(studies.len(), self.context.pictures());
+        for (number, study) in chosen.enumerate() {
+            let samples = &studies[study];
+            let shows = Shows {
+                of: format!("study {}", self.data.samples[samples.start].0),
+                what: "slices as augmented, three each as red, green, blue; green frame: the vertebrae's true box"
+                    .to_owned(),
+            };
             let name = format!("inputs/{number}");
-            self.context.picture(step, &name, caption, || {
-                let shown = spread(of_study.len(), SHEET_IMAGES);
+            self.context.picture(step, &name, shows, || {
+                let shown = spread(samples.len(), SHEET_IMAGES);
                 let drawn = shown.map(|place| {
-                    let sample = self.data.load(of_study[place], epoch)?;
+                    let sample = self.data.load(samples.start + place, epoch)?;
                     let changes = [sample.change];
                     let image =
                         self.execution
@@ -342,11 +340,51 @@ impl Task for Stage1a<'_> {
                     if let Some(tile) = tiles.first_mut().filter(|_| sample.has_box) {
                         tile.boxes.push((sample.bounds, TRUE_BOX));
                     }
+                    progress::went_on();
                     Ok(tiles)
                 });
                 let drawn: Vec<Vec<Tile>> = drawn.collect::<Result<_>>()?;
                 Ok(sheet(&drawn.concat()))
             });
         }
+    }
+}
+
+/// Where the samples of each study are.
+fn by_study(samples: &[Sample]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let of_studies = samples.chunk_by(|(one, ..), (next, ..)| one == next);
+    let ranges = of_studies.map(|of_study| {
+        let start = end;
+        end += of_study.len();
+        start..end
+    });
+    ranges.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_study_with_many_slices_is_chosen_once() {
+        let sample = |study: &str, place| {
+            let study = StudyUid::new(study).unwrap();
+            let target = SliceTargets {
+                study: study.clone(),
+                slice_number: 1,
+                bounds: [0.0; 4],
+                has_box: false,
+                ratio: [0.0; 7],
+            };
+            (study, place, target)
+        };
+        let mut samples = vec![sample("1.2", 0)];
+        samples.extend((0..9).map(|place| sample("1.3", place)));
+        samples.extend([sample("1.4", 0), sample("1.4", 1)]);
+        let studies = by_study(&samples);
+        assert_eq!(studies, [0..1, 1..10, 10..12]);
+        let chosen: Vec<usize> = spread(studies.len(), 2).collect();
+        assert_eq!(chosen, [0, 1]);
     }
 }

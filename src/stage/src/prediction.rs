@@ -122,6 +122,7 @@ fn mean_scores<'a>(
         };
         for (stack, _) in views.at(member.training.image_size)? {
             let scores = slice_scores(&member.model, &member.execution, stack, slices.window)?;
+            let scores = scores.into_scores();
             sum.resize(scores.len(), [0.0; VERTEBRAE]);
             for (sum, score) in sum.iter_mut().flatten().zip(scores.iter().flatten()) {
                 *sum += score;

@@ -10,17 +10,18 @@ mod slices;
 use std::cell::Cell;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use event::{EventKind, Picture, Scores};
 use metrics::ScoreCounts;
-use train::TrainError;
+use train::{TrainError, progress};
 
 use crate::Result;
 use crate::context::Context;
 
 pub(crate) use canvas::Canvas;
 pub(crate) use sheet::{Tile, sheet, tiles};
-pub(crate) use slices::Studies;
+pub(crate) use slices::{Studies, Study};
 
 /// Images of a sheet, at most.
 pub(crate) const SHEET_IMAGES: usize = 32;
@@ -29,6 +30,16 @@ pub(crate) const SHEET_IMAGES: usize = 32;
 pub(crate) fn spread(all: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(all);
     (0..count).map(move |number| number * all / count)
+}
+
+/// Pictures of one name that are left: whoever shows them may not be done with the ones before the newest.
+const KEPT: usize = 3;
+
+/// What a picture shows, in words; of the patient no more than the StudyInstanceUID.
+pub(crate) struct Shows {
+    /// The study.
+    pub of: String,
+    pub what: String,
 }
 
 /// How much one job shows.
@@ -60,41 +71,59 @@ impl Context<'_> {
         }
     }
 
-    /// Shows a picture under `name`; `caption` says what is seen, and of the patient no more than the StudyInstanceUID. A
-    /// training is worth more than its pictures: what goes wrong is said once and stops nothing.
+    /// Shows a picture under `name`. A training is worth more than its pictures: what goes wrong is said once and stops
+    /// nothing, and where a stop is asked for there are no more.
     pub(crate) fn picture(
         &self,
         step: u64,
         name: &str,
-        caption: String,
+        shows: Shows,
         draw: impl FnOnce() -> Result<Canvas>,
     ) {
-        let file = format!("{}-{step:08}.png", name.replace('/', "-"));
-        let folder = self.place.pictures(&self.album.job);
-        let made = draw().and_then(|canvas| {
-            // Not the job's folder: in a run directory that is gone nothing is begun anew.
-            if !folder.is_dir() {
-                fs::create_dir(&folder).map_err(|source| TrainError::Write {
-                    path: folder.display().to_string(),
-                    source,
-                })?;
-            }
-            data::atomic_file::replace(&folder.join(&file), |out| out.write_all(&canvas.png()?))?;
-            Ok(())
-        });
+        if self.stop.is_requested() {
+            return;
+        }
+        let stem = name.replace('/', "-");
+        let made = draw()
+            .map_err(|error| reason(&error))
+            .and_then(|canvas| self.keep(&stem, step, &canvas).map_err(|e| e.to_string()));
+        progress::went_on();
+        let Shows { of, what } = shows;
         let kind = match made {
             Ok(()) => EventKind::Picture(Picture {
                 step,
                 name: name.to_owned(),
-                path: format!("jobs/{}/pictures/{file}", self.album.job),
-                caption,
+                path: format!(
+                    "jobs/{}/pictures/{}",
+                    self.album.job,
+                    file_name(&stem, step)
+                ),
+                caption: format!("{of}: {what}"),
             }),
             Err(_) if self.album.failed.replace(true) => return,
-            Err(error) => EventKind::Warning {
-                message: format!("pictures are missing, the training goes on: {error}"),
+            Err(reason) => EventKind::Warning {
+                message: format!(
+                    "pictures are missing, the training goes on: `{name}` of {of}: {reason}; of others nothing is said"
+                ),
             },
         };
         self.report.report(kind);
+    }
+
+    /// Writes a picture in place of older ones of its name.
+    fn keep(&self, stem: &str, step: u64, canvas: &Canvas) -> Result<()> {
+        let folder = self.place.pictures(&self.album.job);
+        // Not the job's folder: in a run directory that is gone nothing is begun anew.
+        if !folder.is_dir() {
+            fs::create_dir(&folder).map_err(|source| TrainError::Write {
+                path: folder.display().to_string(),
+                source,
+            })?;
+        }
+        let path = folder.join(file_name(stem, step));
+        data::atomic_file::replace(&path, |out| out.write_all(&canvas.png()?))?;
+        remove_older(&folder, stem, step);
+        Ok(())
     }
 
     /// Shows how the scores of a set tell positives from negatives, where it has both.
@@ -110,5 +139,77 @@ impl Context<'_> {
                 negatives: counts.negatives,
             }));
         }
+    }
+}
+
+fn file_name(stem: &str, step: u64) -> String {
+    format!("{stem}-{step:08}.png")
+}
+
+/// Why nothing was drawn, without a path of the data.
+fn reason(error: &TrainError) -> String {
+    match error {
+        TrainError::Data(_) => "its slices cannot be read".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Of the pictures of one name, leaves that of `step` and the newest before it: later ones are of an attempt that failed. What
+/// cannot be removed is left too.
+fn remove_older(folder: &Path, stem: &str, step: u64) {
+    let step_of = |name: &str| {
+        let number = name.strip_prefix(stem)?.strip_prefix('-')?;
+        number.strip_suffix(".png")?.parse::<u64>().ok()
+    };
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let steps = names.filter_map(|entry| step_of(entry.file_name().to_str()?));
+    let others = steps.filter(|other| *other != step);
+    let (mut earlier, later): (Vec<u64>, Vec<u64>) = others.partition(|other| *other < step);
+    earlier.sort_unstable();
+    earlier.truncate(earlier.len().saturating_sub(KEPT - 1));
+    for old in earlier.into_iter().chain(later) {
+        let _ = fs::remove_file(folder.join(file_name(stem, old)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_picture_that_cannot_be_drawn_names_no_path_of_the_data() {
+        let folder = Path::new("/data/ward/Doe^Jane");
+        let error = std::fs::read(folder.join("1.dcm")).unwrap_err();
+        let error = data::DataError::io("read slice", folder)(error);
+        assert!(error.to_string().contains("ward"));
+        assert_eq!(reason(&error.into()), "its slices cannot be read");
+    }
+
+    #[test]
+    fn the_newest_pictures_of_a_name_are_left_and_those_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = || -> BTreeSet<String> {
+            let names = fs::read_dir(folder.path()).unwrap();
+            names
+                .map(|name| name.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        let write = |name: &str| fs::write(folder.path().join(name), "").unwrap();
+        for step in [1, 4, 8, 12, 16] {
+            write(&file_name("inputs-1", step));
+        }
+        let others = [
+            file_name("inputs-11", 1),
+            file_name("inputs", 1),
+            "inputs-1-a.png".to_owned(),
+        ];
+        others.iter().for_each(|name| write(name));
+        // As after a resume from step 8, in a folder where the steps to 16 were done before.
+        remove_older(folder.path(), "inputs-1", 12);
+        let mut left: BTreeSet<String> = others.into_iter().collect();
+        left.extend([4, 8, 12].map(|step| file_name("inputs-1", step)));
+        assert_eq!(there(), left);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use event::Setting;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::run::{Settings, Stage};
@@ -23,29 +24,23 @@ pub(crate) fn shown_settings(settings: &Settings, world_size: usize) -> BTreeMap
             Setting::Number(settings.accumulation as f64),
         ),
     ]);
-    // A recipe's part that JSON cannot hold has been refused long before.
-    let training = serde_json::to_value(settings.training).unwrap_or_default();
-    flatten("", &training, &mut shown);
+    add("", settings.training, &mut shown);
     let stage = match settings.stage {
         Stage::Stage1a { box_loss } => {
-            let box_loss = serde_json::to_value(box_loss).unwrap_or_default();
-            flatten("box_loss", &box_loss, &mut shown);
+            add("box_loss", &box_loss, &mut shown);
             "1a"
         }
         Stage::Stage1b { sequence, crop } => {
-            let sequence = serde_json::to_value(sequence).unwrap_or_default();
-            flatten("sequence", &sequence, &mut shown);
+            add("sequence", sequence, &mut shown);
             shown.insert("crop".to_owned(), Setting::Flag(crop));
             "1b"
         }
         Stage::Stage2 { sequence } => {
-            let sequence = serde_json::to_value(sequence).unwrap_or_default();
-            flatten("sequence", &sequence, &mut shown);
+            add("sequence", sequence, &mut shown);
             "2"
         }
         Stage::Stage3 { study, .. } => {
-            let study = serde_json::to_value(study).unwrap_or_default();
-            flatten("study", &study, &mut shown);
+            add("study", study, &mut shown);
             "3"
         }
     };
@@ -57,6 +52,13 @@ pub(crate) fn shown_settings(settings: &Settings, world_size: usize) -> BTreeMap
     // All seeds of the stage; this model's is there.
     shown.remove("seeds");
     shown
+}
+
+/// A part of the recipe under the key that leads to it.
+fn add(path: &str, part: &impl Serialize, into: &mut BTreeMap<String, Setting>) {
+    // What JSON cannot hold has been refused long before.
+    let part = serde_json::to_value(part).unwrap_or_default();
+    flatten(path, &part, into);
 }
 
 /// The values in a tree by their dotted keys; what is not set is left out.

@@ -3,12 +3,11 @@
 use data::augment::Augmentation;
 use data::stack::Stack;
 use data::targets::VERTEBRAE;
-use nn::{SliceModel, SlicePrediction};
+use nn::SliceModel;
 use tch::Tensor;
-use train::{Execution, HostBytes, shape};
+use train::{Execution, HostBytes, host, shape};
 
 use crate::Result;
-use crate::localizer::host;
 use crate::windows::{Cover, WindowShape, starts, window_pixels};
 
 /// Inference windows overlap: a window starts every so-many-th of its length.
@@ -17,35 +16,30 @@ const OVERLAP: usize = 6;
 /// Windows that go through the network at once in inference.
 const CHUNK: usize = 4;
 
-/// Ratios (stage 1b) or fractures (stage 2) of every slice: the mean over the windows that show it, 0..1.
+/// C1 to C7 of every slice of a study, 0..1.
+pub(crate) type ByVertebra = Vec<[f32; VERTEBRAE]>;
+
+/// What a slice model says of a study, by its heads.
+pub(crate) struct ByHead {
+    pub ratio: ByVertebra,
+    /// Stage 2 only.
+    pub fracture: Option<ByVertebra>,
+}
+
+impl ByHead {
+    /// What the stage is for: ratios (1b) or fractures (2).
+    pub fn into_scores(self) -> ByVertebra {
+        self.fracture.unwrap_or(self.ratio)
+    }
+}
+
+/// What a model says of every slice: the mean over the windows that show it.
 pub(crate) fn slice_scores(
     model: &SliceModel,
     execution: &Execution,
     stack: &Stack,
     window: WindowShape,
-) -> Result<Vec<[f32; VERTEBRAE]>> {
-    let head = |predicted: SlicePrediction| predicted.fracture.unwrap_or(predicted.ratio);
-    scores_of(head, model, execution, stack, window)
-}
-
-/// Ratios of every slice, in stage 2 too.
-pub(crate) fn slice_ratios(
-    model: &SliceModel,
-    execution: &Execution,
-    stack: &Stack,
-    window: WindowShape,
-) -> Result<Vec<[f32; VERTEBRAE]>> {
-    scores_of(|predicted| predicted.ratio, model, execution, stack, window)
-}
-
-fn scores_of(
-    head: impl Fn(SlicePrediction) -> Tensor,
-    model: &SliceModel,
-    execution: &Execution,
-    stack: &Stack,
-    window: WindowShape,
-) -> Result<Vec<[f32; VERTEBRAE]>> {
-    let mut cover = Cover::new(stack.slices());
+) -> Result<ByHead> {
     let all = starts(stack.slices(), window.slices(), window.slices() / OVERLAP);
     let scored = execution.in_parts(&all, CHUNK, |chunk| {
         let bytes = chunk.iter().map(|s| window_pixels(stack, *s, window));
@@ -57,17 +51,37 @@ fn scores_of(
             .collect();
         let (image, position) = input(execution, &bytes, &positions, None, stack.side)?;
         let predicted = execution.evaluate(|pass| Ok(model.forward(&image, &position, pass)?))?;
-        let scores = host(&head(predicted))?; // (windows, images, 7)
-        let rows = scores.chunks_exact(window.images * VERTEBRAE);
-        let rows = rows.map(<[f32]>::to_vec);
-        Ok(chunk.iter().copied().zip(rows).collect())
+        let ratios = windows_of(&predicted.ratio, window)?;
+        let fractures = match &predicted.fracture {
+            Some(fracture) => windows_of(fracture, window)?
+                .into_iter()
+                .map(Some)
+                .collect(),
+            None => vec![None; ratios.len()],
+        };
+        let heads = ratios.into_iter().zip(fractures);
+        Ok(chunk.iter().copied().zip(heads).collect())
     })?;
-    for (start, rows) in scored {
-        for (i, scores) in rows.chunks_exact(VERTEBRAE).enumerate() {
-            cover.add(window.middle(start, i), scores);
+    let mut ratio = Cover::new(stack.slices());
+    let mut fracture: Option<Cover> = None;
+    for (start, (ratios, fractures)) in scored {
+        ratio.add_window(window, start, &ratios);
+        if let Some(fractures) = fractures {
+            let cover = fracture.get_or_insert_with(|| Cover::new(stack.slices()));
+            cover.add_window(window, start, &fractures);
         }
     }
-    Ok(cover.scores())
+    Ok(ByHead {
+        ratio: ratio.scores(),
+        fracture: fracture.map(|cover| cover.scores()),
+    })
+}
+
+/// A head's (windows, images, 7) on the host, window by window.
+fn windows_of(head: &Tensor, window: WindowShape) -> Result<Vec<Vec<f32>>> {
+    let values = host(head)?;
+    let windows = values.chunks_exact(window.images * VERTEBRAE);
+    Ok(windows.map(<[f32]>::to_vec).collect())
 }
 
 /// Normalised images (B, S, 3, H, W) and positions (B, S) on the device, of B windows with S images each.

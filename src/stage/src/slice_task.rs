@@ -12,15 +12,25 @@ use data::tables::SliceLabels;
 use data::targets::VERTEBRAE;
 use nn::{Pass, SliceHeads, SliceModel};
 use recipe::{Fold, Sequence};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use train::{Execution, HostPixels, Losses, Task, shape, strength};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone};
 use crate::losses::slice_loss;
-use crate::show::{Studies, sheet, spread, tiles};
-use crate::slice_scores::{input, slice_ratios, slice_scores};
+use crate::show::{Shows, Studies, Study, sheet, spread, tiles};
+use crate::slice_scores::{ByHead, ByVertebra, input, slice_scores};
 use crate::windows::{SliceTruth, WindowSample, WindowShape, Windows};
+
+/// What the model says of a study, its slices head first.
+#[derive(Serialize, Deserialize)]
+struct Predicted {
+    /// What the stage is for.
+    rows: Vec<SliceScores>,
+    /// Beside it in stage 2.
+    ratio: Option<ByVertebra>,
+}
 
 /// The model of one fold and seed, and what it learns from.
 pub struct SliceTask<'a> {
@@ -120,21 +130,29 @@ impl<'a> SliceTask<'a> {
 
     /// What the model says of every slice of the held-out studies, as jobs/<job>/out_of_fold.csv.
     pub fn out_of_fold(&self, job: &str, step: u64) -> Result<BTreeMap<String, f64>> {
-        let rows = self.predict("out-of-fold slices", &self.held_out)?;
-        let metrics = self.metrics(&rows);
-        self.show(step, "out_of_fold", &rows);
-        let rows: Vec<SliceScores> = rows.into_iter().flatten().collect();
+        let predicted = self.predict("out-of-fold slices", &self.held_out)?;
+        let metrics = self.metrics(&predicted);
+        self.show(step, "out_of_fold", &predicted);
+        let rows = predicted.into_iter().flat_map(|study| study.rows);
+        let rows: Vec<SliceScores> = rows.collect();
         if self.context.group.rank() == 0 {
             write_table(&self.context.place.out_of_fold(job), &rows)?;
         }
         Ok(metrics)
     }
 
-    fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Vec<SliceScores>>> {
+    fn predict(&self, what: &str, studies: &[StudyUid]) -> Result<Vec<Predicted>> {
         self.context.over_studies(what, studies, |study| {
             let stack = self.stacks.get(study)?;
             self.context.report_warnings(&self.stacks);
-            let scores = slice_scores(&self.model, self.execution, &stack, self.data.shape)?;
+            let predicted = slice_scores(&self.model, self.execution, &stack, self.data.shape)?;
+            let (ratio, scores) = match predicted {
+                ByHead {
+                    ratio,
+                    fracture: Some(fracture),
+                } => (Some(ratio), fracture),
+                ByHead { ratio, .. } => (None, ratio),
+            };
             let rows = stack
                 .slice_numbers
                 .iter()
@@ -145,35 +163,31 @@ impl<'a> SliceTask<'a> {
                     scores,
                     fold: self.fold.held_out().map(|fold| fold as u32),
                 });
-            Ok(rows.collect())
+            let rows = rows.collect();
+            Ok(Predicted { rows, ratio })
         })
     }
 
     /// Lets people see what the model says of studies with labels.
-    fn show(&self, step: u64, set: &str, predicted: &[Vec<SliceScores>]) {
-        let labelled = predicted.iter().filter_map(|rows| {
-            let truth = self.truth.get(&rows.first()?.study)?;
-            Some((rows.as_slice(), truth.as_slice()))
+    fn show(&self, step: u64, set: &str, predicted: &[Predicted]) {
+        let labelled = predicted.iter().filter_map(|Predicted { rows, ratio }| {
+            Some(Study {
+                rows,
+                ratio: ratio.as_deref(),
+                target: self.truth.get(&rows.first()?.study)?,
+            })
         });
-        let studies: Vec<_> = labelled.collect();
-        let ratios = |place: usize| {
-            let Some(row) = studies.get(place).and_then(|(rows, _)| rows.first()) else {
-                return Ok(Vec::new());
-            };
-            let stack = self.stacks.get(&row.study)?;
-            slice_ratios(&self.model, self.execution, &stack, self.data.shape)
-        };
         let shown = Studies {
             heads: self.heads,
-            studies: studies.clone(),
+            studies: labelled.collect(),
         };
-        shown.show(self.context, step, set, ratios);
+        shown.show(self.context, step, set);
     }
 
     /// Mean absolute error of the scores on held-out studies with labels.
-    fn metrics(&self, predicted: &[Vec<SliceScores>]) -> BTreeMap<String, f64> {
+    fn metrics(&self, predicted: &[Predicted]) -> BTreeMap<String, f64> {
         let (mut sum, mut count) = (0.0, 0usize);
-        for rows in predicted {
+        for Predicted { rows, .. } in predicted {
             let Some(truth) = rows.first().and_then(|row| self.truth.get(&row.study)) else {
                 continue;
             };
@@ -258,20 +272,23 @@ impl Task for SliceTask<'_> {
             return Ok(BTreeMap::new());
         }
         let labelled: Vec<StudyUid> = self.truth.keys().cloned().collect();
-        let rows = self.predict("evaluation", &labelled)?;
-        self.show(step, "held_out", &rows);
-        Ok(self.metrics(&rows))
+        let predicted = self.predict("evaluation", &labelled)?;
+        self.show(step, "held_out", &predicted);
+        Ok(self.metrics(&predicted))
     }
 
     fn show_inputs(&self, step: u64, epoch: u64) {
         let samples = spread(self.data.len(), self.context.pictures());
         for (number, index) in samples.enumerate() {
-            let caption = format!(
-                "sample {}: the window's images as augmented, three slices each as red, green, blue",
-                self.data.id(index)
-            );
+            let (study, start) = &self.data.samples[index];
+            let shows = Shows {
+                of: format!("study {study}"),
+                what: format!(
+                    "the window's images from place {start} of its stack on, as augmented, three slices each as red, green, blue"
+                ),
+            };
             let name = format!("inputs/{number}");
-            self.context.picture(step, &name, caption, || {
+            self.context.picture(step, &name, shows, || {
                 let sample = self.data.load(index, epoch)?;
                 let changes = [sample.change];
                 let image = self

@@ -12,12 +12,11 @@ use metrics::{LABELS, ScoreCounts, area_under_roc, competition_score};
 use nn::{Pass, StudyModel};
 use recipe::{Fold, StudyModel as StudySettings, Training};
 use tch::{Kind, Tensor};
-use train::{Execution, Losses, Task, TrainError, full, shape, share};
+use train::{Execution, Losses, Task, TrainError, full, host, shape, share};
 
 use crate::Result;
 use crate::context::{Cohort, Context, Fit, backbone, image_at};
 use crate::finished::{Finished, freeze_backbone, load_backbone};
-use crate::localizer::host;
 use crate::losses::study_loss;
 use crate::windows::SLICES_PER_IMAGE;
 

@@ -187,8 +187,15 @@ impl Cover {
         }
     }
 
+    /// What the window from `start` says of its images: (images, 7).
+    pub fn add_window(&mut self, window: WindowShape, start: usize, scores: &[f32]) {
+        for (i, scores) in scores.chunks_exact(VERTEBRAE).enumerate() {
+            self.add(window.middle(start, i), scores);
+        }
+    }
+
     /// What a window says of a slice; past the study's end it is not counted.
-    pub fn add(&mut self, slice: usize, scores: &[f32]) {
+    fn add(&mut self, slice: usize, scores: &[f32]) {
         if let (Some(sum), Some(count)) = (self.sum.get_mut(slice), self.count.get_mut(slice)) {
             sum.iter_mut()
                 .zip(scores)

@@ -6,6 +6,7 @@
 //! names and, at a `SessionLog` of status START, forgets what it has read from that step on: this is
 //! how a resumed job takes back the steps that are done again.
 
+mod allowance;
 mod board;
 mod by_samples;
 mod error;
@@ -15,6 +16,7 @@ mod message;
 mod picture;
 mod plugin;
 mod record;
+mod standing;
 mod summary;
 mod writer;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use event::{EventKind, RunEvent, StepRecord};
+use event::{EventKind, Picture, RunEvent, StepRecord};
 use telemetry::tensorboard::{Board, Error};
 
 fn step(job: &str, time: f64, step: u64) -> RunEvent {
@@ -18,6 +18,46 @@ fn step(job: &str, time: f64, step: u64) -> RunEvent {
             ..StepRecord::default()
         }),
     }
+}
+
+fn resumed(job: &str, time: f64, step: u64) -> RunEvent {
+    let kind = EventKind::JobResumed {
+        step,
+        checkpoint: format!("step-{step:08}"),
+        skipped: Vec::new(),
+    };
+    RunEvent {
+        kind,
+        ..self::step(job, time, step)
+    }
+}
+
+fn picture(time: f64, step: u64, name: &str) -> RunEvent {
+    let kind = EventKind::Picture(Picture {
+        step,
+        name: name.into(),
+        path: "a.png".into(),
+        caption: String::new(),
+    });
+    RunEvent {
+        kind,
+        ..self::step("job", time, step)
+    }
+}
+
+/// What is known as a PNG, of so many bytes.
+fn png(bytes: usize) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    png.resize(bytes, 1);
+    png
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let files = fs::read_dir(directory).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 fn bytes(directory: &Path) -> u64 {
@@ -95,18 +135,68 @@ fn records_reach_the_file_every_few_seconds_and_at_the_end() {
 }
 
 #[test]
-fn a_job_that_cannot_be_written_is_told_once_and_the_others_go_on() {
+fn a_training_from_nothing_removes_the_event_files_of_the_one_before_and_nothing_else() {
+    let run = tempfile::tempdir().unwrap();
+    let job = run.path().join("tensorboard/job");
+    let by_samples = job.join("by_samples");
+    for time in [1.0, 2.0] {
+        let mut board = Board::new(run.path());
+        board.record(&resumed("job", time, 1)).unwrap();
+        board.record(&step("job", time, 2)).unwrap();
+        board.record(&step("other", time, 2)).unwrap();
+    }
+    let kept = [
+        "notes.txt",
+        "events.out.tfevents",
+        "events.out.tfevents.mine",
+    ];
+    for name in kept {
+        fs::write(job.join(name), "a user's").unwrap();
+    }
+    assert_eq!((files(&job).len(), files(&by_samples).len()), (6, 2));
+
+    let mut board = Board::new(run.path());
+    let started = EventKind::TrainingStarted {
+        settings: [].into(),
+    };
+    let begin = RunEvent {
+        kind: started,
+        ..step("job", 3.0, 0)
+    };
+    board.record(&begin).unwrap();
+    assert_eq!(files(&job).len(), 7, "it may go on from a checkpoint");
+    board.record(&step("job", 4.0, 1)).unwrap();
+    let left = files(&job);
+    assert_eq!(left.len(), 5, "{left:?}");
+    assert!(kept.iter().all(|name| left.contains(&(*name).to_owned())));
+    assert!(
+        left.iter().any(|name| name.contains(".0000000003.")),
+        "{left:?}"
+    );
+    assert_eq!(files(&by_samples).len(), 1);
+    assert_eq!(files(&run.path().join("tensorboard/other")).len(), 2);
+
+    // A second attempt of the same launch is not another training.
+    board.record(&step("job", 5.0, 1)).unwrap();
+    assert_eq!(files(&job).len(), 5);
+}
+
+#[test]
+fn of_jobs_that_cannot_be_written_one_is_named_and_the_others_go_on() {
     let run = tempfile::tempdir().unwrap();
     fs::create_dir(run.path().join("tensorboard")).unwrap();
-    fs::write(
-        run.path().join("tensorboard/blocked"),
-        "a file where a folder should be",
-    )
-    .unwrap();
+    for job in ["blocked", "blocked_too"] {
+        fs::write(
+            run.path().join("tensorboard").join(job),
+            "a file where a folder should be",
+        )
+        .unwrap();
+    }
     let mut board = Board::new(run.path());
     let error = board.record(&step("blocked", 1.0, 1)).unwrap_err();
     assert!(error.to_string().contains("tensorboard/blocked"), "{error}");
     board.record(&step("blocked", 2.0, 2)).unwrap();
+    board.record(&step("blocked_too", 2.0, 2)).unwrap();
     board.record(&step("other", 2.0, 1)).unwrap();
     board.flush().unwrap();
     assert!(bytes(&run.path().join("tensorboard/other")) > 0);
@@ -148,13 +238,17 @@ fn a_name_that_is_a_path_is_refused_once() {
 }
 
 #[test]
-fn a_hundred_thousand_steps_take_less_than_100_megabytes() {
+fn a_hundred_thousand_steps_and_a_hundred_evaluations_take_less_than_100_megabytes() {
+    const STEPS: u64 = 100_000;
     let run = tempfile::tempdir().unwrap();
+    fs::write(run.path().join("a.png"), png(500_000)).unwrap();
     let mut board = Board::new(run.path());
-    for number in 1..=100_000u64 {
+    let mut thinned = 0;
+    for number in 1..=STEPS {
         let heads = ["any", "fracture", "ratio"].map(|head| (head.to_owned(), 0.5));
         let kind = EventKind::Step(StepRecord {
             step: number,
+            total_steps: STEPS,
             losses: heads.into(),
             learning_rates: [("backbone".to_owned(), 1e-4)].into(),
             clipped_norm: Some(1.0),
@@ -172,10 +266,49 @@ fn a_hundred_thousand_steps_take_less_than_100_megabytes() {
             ..step("job", number as f64, number)
         };
         board.record(&event).unwrap();
+        if number.is_multiple_of(STEPS / 100) {
+            for name in ["inputs/0", "inputs/1", "boxes/held_out/0"] {
+                let shown = board.record(&picture(number as f64, number, name));
+                thinned += u32::from(matches!(shown, Err(Error::Thinned { .. })));
+            }
+        }
     }
     board.flush().unwrap();
     let job = run.path().join("tensorboard/job");
     let all = bytes(&job) + bytes(&job.join("by_samples"));
-    assert!(all > 10_000_000, "{all}: every update is there");
+    assert_eq!(thinned, 1, "it is said once");
+    assert!(
+        all > 30_000_000,
+        "{all}: every update is there, and pictures"
+    );
     assert!(all < 100_000_000, "{all}");
+}
+
+#[test]
+fn a_picture_is_no_pipe_no_link_and_of_a_job_only_the_first_that_fails_is_told() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
+    let path = run.path().join("a.png");
+    let told = |board: &mut Board| {
+        let shown = board.record(&picture(1.0, 1, "inputs/0"));
+        shown.err().map(|error| error.to_string())
+    };
+    // Nobody writes into it: a reader that waits would wait for ever.
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let error = told(&mut board).unwrap();
+    assert!(error.contains("no regular file"), "{error}");
+    assert_eq!(told(&mut board), None);
+
+    fs::remove_file(&path).unwrap();
+    let elsewhere = run.path().join("elsewhere.png");
+    fs::write(&elsewhere, png(100)).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let error = told(&mut Board::new(run.path())).unwrap();
+    assert!(error.contains("a.png"), "{error}");
+
+    fs::rename(&elsewhere, &path).unwrap();
+    assert_eq!(told(&mut board), None);
+    board.flush().unwrap();
+    assert!(bytes(&run.path().join("tensorboard/job")) > 100);
 }

@@ -76,16 +76,21 @@ fn a_picture_that_is_none_or_lies_elsewhere_is_told_and_all_else_goes_on() {
         "not a picture, but as long as one has to be",
     )
     .unwrap();
-    let mut board = Board::new(run.path());
     let absolute = outside.path().join("a.png");
     let up = format!(
         "../{}/a.png",
         outside.path().file_name().unwrap().to_str().unwrap()
     );
     for path in [absolute.to_str().unwrap(), &up, "text.png", "gone.png", ""] {
+        // Each by a board of its own: a job tells of the first.
+        let mut board = Board::new(run.path());
         let error = board.record(&event(1, 1.0, picture(1, path))).unwrap_err();
         assert!(matches!(error, Error::Picture { .. }), "{error}");
     }
+    let mut board = Board::new(run.path());
+    board
+        .record(&event(1, 1.0, picture(1, "gone.png")))
+        .unwrap_err();
     record(&mut board, [event(1, 2.0, step(1))]);
     board.flush().unwrap();
     let read = read(&run.path().join("tensorboard").join(JOB));
@@ -149,42 +154,78 @@ fn a_histogram_has_its_ends_and_counts() {
     assert_eq!(read["histograms"], json!({"weights/head.bias": expected}));
 }
 
-#[test]
-fn settings_are_hyperparameters_a_text_and_a_layout() {
-    let run = tempfile::tempdir().unwrap();
-    let mut board = Board::new(run.path());
-    let settings = || EventKind::TrainingStarted {
+fn settings(learning_rate: f64, ranks: f64) -> EventKind {
+    EventKind::TrainingStarted {
         settings: BTreeMap::from([
             ("arch".into(), Setting::Text("resnest14d".into())),
             ("batch".into(), Setting::Number(48.0)),
             ("decay_all".into(), Setting::Flag(false)),
+            ("fold".into(), Setting::Number(0.0)),
+            ("learning_rate".into(), Setting::Number(learning_rate)),
+            ("ranks".into(), Setting::Number(ranks)),
         ]),
-    };
+    }
+}
+
+fn finished() -> EventKind {
+    EventKind::JobFinished {
+        seconds: 8.0,
+        metrics: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn a_job_that_is_done_again_shows_its_own_settings_and_no_success_before_its_end() {
+    let run = tempfile::tempdir().unwrap();
+    fs::write(run.path().join("a.png"), png(2, 2)).unwrap();
+    let directory = run.path().join("tensorboard").join(JOB);
+    let first = [settings(0.1, 2.0), step(1), picture(1, "a.png"), finished()];
+    record(
+        &mut Board::new(run.path()),
+        first.map(|kind| event(1, 1.0, kind)),
+    );
+    let rate =
+        |read: &serde_json::Value| read["hparams"]["start"]["hparams"]["learning_rate"].clone();
+    let before = read(&directory);
+    assert_eq!(rate(&before), json!(0.1));
+    assert_eq!(before["hparams"]["end"]["status"], "STATUS_SUCCESS");
+
+    let again = [settings(0.2, 2.0), step(1)];
+    record(
+        &mut Board::new(run.path()),
+        again.map(|kind| event(1, 9.0, kind)),
+    );
+    let after = read(&directory);
+    assert_eq!(rate(&after), json!(0.2));
+    assert_eq!(after["hparams"]["end"], json!(null));
+    assert_eq!(after["images"], json!({}));
+}
+
+#[test]
+fn settings_are_hyperparameters_a_text_and_a_layout() {
+    let run = tempfile::tempdir().unwrap();
+    let mut board = Board::new(run.path());
     record(
         &mut board,
-        [event(1, 1.0, settings()), event(1, 2.0, step(1))],
+        [event(1, 1.0, settings(0.1, 4.0)), event(1, 2.0, step(1))],
     );
     board.flush().unwrap();
     let directory = run.path().join("tensorboard").join(JOB);
     assert_eq!(read(&directory)["hparams"]["end"], json!(null));
 
-    // A second attempt says the same again.
-    let finished = EventKind::JobFinished {
-        seconds: 8.0,
-        metrics: BTreeMap::new(),
-    };
+    // A second attempt, on fewer ranks.
     record(
         &mut board,
         [
-            event(2, 3.0, settings()),
+            event(2, 3.0, settings(0.1, 2.0)),
             event(2, 4.0, step(1)),
-            event(2, 5.0, finished),
+            event(2, 5.0, finished()),
         ],
     );
     let read = read(&directory);
     let expected = json!({
         "start": {
-            "hparams": {"arch": "resnest14d", "batch": 48.0, "decay_all": false},
+            "hparams": {"arch": "resnest14d", "batch": 48.0, "decay_all": false, "learning_rate": 0.1},
             "groupName": "stage2-resnest14d-seed0",
             "startTimeSecs": 1_700_000_001.0,
         },
@@ -193,6 +234,8 @@ fn settings_are_hyperparameters_a_text_and_a_layout() {
     assert_eq!(read["hparams"], expected);
     let text = read["texts"]["job/settings"][0][1].as_str().unwrap();
     assert!(text.contains("| arch | resnest14d |\n| batch | 48 |\n| decay_all | false |"));
+    let texts = [0, 1].map(|at| read["texts"]["job/settings"][at][1].as_str().unwrap());
+    assert!(texts[0].contains("| ranks | 4 |") && texts[1].contains("| ranks | 2 |"));
 
     let category = &read["layout"]["category"][0];
     assert_eq!(category["title"], "Folds side by side");

@@ -4,7 +4,9 @@ mod reader;
 
 use std::collections::BTreeMap;
 
-use event::{EventKind, GpuUse, Phase, RunEvent, StepRecord};
+use event::{
+    EventKind, GpuUse, Histogram, Phase, Picture, RunEvent, Scores, Setting, StepRecord,
+};
 use reader::{JOB, event, read, record};
 use serde_json::{Value, json};
 use telemetry::tensorboard::{Board, Writer};
@@ -245,6 +247,153 @@ fn a_resume_by_a_new_launch_takes_back_what_earlier_files_hold() {
     );
     assert_eq!(read["accumulated"], read["scalars"]);
     assert_eq!(read["versions"], json!(["brain.Event:2", "brain.Event:2"]));
+}
+
+/// An evaluation in full, after `step` updates.
+fn evaluation(step: u64, value: f64) -> Vec<EventKind> {
+    let evaluated = |set: &str| EventKind::Evaluated {
+        step,
+        set: set.to_owned(),
+        metrics: BTreeMap::from([("auc".to_owned(), value)]),
+    };
+    vec![
+        EventKind::Picture(Picture {
+            step,
+            name: "inputs/0".into(),
+            path: "a.png".into(),
+            caption: String::new(),
+        }),
+        EventKind::Histogram(Histogram {
+            step,
+            name: "weights/head".into(),
+            edges: vec![0.0, 1.0],
+            counts: vec![1],
+        }),
+        EventKind::Scores(Scores {
+            step,
+            set: "held_out".into(),
+            name: "fracture".into(),
+            positives: vec![1, 2],
+            negatives: vec![2, 1],
+        }),
+        evaluated("held_out"),
+    ]
+}
+
+fn steps(read: &Value, kind: &str, tag: &str) -> Vec<u64> {
+    let series = read[kind][tag].as_array().unwrap();
+    series
+        .iter()
+        .map(|point| point[0].as_u64().unwrap())
+        .collect()
+}
+
+/// Whether or not the evaluation of the checkpoint's step had been done, it is there once, and whole.
+#[test]
+fn an_evaluation_that_a_resume_repeats_is_there_once() {
+    let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x02\x08\x02\0\0\0";
+    // How much of the evaluation was done, and whether another launch goes on.
+    for (done, is_new_launch) in [(0, true), (2, true), (4, true), (2, false), (4, false)] {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write(run.path().join("a.png"), png).unwrap();
+        let settings = || EventKind::TrainingStarted {
+            settings: BTreeMap::from([("batch".to_owned(), Setting::Number(48.0))]),
+        };
+        let mut board = Board::new(run.path());
+        record(&mut board, [event(1, 0.0, settings())]);
+        record(&mut board, (1..=2).map(|n| event(1, 1.0, step(n))));
+        record(
+            &mut board,
+            evaluation(2, 0.25)
+                .into_iter()
+                .map(|kind| event(1, 1.0, kind)),
+        );
+        record(&mut board, (3..=4).map(|n| event(1, 1.0, step(n))));
+        let part = evaluation(4, 0.5).into_iter().take(done);
+        record(&mut board, part.map(|kind| event(1, 1.0, kind)));
+        if done == 4 {
+            record(&mut board, [event(1, 1.0, step(5))]);
+        }
+        if is_new_launch {
+            board = Board::new(run.path());
+        }
+        record(
+            &mut board,
+            [event(2, 5.0, settings()), event(2, 5.0, resumed(4))],
+        );
+        let again = evaluation(4, 0.5).into_iter();
+        record(&mut board, again.map(|kind| event(2, 6.0, kind)));
+        record(&mut board, [event(2, 7.0, step(5))]);
+        let next = evaluation(6, 0.75).into_iter();
+        record(&mut board, next.map(|kind| event(2, 8.0, kind)));
+        board.flush().unwrap();
+
+        let directory = run.path().join("tensorboard").join(JOB);
+        let (read, by_samples) = (
+            self::read(&directory),
+            self::read(&directory.join("by_samples")),
+        );
+        let case = format!("{done} {is_new_launch}");
+        let once = [2, 4, 6];
+        for (kind, tag) in [
+            ("images", "inputs/0"),
+            ("histograms", "weights/head"),
+            ("pr_curves", "precision_recall/held_out/fracture"),
+            ("scalars", "eval/held_out/auc"),
+        ] {
+            assert_eq!(steps(&read, kind, tag), once, "{case}: {tag}");
+        }
+        let tag = "by_samples/eval/held_out/auc";
+        assert_eq!(
+            steps(&by_samples, "scalars", tag),
+            once.map(|step| 48 * step),
+            "{case}"
+        );
+        assert_eq!(
+            steps(&read, "scalars", "train/loss"),
+            [1, 2, 3, 4, 5],
+            "{case}"
+        );
+    }
+}
+
+/// What an attempt found to be there stands no more once another one begins at the start.
+#[test]
+fn an_evaluation_is_written_again_where_it_was_taken_back() {
+    let run = tempfile::tempdir().unwrap();
+    let settings = EventKind::TrainingStarted {
+        settings: BTreeMap::from([("batch".to_owned(), Setting::Number(48.0))]),
+    };
+    let evaluated = || evaluation(2, 0.5).pop().unwrap();
+    let mut board = Board::new(run.path());
+    let first = [
+        settings,
+        step(1),
+        step(2),
+        evaluated(),
+        resumed(2),
+        evaluated(),
+    ];
+    record(&mut board, first.map(|kind| event(1, 1.0, kind)));
+    let from_the_start = [step(1), step(2), evaluated()];
+    record(&mut board, from_the_start.map(|kind| event(2, 9.0, kind)));
+    board.flush().unwrap();
+    let directory = run.path().join("tensorboard").join(JOB);
+    assert_eq!(times(&read(&directory), "eval/held_out/auc"), [(2, 9)]);
+    let by_samples = read(&directory.join("by_samples"));
+    let tag = "by_samples/eval/held_out/auc";
+    assert_eq!(times(&by_samples, tag), [(96, 9)]);
+
+    // And where a restart in an earlier file took it back.
+    record(
+        &mut Board::new(run.path()),
+        [resumed(1), step(2)].map(|kind| event(3, 20.0, kind)),
+    );
+    record(
+        &mut Board::new(run.path()),
+        [resumed(2), evaluated()].map(|kind| event(4, 30.0, kind)),
+    );
+    assert_eq!(times(&read(&directory), "eval/held_out/auc"), [(2, 30)]);
 }
 
 #[test]

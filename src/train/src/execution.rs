@@ -298,6 +298,12 @@ pub fn full(output: &Tensor) -> Result<Tensor> {
     Ok(output.f_to_kind(Kind::Float)?)
 }
 
+/// A tensor's values in f32 on the host, whatever its shape.
+pub fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    let flat = full(&tensor.f_to_device(Device::Cpu)?)?.f_reshape([-1])?;
+    Ok(Vec::<f32>::try_from(flat)?)
+}
+
 #[cfg(test)]
 mod tests {
     use nn::{Backbone, BackboneConfig, Taps};

@@ -43,7 +43,7 @@ pub use collective::{
 };
 pub use config::UpdateConfig;
 pub use error::TrainError;
-pub use execution::{Execution, ExecutionConfig, full};
+pub use execution::{Execution, ExecutionConfig, full, host};
 pub use feed::{shape, strength};
 pub use gather::{gather_rows, go_on_together, share};
 pub use groups::{Group, Grouping};

@@ -95,7 +95,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PORT")]
     metrics_port: Option<u16>,
 
-    /// Show only warnings, failures and the end
+    /// Show only warnings, failures, where Prometheus can read, and the end
     #[arg(long, short)]
     quiet: bool,
 

@@ -21,16 +21,18 @@ const PYTHONS: [&str; 2] = ["python3", "python"];
 Examples:
   spinectl tensorboard runs/rsna2022
   spinectl tensorboard runs/rsna2022 --port 6007
-  $(spinectl tensorboard runs/rsna2022 --dry-run) --reload_interval 5
+  eval \"$(spinectl tensorboard runs/rsna2022 --dry-run) --reload_interval 5\"
 
 It is the `tensorboard` of your PATH, else that of a python3 there, and takes this program's place: Ctrl-C ends it.
 It listens on this machine alone; from elsewhere, `ssh -L 6006:localhost:6006 MACHINE` leads there.
 
 Exit codes:
-  0  it was ended, or shown with --dry-run
+  0  shown with --dry-run or --json
   2  there is no run in that directory
-  3  there is no TensorBoard; it says how to get it")]
+  3  there is no TensorBoard; it says how to get it
+Once TensorBoard has started, its own exit code.")]
 pub struct Arguments {
+    /// The --run-dir of a launch
     run_dir: PathBuf,
 
     /// Where it listens
@@ -76,6 +78,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         "127.0.0.1".to_owned(),
         "--port".to_owned(),
         arguments.port.to_string(),
+        // Its fast loader does not forget what a resume takes back.
+        "--load_fast".to_owned(),
+        "false".to_owned(),
     ]);
     let url = format!("http://127.0.0.1:{}/", arguments.port);
     if arguments.json {

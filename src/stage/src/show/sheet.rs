@@ -2,10 +2,10 @@
 
 use data::augment::Normalization;
 use tch::Tensor;
+use train::host;
 
 use super::canvas::{Canvas, Colour};
 use crate::Result;
-use crate::localizer::host;
 
 /// An image on a sheet is at most so wide.
 const TILE: usize = 96;

@@ -1,9 +1,9 @@
 //! Run events as TensorBoard shows them: one directory a job, its curves, texts and pictures.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,16 +16,17 @@ use super::job::JobRecords;
 ///
 /// docs/tensorboard.md lists every tag.
 ///
-/// Wall times are those of the events. A job of which something cannot be written has no more
-/// records; the others go on. What ails the disk is returned once for all of them.
+/// Wall times are those of the events. A job that cannot be written has no more records; the others are tried all the same.
+/// Why is returned once, as is anything else that can befall all of them.
 #[derive(Debug)]
 pub struct Board {
     run_dir: PathBuf,
     /// Device and inode of the run directory, from the first record on.
     identity: Option<(u64, u64)>,
     jobs: BTreeMap<String, JobRecords>,
-    /// Why something could not be written, so far.
-    told: Vec<io::ErrorKind>,
+    /// Why jobs could not be written, as far as it has been told.
+    told: BTreeSet<ErrorKind>,
+    told_thinned: bool,
 }
 
 impl Board {
@@ -35,7 +36,8 @@ impl Board {
             run_dir: run_dir.to_owned(),
             identity: None,
             jobs: BTreeMap::new(),
-            told: Vec::new(),
+            told: BTreeSet::new(),
+            told_thinned: false,
         }
     }
 
@@ -57,7 +59,17 @@ impl Board {
                 Err(Error::JobName { job: job.clone() })
             }
         };
-        self.told_once(recorded)
+        self.once(recorded)
+    }
+
+    /// Without an error that was returned before, of this job or of another.
+    fn once(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        let is_new = match &result {
+            Err(Error::Write { source, .. }) => self.told.insert(source.kind()),
+            Err(Error::Thinned { .. }) => !std::mem::replace(&mut self.told_thinned, true),
+            _ => true,
+        };
+        if is_new { result } else { Ok(()) }
     }
 
     /// Whether the run directory is the one of the first record: in one that was made anew nothing is begun.
@@ -73,19 +85,7 @@ impl Board {
         for job in self.jobs.values_mut() {
             result = result.and(job.flush());
         }
-        self.told_once(result)
-    }
-
-    /// A disk that is full is full for every job.
-    fn told_once(&mut self, result: Result<(), Error>) -> Result<(), Error> {
-        if let Err(Error::Write { source, .. }) = &result {
-            let kind = source.kind();
-            if self.told.contains(&kind) {
-                return Ok(());
-            }
-            self.told.push(kind);
-        }
-        result
+        self.once(result)
     }
 }
 

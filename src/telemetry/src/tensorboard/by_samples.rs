@@ -8,6 +8,7 @@ use event::StepRecord;
 
 use super::Error;
 use super::lazy_file::LazyFile;
+use super::standing::Standing;
 
 /// The folder in that of the job.
 const FOLDER: &str = "by_samples";
@@ -15,10 +16,12 @@ const FOLDER: &str = "by_samples";
 #[derive(Debug)]
 pub(super) struct BySamples {
     file: LazyFile,
-    /// Samples of an update, once one is known.
+    /// Samples of an update, once that is known.
     batch: Option<u64>,
     /// The job has gone on from somewhere: the next record says from where on samples are seen again.
     restarts: bool,
+    /// What stood where it went on.
+    standing: Standing,
 }
 
 impl BySamples {
@@ -27,22 +30,40 @@ impl BySamples {
             file: LazyFile::new(directory.join(FOLDER)),
             batch: None,
             restarts: true,
+            standing: Standing::default(),
         }
     }
 
     pub fn closed() -> Self {
         BySamples {
             file: LazyFile::closed(),
-            batch: None,
-            restarts: false,
+            ..Self::new(Path::new(""))
         }
+    }
+
+    /// A job's batch is the same from its first update to its last, whatever the number of ranks.
+    pub fn begin(&mut self, batch: Option<u64>) {
+        self.batch = batch.or(self.batch);
     }
 
     pub fn restart(&mut self) {
         self.restarts = true;
+        self.standing = Standing::default();
     }
 
-    /// A job's batch is the same from its first update to its last, whatever the number of ranks.
+    /// After a restart: the job goes on after `step` updates.
+    pub fn resume(&mut self, step: u64) -> Result<(), Error> {
+        if let Some(batch) = self.batch {
+            self.standing = self.file.standing(step.saturating_mul(batch))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing of an earlier training of the job is there any more.
+    pub fn remove_others(&self) {
+        self.file.remove_others();
+    }
+
     pub fn step(&mut self, record: &StepRecord, time: f64) -> Result<(), Error> {
         self.batch = Some(record.samples);
         let seen = record.step.saturating_mul(record.samples);
@@ -59,7 +80,7 @@ impl BySamples {
             .write(time, |writer| writer.scalars(seen, time, all))
     }
 
-    /// Metrics by tag, after `step` updates; nothing where no update told how many samples those are.
+    /// Metrics by tag, after `step` updates; nothing where it is not known how many samples those are.
     pub fn evaluated(
         &mut self,
         step: u64,
@@ -69,11 +90,13 @@ impl BySamples {
         let Some(batch) = self.batch else {
             return Ok(());
         };
+        let seen = step.saturating_mul(batch);
         let metrics = metrics.iter();
         let metrics = metrics.map(|(tag, value)| (format!("by_samples/{tag}"), *value));
-        let seen = step.saturating_mul(batch);
+        let new = metrics.filter(|(tag, _)| self.standing.lacks(seen, tag));
+        let new: Vec<_> = new.collect();
         self.file
-            .write(time, |writer| writer.scalars(seen, time, metrics))
+            .write(time, |writer| writer.scalars(seen, time, new))
     }
 
     pub fn flush(&mut self) -> Result<(), Error> {

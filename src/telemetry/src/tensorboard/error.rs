@@ -7,14 +7,23 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "TensorBoard records stop here, training goes on: cannot write {}: {source}. \
-         Free space there or make it writable: jobs that begin later have theirs then, this one with its next launch. \
-         The same is not said again",
+        "a job's TensorBoard records stop here, training goes on: cannot write {}: {source}. \
+         Free space there or make it writable; they begin again when the job is next started. Other jobs \
+         that this befalls are not named",
         path.display()
     )]
     Write { path: PathBuf, source: io::Error },
-    #[error("a picture is not shown in TensorBoard, all else goes on: {}: {source}", path.display())]
+    #[error(
+        "a picture is not shown in TensorBoard, all else goes on: {}: {source}. Of other pictures of its job this is \
+         not said",
+        path.display()
+    )]
     Picture { path: PathBuf, source: io::Error },
+    #[error(
+        "TensorBoard shows the pictures and histograms of some evaluations of job `{job}` only, evenly over its training, \
+         so that its files stay small: lower `tensorboard.pictures` to see more of them"
+    )]
+    Thinned { job: String },
     #[error(
         "TensorBoard records are not written for job `{job}`: its name cannot be a folder's. \
          Use letters, digits, `-`, `_` and `.`"

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use event::{EventKind, GpuUse, Phase, Picture, RunEvent, Scores, Setting, StepRecord};
+use prost::Message;
 
+use super::allowance::Allowance;
 use super::by_samples::BySamples;
 use super::lazy_file::LazyFile;
 use super::message::SummaryValue;
+use super::standing::Standing;
 use super::{Error, picture, summary};
 
 /// Seconds of event time after which records are handed to the operating system.
@@ -28,6 +31,17 @@ const CHARTS: [(&str, &[&str]); 7] = [
     ("images per second", &["^train/images_per_second$"]),
 ];
 
+/// Settings that are no hyperparameters: another attempt may have others, and TensorBoard keeps the first that it reads; and the
+/// folds of a model are one group, of which it shows one member's.
+const NOT_COMPARED: [&str; 6] = [
+    "accumulation",
+    "evaluate_every",
+    "fold",
+    "gpus",
+    "micro_batch",
+    "ranks",
+];
+
 #[derive(Debug)]
 pub(super) struct JobRecords {
     run_dir: PathBuf,
@@ -39,6 +53,11 @@ pub(super) struct JobRecords {
     world_size: Option<usize>,
     /// The newest step that a reader of the directory has; none where earlier files may hold any.
     last_step: Option<u64>,
+    /// What stood where the job went on.
+    standing: Standing,
+    allowance: Allowance,
+    /// A picture could not be shown, and that has been said.
+    picture_missed: bool,
     /// Why the attempt before failed: told once steps begin anew, as what was told before that
     /// may be forgotten.
     retry_reason: Option<String>,
@@ -68,6 +87,9 @@ impl JobRecords {
             attempt: 0,
             world_size: None,
             last_step: None,
+            standing: Standing::default(),
+            allowance: Allowance::default(),
+            picture_missed: false,
             retry_reason: None,
             flushed_at: 0.0,
         }
@@ -129,11 +151,11 @@ impl JobRecords {
             EventKind::Picture(picture) => self.picture(picture, time),
             EventKind::Histogram(histogram) => {
                 match summary::histogram(&histogram.name, histogram) {
-                    Some(value) => self.value(histogram.step, value, time),
+                    Some(value) => self.large(histogram.step, value, time),
                     None => Ok(()),
                 }
             }
-            EventKind::JobResumed { step, .. } => self.restart(step.saturating_add(1), time),
+            EventKind::JobResumed { step, .. } => self.resume(*step, time),
             EventKind::JobRetried { reason, .. } => {
                 self.retry_reason = Some(reason.clone());
                 Ok(())
@@ -149,7 +171,7 @@ impl JobRecords {
     }
 
     /// The settings, to be read and to be compared by, and how folds are laid over each other. At step 0, which no resume
-    /// takes back; told again by each attempt, they say the same.
+    /// takes back; told again by each attempt, what is compared is the same.
     fn begin(&mut self, settings: &BTreeMap<String, Setting>, time: f64) -> Result<(), Error> {
         let mut table = "| setting | value |\n|---|---|\n".to_owned();
         for (name, setting) in settings {
@@ -161,24 +183,39 @@ impl JobRecords {
             table.push_str(&format!("| {name} | {value} |\n"));
         }
         self.value(0, summary::text("job/settings", &table), time)?;
-        let start = summary::session_start(settings, &without_fold(&self.job), time);
+        let batch = match settings.get("batch") {
+            Some(Setting::Number(batch)) => Some(*batch as u64),
+            _ => None,
+        };
+        self.by_samples.begin(batch);
+        let compared = settings.iter();
+        let compared = compared.filter(|(name, _)| !NOT_COMPARED.contains(&name.as_str()));
+        let start = summary::session_start(compared, &without_fold(&self.job), time);
         self.value(0, start, time)?;
         self.value(0, summary::layout(FOLDS, &CHARTS), time)
     }
 
     fn step(&mut self, record: &StepRecord, time: f64) -> Result<(), Error> {
         let step = record.step;
-        // Either the first here, so that what earlier files hold from this step on is done again;
-        // or a new attempt that began at the start, without a checkpoint.
+        // Either the first of a training that goes on from nothing; or a new attempt that began at the start, without a
+        // checkpoint.
+        let is_first = self.last_step.is_none();
         if self.last_step.is_none_or(|last| step <= last) {
             self.restart(step, time)?;
         }
         self.last_step = Some(step);
+        self.allowance.total_steps(record.total_steps);
 
         let values = scalars(record, self.world_size);
         self.file
             .write(time, |writer| writer.scalars(step, time, values))?;
-        self.by_samples.step(record, time)
+        self.by_samples.step(record, time)?;
+        if is_first {
+            // An earlier launch's, with settings that readers would keep.
+            self.file.remove_others();
+            self.by_samples.remove_others();
+        }
+        Ok(())
     }
 
     /// At the newest update, as often as it comes: what the GPU does between two updates is worth seeing, too. A job that has
@@ -207,8 +244,9 @@ impl JobRecords {
     ) -> Result<(), Error> {
         let tagged = metrics.iter();
         let tagged = tagged.map(|(name, value)| (under("eval", set, name), *value));
-        let values: Vec<(String, f64)> = tagged.collect();
+        let mut values: Vec<(String, f64)> = tagged.collect();
         self.by_samples.evaluated(step, &values, time)?;
+        values.retain(|(tag, _)| self.standing.lacks(step, tag));
         self.file
             .write(time, |writer| writer.scalars(step, time, values))?;
         self.flushed_at = f64::NEG_INFINITY;
@@ -218,24 +256,51 @@ impl JobRecords {
     fn scores(&mut self, scores: &Scores, time: f64) -> Result<(), Error> {
         let tag = under("precision_recall", &scores.set, &scores.name);
         match summary::pr_curve(&tag, scores) {
-            Some(value) => self.value(scores.step, value, time),
-            None => Ok(()),
+            Some(value) if self.standing.lacks(scores.step, &value.tag) => {
+                self.value(scores.step, value, time)
+            }
+            _ => Ok(()),
         }
     }
 
     fn picture(&mut self, shown: &Picture, time: f64) -> Result<(), Error> {
-        let png = picture::read(&self.run_dir, &shown.path).map_err(|source| Error::Picture {
-            path: self.run_dir.join(&shown.path),
-            source,
-        })?;
-        let value = summary::image(&shown.name, png, &shown.caption);
-        self.value(shown.step, value, time)
+        match picture::read(&self.run_dir, &shown.path) {
+            Ok(png) => {
+                let value = summary::image(&shown.name, png, &shown.caption);
+                self.large(shown.step, value, time)
+            }
+            Err(_) if std::mem::replace(&mut self.picture_missed, true) => Ok(()),
+            Err(source) => Err(Error::Picture {
+                path: self.run_dir.join(&shown.path),
+                source,
+            }),
+        }
+    }
+
+    /// A picture or a histogram, as far as there is room for it.
+    fn large(&mut self, step: u64, value: SummaryValue, time: f64) -> Result<(), Error> {
+        if !self.standing.lacks(step, &value.tag) {
+            return Ok(());
+        }
+        match self.allowance.takes(&self.job, step, value.encoded_len())? {
+            true => self.value(step, value, time),
+            false => Ok(()),
+        }
+    }
+
+    /// The job goes on from a checkpoint that was written before the evaluation of that step, or after it.
+    fn resume(&mut self, step: u64, time: f64) -> Result<(), Error> {
+        self.restart(step.saturating_add(1), time)?;
+        self.standing = self.file.standing(step)?;
+        self.allowance.resume(self.standing.shown_bytes);
+        self.by_samples.resume(step)
     }
 
     fn restart(&mut self, first_step: u64, time: f64) -> Result<(), Error> {
         self.file
             .write(time, |writer| writer.restart(first_step, time))?;
         self.by_samples.restart();
+        self.standing = Standing::default();
         self.last_step = first_step.checked_sub(1);
         match self.retry_reason.take() {
             Some(reason) => self.text("job/retried", &reason, time),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::standing::Standing;
 use super::{Error, Writer};
 
 #[derive(Debug)]
@@ -50,6 +51,19 @@ impl LazyFile {
             State::Open(writer) => write(writer),
             State::NotBegun | State::Failed => Ok(()),
         }
+    }
+
+    /// Leaves of the directory's event files only this one.
+    pub fn remove_others(&self) {
+        if let State::Open(writer) = &self.state {
+            writer.remove_others();
+        }
+    }
+
+    /// What readers have of a step, from this file and those beside it.
+    pub fn standing(&mut self, step: u64) -> Result<Standing, Error> {
+        self.flush()?;
+        Ok(Standing::at(&self.directory, step))
     }
 
     /// Hands what is buffered to the operating system.

@@ -1,7 +1,8 @@
 //! Pictures that a rank has put into the run directory.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 
 /// A larger file is no picture for a browser.
@@ -19,7 +20,7 @@ pub(super) struct Png {
 /// Reads the picture at `path`, a path in the run directory.
 ///
 /// # Errors
-/// Where it cannot be read, leads out of the run directory, is too large, or is no PNG.
+/// Where it cannot be read, leads out of the run directory, is no regular file, too large, or no PNG.
 pub(super) fn read(run_dir: &Path, path: &str) -> io::Result<Png> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut parts = Path::new(path).components();
@@ -27,7 +28,14 @@ pub(super) fn read(run_dir: &Path, path: &str) -> io::Result<Png> {
         return Err(wrong("its path leads out of the run directory"));
     }
     let mut bytes = Vec::new();
-    let file = File::open(run_dir.join(path))?;
+    // Whatever lies there: not even a pipe without a writer holds the reader up.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(run_dir.join(path))?;
+    if !file.metadata()?.is_file() {
+        return Err(wrong("it is no regular file"));
+    }
     if file.take(LARGEST + 1).read_to_end(&mut bytes)? as u64 > LARGEST {
         return Err(wrong("it has more than 8 MiB"));
     }

@@ -1,7 +1,5 @@
 //! Values of a summary, each as the plugin that shows it wants it.
 
-use std::collections::BTreeMap;
-
 use event::{Histogram, Scores, Setting};
 use prost::Message;
 
@@ -14,6 +12,10 @@ use super::plugin::{
     Category, Chart, HParam, HParamValue, HParams, Layout, Multiline, PrCurve, STATUS_SUCCESS,
     Session, SessionEnd, SessionStart,
 };
+
+/// The plugins of what is large.
+const IMAGES: &str = "images";
+const HISTOGRAMS: &str = "histograms";
 
 /// A text, which TensorBoard shows as Markdown.
 pub(super) fn text(tag: &str, text: &str) -> SummaryValue {
@@ -29,9 +31,16 @@ pub(super) fn image(tag: &str, png: Png, caption: &str) -> SummaryValue {
     let metadata = SummaryMetadata {
         summary_description: caption.to_owned(),
         data_class: DATA_CLASS_BLOB_SEQUENCE,
-        ..plugin("images", Vec::new())
+        ..plugin(IMAGES, Vec::new())
     };
     value(tag, metadata, tensor)
+}
+
+/// Whether a value is a picture or a histogram: what makes files large.
+pub(super) fn is_large(value: &SummaryValue) -> bool {
+    let metadata = value.metadata.as_ref();
+    let data = metadata.and_then(|metadata| metadata.plugin_data.as_ref());
+    data.is_some_and(|data| matches!(data.plugin_name.as_str(), IMAGES | HISTOGRAMS))
 }
 
 /// Precision over recall as the threshold rises from 0 to 1 in even steps; none where the two counts are not of the same,
@@ -105,12 +114,12 @@ pub(super) fn histogram(tag: &str, histogram: &Histogram) -> Option<SummaryValue
         tensor_content: numbers.flat_map(f64::to_le_bytes).collect(),
         string_val: Vec::new(),
     };
-    Some(value(tag, plugin("histograms", Vec::new()), tensor))
+    Some(value(tag, plugin(HISTOGRAMS, Vec::new()), tensor))
 }
 
-/// The settings of a training that begins.
-pub(super) fn session_start(
-    settings: &BTreeMap<String, Setting>,
+/// The settings that a training which begins is compared by.
+pub(super) fn session_start<'a>(
+    settings: impl Iterator<Item = (&'a String, &'a Setting)>,
     group: &str,
     time: f64,
 ) -> SummaryValue {
@@ -121,7 +130,6 @@ pub(super) fn session_start(
             Setting::Text(text) => HParamValue::Text(text.clone()),
         }),
     };
-    let settings = settings.iter();
     session(
         "_hparams_/session_start_info",
         Session::Start(SessionStart {

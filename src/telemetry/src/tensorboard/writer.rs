@@ -63,14 +63,14 @@ impl Writer {
         self.scalars(step, wall_time, [(tag, value)])
     }
 
-    /// Several values of one step, as one record.
+    /// Several values of one step, as one record; none where there are none.
     pub fn scalars<T: Into<String>>(
         &mut self,
         step: u64,
         wall_time: f64,
         values: impl IntoIterator<Item = (T, f64)>,
     ) -> Result<(), Error> {
-        let value = values
+        let value: Vec<SummaryValue> = values
             .into_iter()
             .map(|(tag, value)| SummaryValue {
                 tag: tag.into(),
@@ -78,7 +78,10 @@ impl Writer {
                 value: Some(Value::SimpleValue(value as f32)),
             })
             .collect();
-        self.event(step, wall_time, What::Summary(Summary { value }))
+        match value.is_empty() {
+            true => Ok(()),
+            false => self.event(step, wall_time, What::Summary(Summary { value })),
+        }
     }
 
     /// One value of any plugin's.
@@ -102,6 +105,16 @@ impl Writer {
             wall_time,
             What::SessionLog(SessionLog { status }),
         )
+    }
+
+    /// Removes the event files beside this one. What cannot be removed is left: a restart has taken back what it holds.
+    pub(super) fn remove_others(&self) {
+        let files = self.path.parent().map(event_files);
+        for file in files.and_then(Result::ok).into_iter().flatten() {
+            if file != self.path {
+                let _ = fs::remove_file(file);
+            }
+        }
     }
 
     /// Hands what is buffered to the operating system, so that TensorBoard sees it.
@@ -149,10 +162,8 @@ fn create_file(directory: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> 
     make_directory(directory)?;
     // Readers take the files by name: a new one sorts last, also where the clock has been set back.
     let mut seconds = wall_time as u64;
-    for entry in fs::read_dir(directory)? {
-        if let Some(earlier) = seconds_of(&entry?.file_name().to_string_lossy()) {
-            seconds = seconds.max(earlier.saturating_add(1));
-        }
+    for earlier in event_files(directory)?.iter().filter_map(seconds_of) {
+        seconds = seconds.max(earlier.saturating_add(1));
     }
     let (host, process) = (host_name(), std::process::id());
     let counter = FILES.fetch_add(1, Ordering::Relaxed);
@@ -174,8 +185,24 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn seconds_of(file_name: &str) -> Option<u64> {
-    let (seconds, _) = file_name.strip_prefix(NAME_PREFIX)?.split_once('.')?;
+/// The event files of a directory, in the order in which readers take them; other files are none of theirs.
+pub(super) fn event_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_file() && seconds_of(&path).is_some() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The seconds in an event file's name.
+fn seconds_of(path: impl AsRef<Path>) -> Option<u64> {
+    let name = path.as_ref().file_name()?.to_str()?;
+    let (seconds, _) = name.strip_prefix(NAME_PREFIX)?.split_once('.')?;
     seconds.parse().ok()
 }
 
