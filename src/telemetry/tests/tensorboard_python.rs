@@ -4,9 +4,7 @@ mod reader;
 
 use std::collections::BTreeMap;
 
-use event::{
-    EventKind, GpuUse, Histogram, Phase, Picture, RunEvent, Scores, Setting, StepRecord,
-};
+use event::{EventKind, GpuUse, Histogram, Phase, Picture, RunEvent, Scores, Setting, StepRecord};
 use reader::{JOB, event, read, record};
 use serde_json::{Value, json};
 use telemetry::tensorboard::{Board, Writer};
