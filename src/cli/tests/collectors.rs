@@ -61,6 +61,7 @@ fn dropped(ran: &Ran) -> Option<(u64, u64)> {
 #[track_caller]
 fn nothing_but_telemetry_is_lost(folder: &Path, ran: &Ran) {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(!ran.out.contains("telemetry: "), "{}", ran.out);
     let events = fs::read_to_string(folder.join("runs/small/events.jsonl")).unwrap();
     assert!(events.trim_end().ends_with('}') && events.contains("run_finished"));
     assert_eq!(
