@@ -255,8 +255,11 @@ impl Executor {
                     return Ok(Done::NotStarted(job, error));
                 }
                 let kind = EventKind::JobStarted { world_size };
-                self.journal
-                    .tell(RunEvent::job(job.as_str(), attempt, kind));
+                // Its ranks may have said something by now: it was before that.
+                self.journal.tell(RunEvent {
+                    time: now,
+                    ..RunEvent::job(job.as_str(), attempt, kind)
+                });
             }
             Action::Shrink { job, micro_batch } => {
                 self.database.set_micro_batch(&job, micro_batch)?;

@@ -1,6 +1,7 @@
 //! A collector of OpenTelemetry for tests (`tests/python/otlp_receiver.py`), and what it got: spans as a tree, log records, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -19,13 +20,28 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// `protocol`: `grpc` or `http`; `mode`: `take` or `hang`. `root`: the repository.
+    /// `protocol`: `grpc` or `http`; `mode`: how it treats what it gets, as the program says. `root`: the repository.
     pub fn start(root: &Path, protocol: &str, mode: &str) -> Self {
+        Receiver::start_with(root, &[protocol.as_ref(), mode.as_ref()])
+    }
+
+    /// One that speaks TLS and takes everything.
+    pub fn start_tls(root: &Path, protocol: &str, certificate: &Path, key: &Path) -> Self {
+        let words = [
+            protocol.as_ref(),
+            "take".as_ref(),
+            certificate.as_os_str(),
+            key.as_os_str(),
+        ];
+        Receiver::start_with(root, &words)
+    }
+
+    fn start_with(root: &Path, words: &[&OsStr]) -> Self {
         let python = std::env::var_os("SPINECTL_PYTHON")
             .map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
         let mut child = Command::new(&python)
             .arg(root.join("tests/python/otlp_receiver.py"))
-            .args([protocol, mode])
+            .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

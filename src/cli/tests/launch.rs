@@ -86,6 +86,33 @@ fn a_run_is_shown_recorded_and_summed_up() {
 }
 
 #[test]
+fn ranks_are_told_to_start_before_they_say_anything() {
+    let folder = folder(r#"say '"event":"heartbeat","phase":"start_up","step":0,"sequence":0'"#);
+    let ran = spinectl(folder.path(), &["launch", "--ranks", "8", "-q"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let events = fs::read_to_string(folder.path().join("runs/small/events.jsonl")).unwrap();
+    let events: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |kind: &str, job: &Value| {
+        let found = events
+            .iter()
+            .filter(|it| it["event"] == kind && it["job"] == *job);
+        let times = found.map(|event| event["time"].as_f64().unwrap());
+        times.reduce(f64::min)
+    };
+    let mut jobs = 0;
+    for event in events.iter().filter(|it| it["event"] == "job_started") {
+        let said = of("heartbeat", &event["job"]).unwrap();
+        let started = event["time"].as_f64().unwrap();
+        assert!(started <= said, "{}: {started} {said}", event["job"]);
+        jobs += 1;
+    }
+    assert_eq!(jobs, 5);
+}
+
+#[test]
 fn events_as_json_are_all_that_stdout_gets() {
     let folder = folder(GOOD);
     let ran = spinectl(folder.path(), &["launch", "--json"]);

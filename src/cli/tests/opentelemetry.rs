@@ -1,75 +1,23 @@
-//! What receivers of OTLP and a scraper get of a launch, and that those who take nothing hold up nothing. The receivers are
-//! Python's gRPC and OpenTelemetry's own messages (`tests/python/otlp_receiver.py`).
+//! What receivers of OTLP and a scraper get of a launch. The receivers are Python's gRPC and OpenTelemetry's own messages
+//! (`tests/python/otlp_receiver.py`).
 
 mod fake_run;
+#[expect(dead_code, reason = "other tests look at requests as they come")]
 #[path = "../../../tests/src/otlp.rs"]
 mod otlp;
+mod otlp_run;
 mod program;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
 
 use fake_run::{Running, command, folder, wait_until};
 use otlp::{Receiver, text};
+use otlp_run::{TRAINS, launch, receiver, root};
 use program::Ran;
-
-/// Four updates in two epochs, a warning that names a file of the data, a checkpoint; then it waits where there is `wait`.
-const TRAINS: &str = r#"
-here=${0%/*}
-case $job in stage1a*)
-    say '"event":"heartbeat","phase":"start_up","step":0,"sequence":0'
-    if [ "$RANK" = 0 ]; then
-        for step in 1 2 3 4; do
-            sleep 0.02
-            say "\"event\":\"step\",\"step\":$step,\"total_steps\":4,\"epoch\":$(((step - 1) / 2)),\"loss\":0.5,
-                \"learning_rate\":0.1,\"gradient_norm\":1.0,\"samples\":8,\"images\":8,\"seconds\":0.01,
-                \"phases\":{\"data_wait\":0.002,\"forward\":0.004}"
-        done
-        say '"event":"warning","message":"study 1.2.3 is odd, see ./scans/DOE JOHN/1.dcm"'
-        say '"event":"checkpoint_written","step":4,"bytes":100,"seconds":0.001'
-    fi
-    touch "$here/waits-$RANK"
-    while [ -e "$here/wait" ]; do sleep 0.02; done ;;
-esac
-"#;
-
-/// Says a thousand warnings.
-const WARNS: &str = r#"
-case $job in stage1a*)
-    for number in $(seq 1000); do say "\"event\":\"warning\",\"message\":\"warning $number\""; done ;;
-esac
-"#;
-
-fn receiver(protocol: &str, mode: &str) -> Receiver {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    Receiver::start(&root, protocol, mode)
-}
-
-fn launch(folder: &Path, port: u16, protocol: &str, more: &[(&str, &str)]) -> Command {
-    let mut command = command(folder, &["launch", "--ranks", "2", "-q"]);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("OTEL_") {
-            command.env_remove(name);
-        }
-    }
-    let endpoint = format!("http://127.0.0.1:{port}");
-    command
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "key=a%20secret")
-        .env("OTEL_TRACES_SAMPLER", "always_on")
-        .envs(more.iter().copied());
-    command
-}
-
-/// A port at which nobody listens any more.
-fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 fn the_trace_arrives_as_one_tree(protocol: &str, word: &str) {
     let folder = folder(TRAINS);
@@ -142,91 +90,37 @@ fn the_trace_arrives_as_one_tree_over_http() {
     the_trace_arrives_as_one_tree("http", "http/protobuf");
 }
 
-/// The run is whole, and what was lost is told once and in the end.
-#[track_caller]
-fn nothing_but_telemetry_is_lost(folder: &Path, ran: &Ran) {
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
-    let events = fs::read_to_string(folder.join("runs/small/events.jsonl")).unwrap();
-    assert!(events.trim_end().ends_with('}') && events.contains("run_finished"));
-    let told = |part: &str| ran.err.lines().filter(|line| line.contains(part)).count();
-    assert_eq!(told("telemetry: traces are not taken"), 1, "{}", ran.err);
-    let dropped: Vec<u64> = ran
-        .err
-        .lines()
-        .filter_map(|line| line.split_once("telemetry: ")?.1.split_once(" spans and "))
-        .map(|(spans, _)| spans.parse().unwrap())
-        .collect();
-    assert_eq!(dropped.len(), 1, "{}", ran.err);
-    assert!(dropped[0] > 0, "{}", ran.err);
-}
-
 #[test]
-fn a_collector_that_refuses_costs_spans_and_nothing_else() {
-    for protocol in ["grpc", "http/protobuf"] {
-        let folder = folder(TRAINS);
-        let output = launch(folder.path(), closed_port(), protocol, &[]).output();
-        nothing_but_telemetry_is_lost(folder.path(), &output.unwrap().into());
-    }
-}
-
-#[test]
-fn a_collector_that_hangs_costs_spans_and_nothing_else() {
-    let quick = [
-        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "200"),
-    ];
+fn the_trace_arrives_over_tls() {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     for (protocol, word) in [("grpc", "grpc"), ("http", "http/protobuf")] {
         let folder = folder(TRAINS);
-        let receiver = receiver(protocol, "hang");
-        let output = launch(folder.path(), receiver.port, word, &quick).output();
-        nothing_but_telemetry_is_lost(folder.path(), &output.unwrap().into());
+        let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+        fs::write(&certificate, certified.cert.pem()).unwrap();
+        fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+        let receiver = Receiver::start_tls(&root(), protocol, &certificate, &key);
+        let endpoint = format!("https://127.0.0.1:{}", receiver.port);
+        let secure = ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str());
+        let known = ("SSL_CERT_FILE", certificate.to_str().unwrap());
+        let output = launch(folder.path(), receiver.port, word, &[secure, known]).output();
+        let ran = Ran::from(output.unwrap());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(!ran.err.contains("telemetry"), "{}", ran.err);
+
+        // One that nobody vouches for gets nothing.
+        let other = fake_run::folder("true");
+        let output = launch(other.path(), receiver.port, word, &[secure]).output();
+        let ran = Ran::from(output.unwrap());
+        assert!(ran.err.contains("traces are not taken ("), "{}", ran.err);
+        let spans = receiver.end().spans();
+        assert_eq!(spans.paths()["launch"], 1);
     }
-}
-
-#[test]
-fn a_collector_that_is_killed_costs_what_comes_after_it() {
-    let folder = folder(TRAINS);
-    fs::write(folder.path().join("wait"), "").unwrap();
-    let receiver = receiver("grpc", "take");
-    let quick = [("OTEL_BSP_SCHEDULE_DELAY", "10")];
-    let mut running = Running(
-        launch(folder.path(), receiver.port, "grpc", &quick)
-            .spawn()
-            .unwrap(),
-    );
-    // Something has arrived, and the ranks of a training wait.
-    receiver.first();
-    wait_until("a rank waits", || folder.path().join("waits-0").exists());
-    drop(receiver);
-    fs::remove_file(folder.path().join("wait")).unwrap();
-    let code = running.0.wait().unwrap().code();
-    let mut err = String::new();
-    let stderr = running.0.stderr.as_mut().unwrap();
-    stderr.read_to_string(&mut err).unwrap();
-    let out = String::new();
-    nothing_but_telemetry_is_lost(folder.path(), &Ran { code, out, err });
-}
-
-#[test]
-fn a_queue_that_is_full_is_told_at_its_first_loss() {
-    let folder = folder(WARNS);
-    let receiver = receiver("grpc", "hang");
-    let small = [("OTEL_BSP_MAX_QUEUE_SIZE", "16")];
-    let output = launch(folder.path(), receiver.port, "grpc", &small).output();
-    let ran = Ran::from(output.unwrap());
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
-    let told = |part: &str| ran.err.lines().filter(|line| line.contains(part)).count();
-    assert_eq!(told("the first spans or log records have been dropped"), 1);
-    assert_eq!(
-        told("log records were dropped; the run itself is complete"),
-        1
-    );
 }
 
 /// The answer to a request, head and all.
 fn ask(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -255,10 +149,26 @@ fn prometheus_finds_the_metrics_of_a_run_on_loopback() {
     let metrics = ask(&address, "GET /metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
     assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+    assert!(metrics.contains("connection: close"), "{metrics}");
     assert!(ask(&address, "GET /").starts_with("HTTP/1.1 404"));
     assert!(ask(&address, "POST /metrics").starts_with("HTTP/1.1 405"));
     // One that says nothing keeps nobody waiting.
     let _silent = TcpStream::connect(&address).unwrap();
+    assert!(ask(&address, "GET /metrics").contains(sample));
+
+    // Nor do many take the descriptors that ranks are started with.
+    let open = format!("/proc/{}/fd", running.0.id());
+    let count = || fs::read_dir(&open).unwrap().count();
+    let before = count();
+    let many: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(&address).unwrap())
+        .collect();
+    wait_until("some are served", || count() >= before + 10);
+    for _ in 0..20 {
+        assert!(count() <= before + 20, "{} {before}", count());
+        sleep(Duration::from_millis(5));
+    }
+    drop(many);
     assert!(ask(&address, "GET /metrics").contains(sample));
 
     // Another launch that wants the same port goes on without it.

@@ -86,6 +86,24 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// The word that it has in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureClass::Data => "data",
+            FailureClass::Setup => "setup",
+            FailureClass::Disk => "disk",
+            FailureClass::Collective => "collective",
+            FailureClass::Killed => "killed",
+            FailureClass::Stalled => "stalled",
+            FailureClass::DeviceMemory => "device_memory",
+            FailureClass::HostMemory => "host_memory",
+            FailureClass::DeviceLost => "device_lost",
+            FailureClass::Diverged => "diverged",
+            FailureClass::Replicas => "replicas",
+            FailureClass::Other => "other",
+        }
+    }
+
     /// Whether starting the job anew from its newest checkpoint may help.
     pub fn is_transient(self) -> bool {
         matches!(
@@ -154,6 +172,27 @@ const DEVICE_LOST: [&str; 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_has_one_word() {
+        for class in [
+            FailureClass::Data,
+            FailureClass::Setup,
+            FailureClass::Disk,
+            FailureClass::Collective,
+            FailureClass::Killed,
+            FailureClass::Stalled,
+            FailureClass::DeviceMemory,
+            FailureClass::HostMemory,
+            FailureClass::DeviceLost,
+            FailureClass::Diverged,
+            FailureClass::Replicas,
+            FailureClass::Other,
+        ] {
+            let word = serde_json::to_value(class).unwrap();
+            assert_eq!(word.as_str(), Some(class.as_str()));
+        }
+    }
 
     #[test]
     fn libraries_give_the_class_away() {

@@ -118,6 +118,9 @@ pub enum EventKind {
         /// How much of this the training stood still.
         #[serde(default)]
         stalled_seconds: f64,
+        /// How long it had been durable when this was said: a training looks after it between updates.
+        #[serde(default)]
+        age_seconds: f64,
     },
     /// A table that the next stage reads is complete and durable.
     TableWritten { table: String, rows: usize },

@@ -34,7 +34,9 @@ impl Default for Telemetry {
 pub struct Otlp {
     /// `http://` or `https://`, a host and a port.
     pub endpoint: String,
-    pub protocol: OtlpProtocol,
+    /// Where it is absent: HTTP at port 4318, gRPC elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<OtlpProtocol>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +65,11 @@ pub(crate) fn telemetry(section: Section) -> Telemetry {
     }
     let protocol = otlp.choice(
         "protocol",
-        OtlpProtocol::Grpc,
-        &[("grpc", OtlpProtocol::Grpc), ("http", OtlpProtocol::Http)],
+        None,
+        &[
+            ("grpc", Some(OtlpProtocol::Grpc)),
+            ("http", Some(OtlpProtocol::Http)),
+        ],
     );
     otlp.finish();
     let default = Telemetry::default();

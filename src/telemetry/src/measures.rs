@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use event::{EventKind, GpuUse, RunEvent, StepRecord};
 
-use crate::otel::logs::class;
-
 /// What a metric is called and how its values come together. Names and units follow OpenTelemetry's conventions.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instrument {
@@ -73,6 +71,7 @@ macro_rules! instruments {
 instruments! {
     RUN_JOBS: Gauge "spinectl.run.jobs" "{job}" "Jobs of the plan";
     JOBS_DONE: Gauge "spinectl.run.jobs_done" "{job}" "Jobs that have succeeded, in earlier launches too";
+    JOBS_FAILED: Gauge "spinectl.run.jobs_failed" "{job}" "Jobs that this launch has given up, those that never started included";
     JOBS_ACTIVE: Gauge "spinectl.run.jobs_active" "{job}" "Jobs that are under way";
     ATTEMPTS: Counter "spinectl.attempts" "{attempt}" "Times that a job's ranks were started";
     JOB_RETRIES: Counter "spinectl.retries" "{retry}" "Times that a job failed and is started anew";
@@ -125,6 +124,7 @@ impl Measures {
             EventKind::RunStarted { jobs, done, .. } => {
                 self.set(&RUN_JOBS, Vec::new(), *jobs as f64);
                 self.set(&JOBS_DONE, Vec::new(), *done as f64);
+                self.set(&JOBS_FAILED, Vec::new(), 0.0);
                 self.set(&JOBS_ACTIVE, Vec::new(), 0.0);
             }
             EventKind::JobStarted { .. } => {
@@ -136,15 +136,22 @@ impl Measures {
                 self.add(&JOBS_DONE, Vec::new(), 1.0);
                 self.end_job(event, &job);
             }
-            EventKind::JobFailed { .. } | EventKind::JobStopped { .. } => {
+            EventKind::JobFailed { .. } => {
+                self.add(&JOBS_FAILED, Vec::new(), 1.0);
                 self.end_job(event, &job);
             }
+            EventKind::JobStopped { .. } => self.end_job(event, &job),
             EventKind::JobRetried { .. } => {
-                self.forget_ranks(&job);
+                // It waits, and may never start again.
+                self.end_job(event, &job);
                 self.add(&JOB_RETRIES, job, 1.0);
             }
+            EventKind::RunFinished { .. } => {
+                self.active.clear();
+                self.set(&JOBS_ACTIVE, Vec::new(), 0.0);
+            }
             EventKind::RankFailed(report) => {
-                let class = ("error.type", class(report.class).to_owned());
+                let class = ("error.type", report.class.as_str().to_owned());
                 self.add(&FAILURES, with(&job, class), 1.0);
             }
             EventKind::Warning { .. } => self.add(&WARNINGS, job, 1.0),
@@ -175,8 +182,7 @@ impl Measures {
                 self.set(&IDLE, of_rank(&job, event), pulse.idle_seconds);
             }
             EventKind::GpuUse(gpu) => self.gpu(&of_rank(&job, event), gpu),
-            EventKind::RunFinished { .. }
-            | EventKind::JobResumed { .. }
+            EventKind::JobResumed { .. }
             | EventKind::JobPaused
             | EventKind::JobCancelled { .. }
             | EventKind::JobReleased
@@ -245,10 +251,6 @@ impl Measures {
             self.active.remove(job);
         }
         self.set(&JOBS_ACTIVE, Vec::new(), self.active.len() as f64);
-        self.forget_ranks(job);
-    }
-
-    fn forget_ranks(&mut self, job: &Labels) {
         self.series
             .retain(|(of, labels), _| !OF_RANKS.contains(of) || !labels.starts_with(job));
     }
@@ -409,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retried_job_is_one_active_job_and_its_idle_ranks_are_forgotten() {
+    fn a_job_that_waits_for_a_retry_is_not_active_and_its_idle_ranks_are_forgotten() {
         let mut measures = Measures::new(1.0);
         let started = || EventKind::JobStarted { world_size: 1 };
         let pulse = Pulse {
@@ -432,6 +434,7 @@ mod tests {
         let idle = |measures: &Measures| number(measures, "spinectl.rank.idle.time", None);
         assert_eq!((active(&measures), idle(&measures)), (Some(1.0), Some(2.5)));
         measures.take(&job(retried));
+        assert_eq!((active(&measures), idle(&measures)), (Some(0.0), None));
         measures.take(&job(started()));
         assert_eq!((active(&measures), idle(&measures)), (Some(1.0), None));
         assert_eq!(number(&measures, "spinectl.attempts", None), Some(2.0));
@@ -440,5 +443,19 @@ mod tests {
             metrics: BTreeMap::new(),
         }));
         assert_eq!(active(&measures), Some(0.0));
+    }
+
+    #[test]
+    fn the_end_of_a_run_leaves_no_job_active_and_failed_ones_are_counted() {
+        let mut measures = Measures::new(1.0);
+        measures.take(&job(EventKind::JobStarted { world_size: 1 }));
+        let reason = String::new();
+        measures.take(&RunEvent::job("b", 1, EventKind::JobFailed { reason }));
+        let state = "failed".to_owned();
+        let seconds = 1.0;
+        measures.take(&RunEvent::run(EventKind::RunFinished { state, seconds }));
+        let count = |name| number(&measures, name, None);
+        assert_eq!(count("spinectl.run.jobs_active"), Some(0.0));
+        assert_eq!(count("spinectl.run.jobs_failed"), Some(1.0));
     }
 }

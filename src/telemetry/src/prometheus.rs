@@ -1,94 +1,14 @@
-//! What [`Measures`] hold, in Prometheus' text format, and the endpoint on loopback from which it is scraped.
+//! What [`Measures`] hold, in Prometheus' text format.
+
+mod endpoint;
 
 use std::fmt::Write as _;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::measures::{BOUNDS, Kind, Labels, Measures, Value};
-
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// For a request's head; a scraper sends it at once.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Takes a port of the loopback interface; 0 takes a free one.
-pub(crate) fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
-
-/// Answers scrapes for as long as the runtime lives.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    measures: Arc<Mutex<Measures>>,
-    resource: Vec<(String, String)>,
-) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-        return;
-    };
-    let resource = Arc::new(resource);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // No descriptors left: later ones may be free again.
-            tokio::time::sleep(PATIENCE).await;
-            continue;
-        };
-        let (measures, resource) = (measures.clone(), resource.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let response = answer(&request, &measures, &resource);
-            async move { response }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .serve_connection(TokioIo::new(stream), service);
-        // Whoever asked may go away at any time.
-        tokio::spawn(async move { drop(connection.await) });
-    }
-}
-
-fn answer(
-    request: &Request<Incoming>,
-    measures: &Mutex<Measures>,
-    resource: &[(String, String)],
-) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
-    let response = Response::builder();
-    let (response, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            let snapshot = measures
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone();
-            let body = render(&snapshot, resource);
-            (response.header(CONTENT_TYPE, TEXT), body)
-        }
-        (&Method::GET | &Method::HEAD, _) => (
-            response.status(StatusCode::NOT_FOUND),
-            "the metrics are at /metrics\n".to_owned(),
-        ),
-        _ => (
-            response
-                .status(StatusCode::METHOD_NOT_ALLOWED)
-                .header(ALLOW, "GET, HEAD"),
-            String::new(),
-        ),
-    };
-    response.body(Full::new(Bytes::from(body)))
-}
+pub(crate) use endpoint::{listen, serve};
 
 /// All series in the text format, version 0.0.4, by OpenTelemetry's rules for names in Prometheus.
-pub(crate) fn render(measures: &Measures, resource: &[(String, String)]) -> String {
+fn render(measures: &Measures, resource: &[(String, String)]) -> String {
     let mut text = String::new();
     let target = resource
         .iter()
@@ -174,12 +94,20 @@ fn line<'l>(
     labels: impl Iterator<Item = (&'l str, &'l str)>,
     value: f64,
 ) {
-    let labels: Vec<String> = labels
-        .map(|(key, value)| {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-            format!("{}=\"{}\"", word(key), value.replace('\n', "\\n"))
-        })
-        .collect();
+    // Two keys may come to one word: a label that stands twice would spoil the whole scrape.
+    let mut words: Vec<(String, String)> = Vec::new();
+    for (key, value) in labels {
+        let key = word(key);
+        match words.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, known)) => *known = format!("{known};{value}"),
+            None => words.push((key, value.to_owned())),
+        }
+    }
+    let escaped = words.iter().map(|(key, value)| {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("{key}=\"{}\"", value.replace('\n', "\\n"))
+    });
+    let labels: Vec<String> = escaped.collect();
     let value = match value {
         value if value == f64::INFINITY => "+Inf".to_owned(),
         value if value == f64::NEG_INFINITY => "-Inf".to_owned(),
@@ -214,11 +142,16 @@ mod tests {
                 }),
             ));
         }
-        let resource = [("service.name".to_owned(), "a\nb".to_owned())];
+        let resource = [
+            ("service.name", "a\nb"),
+            ("host.name", "x"),
+            ("host-name", "y"),
+        ];
+        let resource = resource.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let text = render(&measures, &resource);
         for line in [
             "# TYPE target_info gauge",
-            "target_info{service_name=\"a\\nb\"} 1",
+            "target_info{service_name=\"a\\nb\",host_name=\"x;y\"} 1",
             "# TYPE spinectl_samples_total counter",
             "spinectl_samples_total{spinectl_job=\"a \\\"b\\\"\"} 6",
             "spinectl_loss{spinectl_job=\"a \\\"b\\\"\",spinectl_loss_part=\"total\"} NaN",

@@ -182,6 +182,7 @@ impl<'a> CheckpointWriter<'a> {
             bytes: written.bytes,
             seconds: done.at.duration_since(began).as_secs_f64(),
             stalled_seconds: stalled.as_secs_f64(),
+            age_seconds: done.at.elapsed().as_secs_f64(),
         });
         Ok(())
     }

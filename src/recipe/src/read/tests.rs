@@ -285,7 +285,7 @@ fn a_collector_is_named_by_an_address() {
         panic!("{:?}", recipe.telemetry);
     };
     assert_eq!(otlp.endpoint, "http://localhost:4318");
-    assert_eq!(otlp.protocol, OtlpProtocol::Http);
+    assert_eq!(otlp.protocol, Some(OtlpProtocol::Http));
     let again = read(&to_yaml(&recipe).unwrap(), &[]).unwrap();
     assert_eq!(again.telemetry, recipe.telemetry);
     for wrong in [

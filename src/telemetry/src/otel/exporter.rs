@@ -1,8 +1,7 @@
-//! Sends what waits in the queue, in batches, and the metrics at intervals: as long as the run lasts and a moment longer.
+//! Sends spans and log records in batches, and the metrics at intervals: as long as the run lasts and a moment longer. No signal
+//! waits for another one.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::future::pending;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
@@ -11,264 +10,230 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use tokio::sync::mpsc::Receiver;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::outbox::{Item, Lost};
+use super::answers::Answer;
+use super::courier::{Courier, Ending, Wires};
+use super::outbox::{Inbox, Outbox};
 use super::requests::Origin;
-use super::transport::{Refused, Transport};
-use super::{Destination, Otlp, Signal};
-use crate::measures::Measures;
+use super::{Destination, Export, Signal};
+use crate::meter::Meter;
 
-/// Between the first two tries at a collector that does not answer; it doubles each time, up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Until when is to be sent: none while the run goes on.
-pub(crate) type Ending = watch::Receiver<Option<Instant>>;
-
-pub(crate) struct Exporter {
-    queue: Receiver<Item>,
-    measures: Arc<Mutex<Measures>>,
-    lost: Arc<Lost>,
-    origin: Origin,
-    traces: Option<Transport>,
-    metrics: Option<Transport>,
-    logs: Option<Transport>,
-    courier: Courier,
-    batch: usize,
-    delay: Duration,
-    metric_interval: Duration,
-    spans: Vec<Span>,
-    records: Vec<LogRecord>,
-    /// Spans and log records of the request that is on its way.
-    on_their_way: (u64, u64),
+/// Where what is sent comes in: each queue is there if its signal is wanted.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub spans: Option<Outbox<Span>>,
+    pub logs: Option<Outbox<LogRecord>>,
 }
 
-/// What an exporter shares with those who feed it.
-pub(crate) struct Feed {
-    pub queue: Receiver<Item>,
-    pub measures: Arc<Mutex<Measures>>,
-    pub lost: Arc<Lost>,
-    pub ending: Ending,
-    /// What a user should be told.
-    pub notices: mpsc::Sender<String>,
+pub(crate) struct Exporter {
+    spans: Option<Line<Span>>,
+    logs: Option<Line<LogRecord>>,
+    metrics: Option<Destination>,
+    metric_interval: Duration,
 }
 
 impl Exporter {
     /// Connects to nothing yet.
-    pub fn new(otlp: Otlp, resource: &[(String, String)], feed: Feed) -> Self {
-        let mut courier = Courier {
-            ending: feed.ending,
-            notices: feed.notices,
-            told: Vec::new(),
+    pub fn new(export: Export) -> (Self, Intake) {
+        let rhythm = Rhythm {
+            batch: export.batch.max(1),
+            delay: export.delay,
         };
-        Exporter {
-            queue: feed.queue,
-            measures: feed.measures,
-            lost: feed.lost,
-            origin: Origin::new(resource),
-            traces: courier.transport(Signal::Traces, otlp.traces),
-            metrics: courier.transport(Signal::Metrics, otlp.metrics),
-            logs: courier.transport(Signal::Logs, otlp.logs),
-            courier,
-            batch: otlp.batch.max(1),
-            delay: otlp.delay,
-            metric_interval: otlp.metric_interval,
-            spans: Vec::new(),
-            records: Vec::new(),
-            on_their_way: (0, 0),
+        let (spans, span_line) = line(export.traces, export.queue, rhythm);
+        let (logs, log_line) = line(export.logs, export.queue, rhythm);
+        let exporter = Exporter {
+            spans: span_line,
+            logs: log_line,
+            metrics: export.metrics,
+            metric_interval: export.metric_interval,
+        };
+        (exporter, Intake { spans, logs })
+    }
+
+    /// Sends until the queues have ended and are empty, or there is no time left; what is left then is counted as lost.
+    pub async fn run(self, resource: &[(String, String)], meter: Meter, wires: Wires) {
+        let origin = Origin::new(resource);
+        let spans = async {
+            if let Some(line) = self.spans {
+                line.run(&origin, wires.clone()).await;
+            }
+        };
+        let logs = async {
+            if let Some(line) = self.logs {
+                line.run(&origin, wires.clone()).await;
+            }
+        };
+        let metrics = async {
+            if let Some(to) = self.metrics {
+                let sending = send_metrics(&meter, &origin, to, self.metric_interval, &wires);
+                in_time(sending, wires.ending.clone()).await;
+            }
+        };
+        tokio::join!(spans, logs, metrics);
+    }
+}
+
+/// How many are sent at once, and after how long those that are fewer.
+#[derive(Clone, Copy)]
+struct Rhythm {
+    batch: usize,
+    delay: Duration,
+}
+
+/// What is sent from a queue of its own.
+trait Parcel: Sized {
+    const SIGNAL: Signal;
+    type Answer: Answer;
+
+    fn request(parcels: Vec<Self>, origin: &Origin) -> impl Message;
+}
+
+impl Parcel for Span {
+    const SIGNAL: Signal = Signal::Traces;
+    type Answer = ExportTraceServiceResponse;
+
+    fn request(parcels: Vec<Self>, origin: &Origin) -> impl Message {
+        origin.spans(parcels)
+    }
+}
+
+impl Parcel for LogRecord {
+    const SIGNAL: Signal = Signal::Logs;
+    type Answer = ExportLogsServiceResponse;
+
+    fn request(parcels: Vec<Self>, origin: &Origin) -> impl Message {
+        origin.logs(parcels)
+    }
+}
+
+/// A queue's way to its collector.
+struct Line<P> {
+    inbox: Inbox<P>,
+    to: Destination,
+    rhythm: Rhythm,
+    batch: Vec<P>,
+    /// Of the request that is under way.
+    on_their_way: u64,
+}
+
+fn line<P>(
+    to: Option<Destination>,
+    capacity: usize,
+    rhythm: Rhythm,
+) -> (Option<Outbox<P>>, Option<Line<P>>) {
+    let Some(to) = to else {
+        return (None, None);
+    };
+    let (outbox, inbox) = Outbox::new(capacity);
+    let line = Line {
+        inbox,
+        to,
+        rhythm,
+        batch: Vec::new(),
+        on_their_way: 0,
+    };
+    (Some(outbox), Some(line))
+}
+
+impl<P: Parcel> Line<P> {
+    async fn run(mut self, origin: &Origin, wires: Wires) {
+        let ending = wires.ending.clone();
+        let mut courier = Courier::new(P::SIGNAL, self.to.clone(), wires);
+        in_time(self.send_all(origin, &mut courier), ending).await;
+        let Inbox { queue, lost } = &mut self.inbox;
+        queue.close();
+        lost.add(self.on_their_way + self.batch.len() as u64);
+        while queue.try_recv().is_ok() {
+            lost.add(1);
         }
     }
 
-    /// Sends until the queue has ended and is empty, or there is no time left; what is left then is counted as lost.
-    pub async fn run(mut self) {
-        let ending = self.courier.ending.clone();
-        tokio::select! {
-            () = self.send_all() => {}
-            () = no_time_is_left(ending) => {}
-        }
-        let (spans, records) = self.on_their_way;
-        self.lost
-            .spans
-            .fetch_add(spans + self.spans.len() as u64, Relaxed);
-        self.lost
-            .logs
-            .fetch_add(records + self.records.len() as u64, Relaxed);
-        self.queue.close();
-        while let Ok(item) = self.queue.try_recv() {
-            self.lost.count(&item);
-        }
-    }
-
-    async fn send_all(&mut self) {
-        let mut flush = interval(self.delay);
+    async fn send_all(&mut self, origin: &Origin, courier: &mut Courier) {
+        let mut flush = interval(self.rhythm.delay);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut measure = interval(self.metric_interval);
-        measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick comes at once, when there is nothing to tell.
-        measure.tick().await;
-        let mut received = Vec::new();
         loop {
-            let room = self.batch.saturating_sub(self.waiting()).max(1);
+            let room = self.rhythm.batch.saturating_sub(self.batch.len()).max(1);
             tokio::select! {
-                count = self.queue.recv_many(&mut received, room) => {
+                count = self.inbox.queue.recv_many(&mut self.batch, room) => {
                     if count == 0 {
                         break;
                     }
-                    for item in received.drain(..) {
-                        match item {
-                            Item::Span(span) => self.spans.push(*span),
-                            Item::Log(record) => self.records.push(*record),
-                        }
-                    }
-                    if self.waiting() >= self.batch {
-                        self.flush().await;
+                    if self.batch.len() >= self.rhythm.batch {
+                        self.flush(origin, courier).await;
                     }
                 }
-                _ = flush.tick() => self.flush().await,
-                _ = measure.tick() => self.send_metrics().await,
+                _ = flush.tick() => self.flush(origin, courier).await,
             }
         }
-        self.flush().await;
-        self.send_metrics().await;
+        self.flush(origin, courier).await;
     }
 
-    fn waiting(&self) -> usize {
-        self.spans.len() + self.records.len()
-    }
-
-    async fn flush(&mut self) {
-        if !self.spans.is_empty() {
-            let spans = std::mem::take(&mut self.spans);
-            let count = spans.len() as u64;
-            self.on_their_way.0 = count;
-            let request = self.origin.spans(spans);
-            let answer: Option<ExportTraceServiceResponse> = self
-                .courier
-                .deliver(Signal::Traces, self.traces.as_ref(), &request)
-                .await;
-            let refused = answer.map_or(count, |answer| {
-                let partial = answer.partial_success.unwrap_or_default();
-                u64::try_from(partial.rejected_spans).unwrap_or(0)
-            });
-            self.lost.spans.fetch_add(refused, Relaxed);
-            self.on_their_way.0 = 0;
-        }
-        if !self.records.is_empty() {
-            let records = std::mem::take(&mut self.records);
-            let count = records.len() as u64;
-            self.on_their_way.1 = count;
-            let request = self.origin.logs(records);
-            let answer: Option<ExportLogsServiceResponse> = self
-                .courier
-                .deliver(Signal::Logs, self.logs.as_ref(), &request)
-                .await;
-            let refused = answer.map_or(count, |answer| {
-                let partial = answer.partial_success.unwrap_or_default();
-                u64::try_from(partial.rejected_log_records).unwrap_or(0)
-            });
-            self.lost.logs.fetch_add(refused, Relaxed);
-            self.on_their_way.1 = 0;
-        }
-    }
-
-    /// Metrics are sums since the beginning: what is not taken now is part of the next time.
-    async fn send_metrics(&mut self) {
-        let Some(transport) = &self.metrics else {
+    async fn flush(&mut self, origin: &Origin, courier: &mut Courier) {
+        if self.batch.is_empty() {
             return;
-        };
-        let snapshot = self
-            .measures
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
-        let request = self.origin.metrics(&snapshot, event::now());
-        let sent: Result<ExportMetricsServiceResponse, _> = transport.send(&request).await;
-        if let Err(refused) = sent {
-            self.courier.tell(Signal::Metrics, transport, &refused);
+        }
+        let count = self.batch.len() as u64;
+        self.on_their_way = count;
+        let request = P::request(std::mem::take(&mut self.batch), origin);
+        let refused = courier.deliver::<P::Answer>(&request).await;
+        self.inbox.lost.add(refused.unwrap_or(count).min(count));
+        self.on_their_way = 0;
+    }
+}
+
+/// Metrics are sums since the beginning: what is not taken now is part of the next time, so nothing is tried again.
+async fn send_metrics(
+    meter: &Meter,
+    origin: &Origin,
+    to: Destination,
+    every: Duration,
+    wires: &Wires,
+) {
+    let mut courier = Courier::new(Signal::Metrics, to, wires.clone());
+    let mut ending = wires.ending.clone();
+    let mut measure = interval(every);
+    measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once, when there is nothing to tell.
+    measure.tick().await;
+    let mut has_ended = false;
+    while !has_ended {
+        tokio::select! {
+            _ = measure.tick() => {}
+            // Nobody who could end it is an end too.
+            _ = ending.wait_for(Option::is_some) => has_ended = true,
+        }
+        let reading = meter.reading();
+        if !reading.series.is_empty() {
+            let request = origin.metrics(&reading, event::now());
+            // What is wrong has been told.
+            let _ = courier.send::<ExportMetricsServiceResponse>(&request).await;
         }
     }
 }
 
-async fn no_time_is_left(mut ending: Ending) {
-    let until = ending.wait_for(Option::is_some).await.map(|until| *until);
-    // Without anybody who could end it, it has ended.
-    if let Ok(Some(until)) = until {
-        sleep_until(until).await;
-    }
-}
-
-/// Tries again where that may help, and tells once a signal what is wrong.
-struct Courier {
-    ending: Ending,
-    notices: mpsc::Sender<String>,
-    told: Vec<Signal>,
-}
-
-impl Courier {
-    fn transport(&mut self, signal: Signal, to: Option<Destination>) -> Option<Transport> {
-        match Transport::new(to?) {
-            Ok(transport) => Some(transport),
-            Err(reason) => {
-                self.say(signal, &reason);
-                None
-            }
-        }
-    }
-
-    /// The answer; none once the request is given up.
-    async fn deliver<A: Message + Default>(
-        &mut self,
-        signal: Signal,
-        transport: Option<&Transport>,
-        request: &impl Message,
-    ) -> Option<A> {
-        let transport = transport?;
-        let mut pause = FIRST_PAUSE;
+/// Works until it is done or no time is left: an end may be set, and brought forward.
+async fn in_time(work: impl Future<Output = ()>, mut ending: Ending) {
+    let no_time_is_left = async {
         loop {
-            let refused = match transport.send(request).await {
-                Ok(answer) => return Some(answer),
-                Err(refused) => refused,
+            let until = *ending.borrow_and_update();
+            let pause = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => pending().await,
+                }
             };
-            self.tell(signal, transport, &refused);
-            if !refused.is_passing || self.ending.borrow().is_some() {
-                return None;
-            }
-            // The end of the run cuts a pause short, for one more try.
             tokio::select! {
-                () = sleep(pause) => {}
-                _ = self.ending.changed() => {}
+                () = pause => break,
+                changed = ending.changed() => if changed.is_err() {
+                    // Without anybody who could end it, it has ended.
+                    break;
+                },
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    fn tell(&mut self, signal: Signal, transport: &Transport, refused: &Refused) {
-        let reason = format!("{}: {}", transport.place(), refused.reason);
-        self.say(signal, &reason);
-    }
-
-    fn say(&mut self, signal: Signal, reason: &str) {
-        if self.told.contains(&signal) {
-            return;
-        }
-        self.told.push(signal);
-        // Nobody need listen.
-        let _ = self.notices.send(format!(
-            "telemetry: {} are not taken ({reason}); the run goes on, and what finds no room to wait is dropped and counted",
-            signal.words()
-        ));
-    }
-}
-
-impl Signal {
-    fn words(self) -> &'static str {
-        match self {
-            Signal::Traces => "traces",
-            Signal::Metrics => "metrics",
-            Signal::Logs => "logs",
-        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = no_time_is_left => {}
     }
 }

@@ -1,6 +1,6 @@
 //! A run's events as log records: what a person would want to read, beside the trace that it belongs to.
 
-use event::{EventKind, FailureClass, FailureReport, RunEvent};
+use event::{EventKind, FailureReport, RunEvent};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
@@ -141,24 +141,6 @@ pub(crate) fn record(
     })
 }
 
-/// The word that events have for a class of failures.
-pub(crate) fn class(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Data => "data",
-        FailureClass::Setup => "setup",
-        FailureClass::Disk => "disk",
-        FailureClass::Collective => "collective",
-        FailureClass::Killed => "killed",
-        FailureClass::Stalled => "stalled",
-        FailureClass::DeviceMemory => "device_memory",
-        FailureClass::HostMemory => "host_memory",
-        FailureClass::DeviceLost => "device_lost",
-        FailureClass::Diverged => "diverged",
-        FailureClass::Replicas => "replicas",
-        FailureClass::Other => "other",
-    }
-}
-
 fn about(event: &RunEvent) -> Vec<KeyValue> {
     let job = event.job.as_ref().map(|job| text("spinectl.job", job));
     let attempt = event
@@ -176,14 +158,21 @@ fn failure(report: &FailureReport, discretion: &Discretion) -> Vec<KeyValue> {
         report.step.map(|step| count("spinectl.step", step)),
         report.exit.as_ref().map(|exit| text("spinectl.exit", exit)),
         report.device.as_ref().map(|it| text("spinectl.device", it)),
-        (!report.samples.is_empty()).then(|| text("spinectl.samples", report.samples.to_string())),
-        (!report.stack.is_empty()).then(|| text("exception.stacktrace", report.stack.join("\n"))),
+        (!report.samples.is_empty())
+            .then(|| text("spinectl.sample.ids", report.samples.to_string())),
         said("spinectl.process.state", &report.state),
         said("spinectl.done", &report.done),
         said("spinectl.advice", &report.advice),
     ];
-    let mut attributes = vec![text("error.type", class(report.class))];
+    let mut attributes = vec![text("error.type", report.class.as_str())];
     attributes.extend(optional.into_iter().flatten());
+    if !report.stack.is_empty() {
+        attributes.extend([
+            text("exception.type", report.class.as_str()),
+            text("exception.message", discretion.of(&report.message)),
+            text("exception.stacktrace", report.stack.join("\n")),
+        ]);
+    }
     attributes
 }
 
@@ -191,7 +180,7 @@ fn failure(report: &FailureReport, discretion: &Discretion) -> Vec<KeyValue> {
 mod tests {
     use std::path::Path;
 
-    use event::{Phase, Samples};
+    use event::{FailureClass, Phase, Samples};
 
     use super::*;
 
@@ -236,23 +225,11 @@ mod tests {
             count("spinectl.attempt", 3),
             count("spinectl.rank", 1),
             text("error.type", "data"),
+            text("spinectl.sample.ids", "1.2.3/41"),
+            text("exception.type", "data"),
             text("exception.stacktrace", "read\nmain"),
         ] {
             assert!(record.attributes.contains(&attribute), "{attribute:?}");
-        }
-    }
-
-    #[test]
-    fn the_words_for_classes_are_those_of_the_events() {
-        for known in [
-            FailureClass::Data,
-            FailureClass::DeviceMemory,
-            FailureClass::HostMemory,
-            FailureClass::DeviceLost,
-            FailureClass::Other,
-        ] {
-            let word = serde_json::to_value(known).unwrap();
-            assert_eq!(word.as_str(), Some(class(known)));
         }
     }
 }

@@ -1,79 +1,69 @@
 //! What waits to be sent: bounded, never waited for, and counted where it finds no room.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::spans::Ended;
-
-/// One thing that waits.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Span(Box<Span>),
-    Log(Box<LogRecord>),
-}
-
-/// What came to nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Lost {
-    pub spans: AtomicU64,
-    pub logs: AtomicU64,
-}
+/// How much came to nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lost(Arc<AtomicU64>);
 
 impl Lost {
-    pub fn count(&self, item: &Item) {
-        match item {
-            Item::Span(_) => self.spans.fetch_add(1, Relaxed),
-            Item::Log(_) => self.logs.fetch_add(1, Relaxed),
-        };
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
     }
 
-    pub fn spans(&self) -> u64 {
-        self.spans.load(Relaxed)
-    }
-
-    pub fn logs(&self) -> u64 {
-        self.logs.load(Relaxed)
+    pub fn count(&self) -> u64 {
+        self.0.load(Relaxed)
     }
 }
 
-/// The end of the queue at which a run's events come in.
+/// The end of a queue at which things come in.
 #[derive(Debug)]
-pub(crate) struct Outbox {
-    queue: Sender<Item>,
+pub(crate) struct Outbox<T> {
+    queue: Sender<T>,
+    lost: Lost,
 }
 
-impl Outbox {
-    pub fn new(capacity: usize) -> (Self, Receiver<Item>) {
-        let (queue, receiver) = channel(capacity.max(1));
-        (Outbox { queue }, receiver)
-    }
+/// The end from which they are sent.
+#[derive(Debug)]
+pub(crate) struct Inbox<T> {
+    pub queue: Receiver<T>,
+    pub lost: Lost,
+}
 
-    /// Puts in what there is room for. Sampled steps leave the last quarter to what other spans hang on, and come whole or not at all.
-    pub fn put(&self, ended: Ended, log: Option<LogRecord>, lost: &Lost) {
-        let reserve = self.queue.max_capacity() / 4;
-        let has_room = self.queue.capacity() >= ended.step.len() + reserve;
-        for span in ended.step {
-            self.offer(Item::Span(Box::new(span)), has_room, lost);
-        }
-        for span in ended.structure {
-            self.offer(Item::Span(Box::new(span)), true, lost);
-        }
-        if let Some(log) = log {
-            self.offer(Item::Log(Box::new(log)), true, lost);
-        }
-    }
-
-    fn offer(&self, item: Item, has_room: bool, lost: &Lost) {
-        let refused = match has_room {
-            true => self.queue.try_send(item).err().map(|e| e.into_inner()),
-            false => Some(item),
+impl<T> Outbox<T> {
+    pub fn new(capacity: usize) -> (Self, Inbox<T>) {
+        let (sender, queue) = channel(capacity.max(1));
+        let lost = Lost::default();
+        let outbox = Outbox {
+            queue: sender,
+            lost: lost.clone(),
         };
-        if let Some(item) = refused {
-            lost.count(&item);
+        (outbox, Inbox { queue, lost })
+    }
+
+    /// Puts in what there is room for.
+    pub fn put(&self, things: impl IntoIterator<Item = T>) {
+        for thing in things {
+            if self.queue.try_send(thing).is_err() {
+                self.lost.add(1);
+            }
         }
+    }
+
+    /// Puts in all or nothing, and leaves the last quarter of the queue to what is more important.
+    pub fn put_where_ample(&self, things: Vec<T>) {
+        let reserve = self.queue.max_capacity() / 4;
+        match self.queue.capacity() >= things.len() + reserve {
+            true => self.put(things),
+            false => self.lost.add(things.len() as u64),
+        }
+    }
+
+    pub fn lost(&self) -> &Lost {
+        &self.lost
     }
 }
 
@@ -81,44 +71,20 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn spans(names: &[&str]) -> Vec<Span> {
-        let span = |name: &&str| Span {
-            name: (*name).to_owned(),
-            ..Span::default()
-        };
-        names.iter().map(span).collect()
-    }
-
     #[test]
-    fn steps_leave_room_for_what_others_hang_on_and_come_whole() {
-        let (outbox, mut receiver) = Outbox::new(8);
-        let lost = Lost::default();
-        let step = |structure: &[&str]| Ended {
-            structure: spans(structure),
-            step: spans(&["forward", "backward", "step"]),
-        };
-        outbox.put(step(&[]), None, &lost);
-        outbox.put(step(&["epoch"]), None, &lost);
-        assert_eq!(lost.spans(), 0);
+    fn what_may_be_dropped_leaves_room_for_what_may_not_and_comes_whole() {
+        let (outbox, mut inbox) = Outbox::new(8);
+        let step = || vec!["forward", "backward", "step"];
+        outbox.put_where_ample(step());
+        outbox.put_where_ample(step());
+        outbox.put(["epoch"]);
+        assert_eq!(outbox.lost().count(), 0);
         // One place is left: a step finds none, a rank takes it, a job comes too late.
-        outbox.put(step(&["rank"]), None, &lost);
-        outbox.put(
-            Ended {
-                structure: spans(&["job"]),
-                step: Vec::new(),
-            },
-            Some(LogRecord::default()),
-            &lost,
-        );
-        assert_eq!((lost.spans(), lost.logs()), (4, 1));
-        let mut names = Vec::new();
-        while let Ok(item) = receiver.try_recv() {
-            match item {
-                Item::Span(span) => names.push(span.name),
-                Item::Log(_) => panic!("a log record where there was no room"),
-            }
-        }
-        let step = ["forward", "backward", "step"];
-        assert_eq!(names, [&step[..], &step, &["epoch", "rank"]].concat());
+        outbox.put_where_ample(step());
+        outbox.put(["rank", "job"]);
+        assert_eq!(inbox.lost.count(), 4);
+        let received = std::iter::from_fn(|| inbox.queue.try_recv().ok());
+        let expected = [step(), step(), vec!["epoch", "rank"]].concat();
+        assert_eq!(received.collect::<Vec<_>>(), expected);
     }
 }

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
-use super::attributes::{nanoseconds, text};
+use super::attributes::{count, nanoseconds, text};
 use crate::measures::{BOUNDS, Distribution, Instrument, Kind, Labels, Measures, Value};
 
 /// What everything sent is of.
@@ -174,8 +174,13 @@ impl Window {
     }
 }
 
+/// Labels are words. What is a number in spans and logs is one here, too.
 fn attributes(labels: &Labels) -> Vec<KeyValue> {
-    labels.iter().map(|(key, value)| text(key, value)).collect()
+    let attribute = |(key, value): &(&str, String)| match (*key, value.parse()) {
+        ("spinectl.rank", Ok(number)) => count(key, number),
+        _ => text(key, value),
+    };
+    labels.iter().map(attribute).collect()
 }
 
 #[cfg(test)]
@@ -183,6 +188,16 @@ mod tests {
     use event::{EventKind, RunEvent, StepRecord};
 
     use super::*;
+
+    #[test]
+    fn a_rank_is_a_number_everywhere() {
+        let labels = vec![
+            ("spinectl.job", "7".to_owned()),
+            ("spinectl.rank", "1".to_owned()),
+        ];
+        let expected = [text("spinectl.job", "7"), count("spinectl.rank", 1)];
+        assert_eq!(attributes(&labels), expected);
+    }
 
     #[test]
     fn a_metric_holds_the_series_of_all_jobs() {

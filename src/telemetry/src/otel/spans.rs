@@ -92,6 +92,10 @@ impl Tree {
                 ended.structure = self.end_job(job, event.time, None);
             }
             (EventKind::JobFailed { reason }, Some(job)) => {
+                // Some fail before they start: they are to be seen, too.
+                if !self.jobs.contains_key(job) {
+                    self.begin_job(job, event.time);
+                }
                 ended.structure = self.end_job(job, event.time, Some(reason));
             }
             (EventKind::JobRetried { reason, .. }, Some(job)) => {
@@ -171,23 +175,25 @@ impl Tree {
         self.launch = Some(self.open(None, "launch", event.time, attributes));
     }
 
+    /// Nothing where no launch has begun.
+    fn begin_job(&mut self, name: &str, time: f64) {
+        let Some(launch) = self.launch.as_ref().map(|launch| launch.id) else {
+            return;
+        };
+        let attributes = vec![text("spinectl.job", name)];
+        let span = self.open(Some(launch), format!("job {name}"), time, attributes);
+        let attempt = None;
+        self.jobs.insert(name.to_owned(), Job { span, attempt });
+    }
+
     /// An attempt and its ranks; the job too, where it is the first.
     fn begin_attempt(&mut self, name: &str, event: &RunEvent, world_size: usize) -> Vec<Span> {
-        let Some(launch) = self.launch.as_ref().map(|launch| launch.id) else {
-            return Vec::new();
-        };
+        if !self.jobs.contains_key(name) {
+            self.begin_job(name, event.time);
+        }
         let mut ended = Vec::new();
-        let mut job = match self.jobs.remove(name) {
-            Some(job) => job,
-            None => Job {
-                span: self.open(
-                    Some(launch),
-                    format!("job {name}"),
-                    event.time,
-                    vec![text("spinectl.job", name)],
-                ),
-                attempt: None,
-            },
+        let Some(mut job) = self.jobs.remove(name) else {
+            return ended;
         };
         if let Some(attempt) = job.attempt.take() {
             attempt.end(self.trace, event.time, None, &mut ended);
@@ -239,7 +245,6 @@ impl Tree {
                 let attributes = vec![count("spinectl.step", *step)];
                 let parent = Some(rank.span.id);
                 let span = self.open(parent, phase.as_str(), event.time, attributes);
-                self.begin_by(event.time, name, &mut rank);
                 rank.phase = Some((*phase, span));
             }
             EventKind::Pulse(pulse)
@@ -261,7 +266,6 @@ impl Tree {
                 rank.end_phase(self.trace, event.time, &mut ended.structure);
             }
             EventKind::Step(step) => {
-                self.begin_by(event.time - step.seconds, name, &mut rank);
                 self.step(&mut rank, event.time, step, ended);
             }
             EventKind::CheckpointWritten {
@@ -269,16 +273,17 @@ impl Tree {
                 bytes,
                 seconds,
                 stalled_seconds,
+                age_seconds,
             } => {
                 let attributes = vec![
                     count("spinectl.step", *step),
                     count("spinectl.checkpoint.size", *bytes),
                     number("spinectl.checkpoint.stall", *stalled_seconds),
                 ];
-                let start = event.time - seconds;
+                let end = event.time - age_seconds;
+                let start = end - seconds;
                 let span = self.open(Some(rank.span.id), "checkpoint", start, attributes);
-                self.begin_by(start, name, &mut rank);
-                ended.structure.push(span.end(self.trace, event.time));
+                ended.structure.push(span.end(self.trace, end));
             }
             EventKind::RankFailed(report) => {
                 rank.fails(report, &self.discretion);
@@ -291,18 +296,6 @@ impl Tree {
             rank.end(self.trace, event.time, &mut ended.structure);
         } else if let Some(attempt) = attempt {
             attempt.ranks.insert(index, rank);
-        }
-    }
-
-    /// The start of ranks is told once they run, and by then they may have said something: what holds a span begins no later.
-    fn begin_by(&mut self, time: f64, job: &str, rank: &mut Rank) {
-        let earlier = |span: &mut Open| span.start = span.start.min(time);
-        earlier(&mut rank.span);
-        if let Some(job) = self.jobs.get_mut(job) {
-            earlier(&mut job.span);
-            if let Some(attempt) = &mut job.attempt {
-                earlier(&mut attempt.span);
-            }
         }
     }
 
@@ -351,7 +344,7 @@ impl Tree {
             count("spinectl.epoch", record.epoch),
             number("spinectl.loss", record.loss),
             number("spinectl.learning_rate", record.learning_rate),
-            number("spinectl.gradient_norm", record.gradient_norm),
+            number("spinectl.gradient.norm", record.gradient_norm),
             count("spinectl.samples", record.samples),
             count("spinectl.images", record.images),
         ];

@@ -1,18 +1,17 @@
 //! One request of OTLP: protocol buffers posted over HTTP, or as a unary call of gRPC, which is the same over HTTP/2 with the
 //! length before the message and the status behind it.
 
-use std::time::Duration;
-
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::header::{CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
+use hyper::{Method, Request, Version};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::Message;
 
+use super::verdict::{Refused, of_grpc, of_status};
 use super::{Destination, Protocol};
 
 /// Longer answers are no acknowledgements.
@@ -24,36 +23,48 @@ const PREFIX: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Transport {
     destination: Destination,
-    client: Connector,
+    connector: Connector,
+    client: Line,
 }
 
-/// The system's certificates are read only where they are needed.
-#[derive(Debug)]
+/// How to connect. The system's certificates are read only where they are needed.
+#[derive(Clone, Debug)]
 enum Connector {
+    Plain(HttpConnector),
+    Tls(HttpsConnector<HttpConnector>),
+}
+
+/// What is connected.
+#[derive(Debug)]
+enum Line {
     Plain(Client<HttpConnector, Full<Bytes>>),
     Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
 }
 
-/// Why something was not taken.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Refused {
-    /// The same may be taken later.
-    pub is_passing: bool,
-    pub reason: String,
-}
-
-impl Refused {
-    fn passing(reason: impl Into<String>) -> Self {
-        Refused {
-            is_passing: true,
-            reason: reason.into(),
+impl Connector {
+    fn new(destination: &Destination) -> Result<Self, String> {
+        if destination.uri.scheme_str() != Some("https") {
+            return Ok(Connector::Plain(HttpConnector::new()));
         }
+        let https = HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .map_err(|error| format!("no certificates to check https with: {error}"))?
+            .https_only();
+        Ok(Connector::Tls(match destination.protocol {
+            Protocol::Grpc => https.enable_http2().build(),
+            Protocol::Http => https.enable_http1().build(),
+        }))
     }
 
-    fn for_good(reason: impl Into<String>) -> Self {
-        Refused {
-            is_passing: false,
-            reason: reason.into(),
+    fn line(&self, protocol: Protocol) -> Line {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .http2_only(protocol == Protocol::Grpc);
+        match self.clone() {
+            Connector::Plain(connector) => Line::Plain(builder.build(connector)),
+            Connector::Tls(connector) => Line::Tls(builder.build(connector)),
         }
     }
 }
@@ -61,28 +72,11 @@ impl Refused {
 impl Transport {
     /// Connects to nothing yet. An error says that TLS is asked for and the system has no certificates.
     pub fn new(destination: Destination) -> Result<Self, String> {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new());
-        let is_grpc = destination.protocol == Protocol::Grpc;
-        builder.http2_only(is_grpc);
-        let client = match destination.uri.scheme_str() == Some("https") {
-            false => Connector::Plain(builder.build(HttpConnector::new())),
-            true => {
-                let https = HttpsConnectorBuilder::new()
-                    .with_native_roots()
-                    .map_err(|error| format!("no certificates to check https with: {error}"))?
-                    .https_only();
-                Connector::Tls(builder.build(match is_grpc {
-                    true => https.enable_http2().build(),
-                    false => https.enable_http1().build(),
-                }))
-            }
-        };
+        let connector = Connector::new(&destination)?;
         Ok(Transport {
+            client: connector.line(destination.protocol),
+            connector,
             destination,
-            client,
         })
     }
 
@@ -96,14 +90,23 @@ impl Transport {
     }
 
     /// Sends a request's message; the answer is the response's.
-    pub async fn send<A: Message + Default>(&self, message: &impl Message) -> Result<A, Refused> {
-        let Destination { timeout, .. } = self.destination;
+    pub async fn send<A: Message + Default>(
+        &mut self,
+        message: &impl Message,
+    ) -> Result<A, Refused> {
+        let Destination {
+            timeout, protocol, ..
+        } = self.destination;
         match tokio::time::timeout(timeout, self.exchange(message)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Refused::passing(format!(
-                "no answer within {}",
-                in_words(timeout)
-            ))),
+            Err(_) => {
+                // What swallowed this request would swallow the next one, and HTTP/2 has but one connection.
+                self.client = self.connector.line(protocol);
+                Err(Refused::passing(format!(
+                    "no answer within {} s",
+                    timeout.as_secs_f64()
+                )))
+            }
         }
     }
 
@@ -112,26 +115,30 @@ impl Transport {
             .request(message.encode_to_vec())
             .map_err(|error| Refused::for_good(error.to_string()))?;
         let sent = match &self.client {
-            Connector::Plain(client) => client.request(request),
-            Connector::Tls(client) => client.request(request),
+            Line::Plain(client) => client.request(request),
+            Line::Tls(client) => client.request(request),
         };
         let response = sent
             .await
             .map_err(|error| Refused::passing(cause(&error)))?;
         let (head, body) = response.into_parts();
+        of_status(head.status, &head.headers)?;
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| Refused::passing(error.to_string()))?;
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        let body = body.to_bytes();
-        of_status(head.status)?;
         let body = match self.destination.protocol {
-            Protocol::Http => &body[..],
+            // Taken is what this status says; whatever else is in the answer does not change that.
+            Protocol::Http => body.map(|body| body.to_bytes()).unwrap_or_default(),
             Protocol::Grpc => {
+                let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+                    true => Refused::for_good("the answer is too long"),
+                    false => Refused::passing(error.to_string()),
+                })?;
+                let trailers = body.trailers().cloned().unwrap_or_default();
                 of_grpc(&head.headers, &trailers)?;
-                body.get(PREFIX..).unwrap_or_default()
+                let body = body.to_bytes();
+                body.slice(PREFIX.min(body.len())..)
             }
         };
-        A::decode(body).map_err(|error| Refused::for_good(format!("a strange answer: {error}")))
+        Ok(A::decode(body).unwrap_or_default())
     }
 
     fn request(&self, message: Vec<u8>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
@@ -177,37 +184,6 @@ fn framed(message: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// OTLP over HTTP: these four may pass.
-fn of_status(status: StatusCode) -> Result<(), Refused> {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Err(Refused::passing(format!("HTTP {status}"))),
-        status if status.is_success() => Ok(()),
-        status => Err(Refused::for_good(format!("HTTP {status}"))),
-    }
-}
-
-/// The status of a call: behind the message, or in the head where there is none.
-fn of_grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Refused> {
-    let find = |name: &str| {
-        let value = trailers.get(name).or_else(|| head.get(name));
-        value.and_then(|value| value.to_str().ok())
-    };
-    let Some(status) = find("grpc-status") else {
-        return Err(Refused::for_good("the answer is not gRPC's"));
-    };
-    let words = find("grpc-message").unwrap_or_default();
-    let reason = format!("gRPC status {status} {words}");
-    match status {
-        "0" => Ok(()),
-        // Cancelled, deadline exceeded, resource exhausted, aborted, out of range, unavailable, data loss.
-        "1" | "4" | "8" | "10" | "11" | "14" | "15" => Err(Refused::passing(reason.trim_end())),
-        _ => Err(Refused::for_good(reason.trim_end())),
-    }
-}
-
 /// The innermost reason: what is around it says only that a request failed.
 fn cause(error: &hyper_util::client::legacy::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
@@ -217,46 +193,12 @@ fn cause(error: &hyper_util::client::legacy::Error) -> String {
     innermost.to_string()
 }
 
-fn in_words(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderName;
-
     use super::*;
-
-    #[test]
-    fn a_call_is_done_once_its_trailers_say_so() {
-        let status =
-            |status| HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), status)]);
-        let value = HeaderValue::from_static;
-        let none = HeaderMap::new();
-        assert_eq!(of_grpc(&none, &status(value("0"))), Ok(()));
-        let unavailable = of_grpc(&status(value("14")), &none).unwrap_err();
-        assert!(unavailable.is_passing, "{unavailable:?}");
-        let unknown = of_grpc(&none, &status(value("12"))).unwrap_err();
-        assert!(!unknown.is_passing, "{unknown:?}");
-        assert!(
-            !of_grpc(&none, &none).unwrap_err().is_passing,
-            "a page of HTML"
-        );
-    }
 
     #[test]
     fn a_message_carries_its_length() {
         assert_eq!(framed(b"abc"), [0, 0, 0, 0, 3, b'a', b'b', b'c']);
-    }
-
-    #[test]
-    fn what_is_overloaded_may_be_asked_again() {
-        assert_eq!(of_status(StatusCode::OK), Ok(()));
-        assert!(
-            of_status(StatusCode::SERVICE_UNAVAILABLE)
-                .unwrap_err()
-                .is_passing
-        );
-        assert!(!of_status(StatusCode::BAD_REQUEST).unwrap_err().is_passing);
     }
 }

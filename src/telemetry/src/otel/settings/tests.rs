@@ -17,7 +17,7 @@ fn resolve(recipe: &str, variables: &[(&str, &str)]) -> (Settings, Vec<String>) 
 
 /// Where the signals go: traces, metrics, logs.
 fn places(settings: &Settings) -> [Option<String>; 3] {
-    let otlp = settings.otlp.as_ref().unwrap();
+    let otlp = settings.export.as_ref().unwrap();
     [&otlp.traces, &otlp.metrics, &otlp.logs].map(|to| to.as_ref().map(|to| to.uri.to_string()))
 }
 
@@ -28,6 +28,12 @@ fn nothing_is_sent_that_nobody_asked_for() {
         &[
             ("OTEL_SERVICE_NAME", "x"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", " "),
+        ],
+        // Others' business.
+        &[
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "odd"),
         ],
         &[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1"),
@@ -41,14 +47,14 @@ fn nothing_is_sent_that_nobody_asked_for() {
         ],
     ] {
         let (settings, complaints) = resolve("", variables);
-        assert!(settings.otlp.is_none(), "{variables:?}");
+        assert!(settings.export.is_none(), "{variables:?}");
         assert_eq!(complaints, Vec::<String>::new());
     }
     let (settings, _) = resolve(
         "telemetry: {otlp: {endpoint: http://a:1}, metrics_port: 9464}",
         &[("OTEL_SDK_DISABLED", "true")],
     );
-    assert!(settings.otlp.is_none() && settings.metrics_port.is_none());
+    assert!(settings.export.is_none() && settings.metrics_port.is_none());
 }
 
 #[test]
@@ -75,7 +81,7 @@ fn the_environment_names_places_as_opentelemetry_does() {
         places(&settings),
         expected.map(|place| Some(place.to_owned()))
     );
-    let traces = settings.otlp.as_ref().unwrap().traces.as_ref().unwrap();
+    let traces = settings.export.as_ref().unwrap().traces.as_ref().unwrap();
     assert_eq!(traces.protocol, Protocol::Http);
     assert_eq!(traces.timeout, Duration::from_millis(1500));
     assert_eq!(traces.headers["api-key"], "a b");
@@ -106,6 +112,51 @@ fn the_recipe_wins_and_speaks_grpc() {
 }
 
 #[test]
+fn where_no_protocol_is_named_the_port_says_it() {
+    let path = |recipe: &str, variables: &[(&str, &str)]| {
+        let (settings, complaints) = resolve(recipe, variables);
+        assert_eq!(complaints, Vec::<String>::new());
+        let [Some(traces), _, _] = places(&settings) else {
+            panic!("{settings:?}");
+        };
+        traces
+    };
+    let all = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    assert_eq!(
+        path("", &[(all, "http://a:4318")]),
+        "http://a:4318/v1/traces"
+    );
+    let recipe = "telemetry: {otlp: {endpoint: http://a:4318}}";
+    assert_eq!(path(recipe, &[]), "http://a:4318/v1/traces");
+    let recipe = "telemetry: {otlp: {endpoint: http://a:4318, protocol: grpc}}";
+    assert!(path(recipe, &[]).ends_with("TraceService/Export"));
+    let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    assert!(path("", &[(all, "http://a:4318"), grpc]).ends_with("/Export"));
+}
+
+#[test]
+fn a_signal_that_has_another_exporter_is_not_sent() {
+    for (exporter, is_sent) in [
+        ("prometheus", false),
+        ("console", false),
+        ("none", false),
+        ("console, otlp", true),
+    ] {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1"),
+            ("OTEL_METRICS_EXPORTER", exporter),
+        ];
+        let (settings, complaints) = resolve("", &variables);
+        let [Some(_), metrics, Some(_)] = places(&settings) else {
+            panic!("{settings:?}");
+        };
+        assert_eq!(metrics.is_some(), is_sent, "{exporter}");
+        let is_told = complaints.iter().any(|it| it.contains(exporter));
+        assert_eq!(is_told, !is_sent && exporter != "none", "{complaints:?}");
+    }
+}
+
+#[test]
 fn a_signal_may_be_asked_for_alone() {
     let (settings, _) = resolve("", &[("OTEL_TRACES_EXPORTER", "otlp")]);
     let [traces, None, None] = places(&settings) else {
@@ -120,7 +171,7 @@ fn a_sampler_says_how_many_updates_are_traced() {
         let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1")];
         let (settings, complaints) = resolve("", &[&endpoint[..], variables].concat());
         assert_eq!(complaints, Vec::<String>::new());
-        let otlp = settings.otlp.unwrap();
+        let otlp = settings.export.unwrap();
         (
             settings.sample_steps,
             otlp.traces.is_some() && otlp.logs.is_some(),
@@ -146,29 +197,42 @@ fn what_cannot_be_used_is_told_without_its_keys_and_left_out() {
         "",
         &[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:/a"),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+                "user:hunter2@collector:4318",
+            ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret"),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "Authorization: Basic dXNlcjpzZWNyZXQ=,hunter2,,x=y",
+            ),
+            ("OTEL_RESOURCE_ATTRIBUTES", "team=a,odd"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ],
     );
-    let [None, Some(_), Some(_)] = places(&settings) else {
+    let [Some(_), None, Some(_)] = places(&settings) else {
         panic!("{settings:?}");
     };
     let told = complaints.join("\n");
     for part in [
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT `unix:/a`",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT `collector:4318`",
         "OTEL_EXPORTER_OTLP_PROTOCOL `http/json`",
-        "OTEL_EXPORTER_OTLP_HEADERS is left out: `a b` is no header",
+        "OTEL_EXPORTER_OTLP_HEADERS: entry 1 is left out: it is no header",
+        "OTEL_EXPORTER_OTLP_HEADERS: entry 2 is left out: expected key=value",
+        "OTEL_RESOURCE_ATTRIBUTES: entry 2 is left out",
         "OTEL_EXPORTER_OTLP_TIMEOUT `soon`",
         "OTEL_TRACES_SAMPLER `sometimes`",
         "OTEL_BSP_MAX_QUEUE_SIZE `0`",
     ] {
         assert!(told.contains(part), "{part}\n{told}");
     }
-    assert!(!told.contains("secret"), "{told}");
-    assert_eq!(complaints.len(), 6, "each once: {told}");
-    assert_eq!(settings.otlp.unwrap().queue, 2048);
+    for key in ["dXNl", "Basic", "hunter2"] {
+        assert!(!told.contains(key), "{told}");
+    }
+    assert_eq!(complaints.len(), 8, "each once: {told}");
+    let export = settings.export.unwrap();
+    assert_eq!(export.queue, 2048);
+    assert_eq!(export.logs.unwrap().headers["x"], "y");
 }

@@ -9,8 +9,8 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use super::{SAMPLED, SpanId, TraceId};
-use crate::otel::attributes::{count, nanoseconds, text};
-use crate::otel::{Discretion, logs};
+use crate::otel::Discretion;
+use crate::otel::attributes::{count, nanoseconds, shortened, text};
 
 #[derive(Debug)]
 pub struct Open {
@@ -88,7 +88,7 @@ impl Rank {
 
     pub fn fails(&mut self, report: &FailureReport, discretion: &Discretion) {
         let attributes = &mut self.span.attributes;
-        attributes.push(text("error.type", logs::class(report.class)));
+        attributes.push(text("error.type", report.class.as_str()));
         attributes.extend(report.phase.map(|at| text("spinectl.phase", at.as_str())));
         attributes.extend(report.step.map(|step| count("spinectl.step", step)));
         attributes.extend(report.exit.as_ref().map(|exit| text("spinectl.exit", exit)));
@@ -123,7 +123,7 @@ impl Open {
     /// The span as OTLP has it; one never ends before it began.
     pub fn end(self, trace: TraceId, time: f64) -> Span {
         let (message, code) = match self.fault {
-            Some(fault) => (fault, StatusCode::Error),
+            Some(fault) => (shortened(fault), StatusCode::Error),
             None => (String::new(), StatusCode::Unset),
         };
         Span {

@@ -155,6 +155,7 @@ fn a_run_is_one_tree_with_the_times_of_its_events() {
         bytes: 100,
         seconds: 0.5,
         stalled_seconds: 0.125,
+        age_seconds: 0.25,
     };
     let spans = spans(
         3,
@@ -196,7 +197,7 @@ fn a_run_is_one_tree_with_the_times_of_its_events() {
         format!("{rank}/epoch 0 5..8"),
         format!("{rank}/epoch 1 9..10"),
         format!("{rank}/evaluate 10.5..11"),
-        format!("{rank}/checkpoint 11.5..12"),
+        format!("{rank}/checkpoint 11.25..11.75"),
         "launch/job a/attempt 1/rank 1 2..13".to_owned(),
         "launch/job a/attempt 1/rank 1/start-up 2.75..3.5".to_owned(),
     ]
@@ -336,25 +337,18 @@ fn events_that_nothing_has_begun_are_passed_over() {
 }
 
 #[test]
-fn what_a_rank_says_before_its_start_is_told_lies_within_its_attempt() {
+fn a_job_that_never_starts_is_a_failed_span() {
+    let reason = "cannot start the ranks".to_owned();
     let events = [
-        run_started(0.0),
-        job_started(2.0),
-        heartbeat(1.5, 0, Phase::StartUp),
-        heartbeat(3.0, 0, Phase::Rendezvous),
-        job_finished(4.0),
-        run_finished(5.0, "done"),
+        run_started(1.0),
+        at(2.0, None, EventKind::JobFailed { reason }),
+        run_finished(3.0, "failed"),
     ];
-    let paths = paths(&spans(1, &events));
-    for path in [
-        "launch/job a 1.5..4",
-        "launch/job a/attempt 1 1.5..4",
-        "launch/job a/attempt 1/rank 0 1.5..4",
-        "launch/job a/attempt 1/rank 0/start-up 1.5..3",
-        "launch/job a/attempt 1/rank 1 2..4",
-    ] {
-        assert!(paths.contains(path), "{path}: {paths:#?}");
-    }
+    let spans = spans(1, &events);
+    assert!(paths(&spans).contains("launch/job a 2..2"));
+    let status = find(&spans, "job a").status.as_ref().unwrap();
+    assert_eq!(status.code, i32::from(StatusCode::Error));
+    assert_eq!(status.message, "cannot start the ranks");
 }
 
 #[test]
