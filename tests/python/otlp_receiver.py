@@ -166,7 +166,7 @@ def serve_http(certificate):
     return server.server_port, server
 
 
-def hang(_refuses):
+def hang():
     # The kernel takes connections; nobody reads from them.
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     return listener.getsockname()[1], listener

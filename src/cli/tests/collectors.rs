@@ -104,7 +104,7 @@ fn a_collector_that_hangs_costs_spans_and_nothing_else() {
 fn a_collector_that_is_killed_costs_what_comes_after_it() {
     let folder = folder(TRAINS);
     fs::write(folder.path().join("wait"), "").unwrap();
-    let mut receiver = receiver("grpc", "take");
+    let receiver = receiver("grpc", "take");
     let quick = [("OTEL_BSP_SCHEDULE_DELAY", "10")];
     let running = launch(folder.path(), receiver.port, "grpc", &quick).spawn();
     let running = Running(running.unwrap());
@@ -157,7 +157,7 @@ fn what_is_refused_for_the_moment_is_sent_again() {
     for (protocol, word) in PROTOCOLS {
         let folder = folder(TRAINS);
         fs::write(folder.path().join("wait"), "").unwrap();
-        let mut receiver = receiver(protocol, "busy");
+        let receiver = receiver(protocol, "busy");
         let running = launch(folder.path(), receiver.port, word, &quick).spawn();
         let running = Running(running.unwrap());
         // Spans and log records were refused by now, and some have been taken since.
