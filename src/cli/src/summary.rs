@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use launcher::{JobStatus, Outcome, RunStatus};
+use plan::JobState;
 
 use crate::progress::Seen;
 use crate::table::or_dash;
@@ -85,9 +86,12 @@ fn of(status: &RunStatus, outcome: &Outcome) -> String {
 
 fn row(job: &JobStatus) -> String {
     let steps = job.step.or(job.checkpoint);
-    // Said of a job that is not done, and of one that was tried again.
     let failure = job.last_failure.as_ref().map(|failure| &failure.message);
-    let note = job.why.as_ref().or(failure);
+    // Why a job stands where it does; of one that is done, why it was tried again.
+    let note = match job.state {
+        JobState::Succeeded => failure,
+        _ => job.why.as_ref().or(failure),
+    };
     format!(
         "| {} | {} | {} | {} | {} | {} |\n",
         cell(job.id.as_str()),

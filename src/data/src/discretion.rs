@@ -5,8 +5,6 @@ use std::path::Path;
 
 use crate::StudyUid;
 
-/// What stands for a name that may be somebody's.
-const A_NAME: &str = "[a name]";
 /// Of a path so many bytes are looked at.
 const LONGEST: usize = 1024;
 /// What scanners and people call files and folders after what they hold.
@@ -38,8 +36,12 @@ const WORDS: [&str; 26] = [
     "train",
     "json",
 ];
-/// More digits than a slice has are a date or a number of somebody's, but in a UID.
-const MOST_DIGITS: usize = 6;
+/// More digits than a slice's number has are a date or a number of somebody's, but in a UID.
+const MOST_DIGITS: usize = 4;
+/// And a UID has more parts than a date.
+const UID_PARTS: usize = 5;
+/// What follows a path in a message, where a name in it may hold blanks.
+const BEHIND_A_PATH: [&str; 4] = [": ", "; ", "\"", ", line "];
 
 /// Tells of the files below some folders by what the recipe calls these.
 ///
@@ -53,35 +55,45 @@ pub struct Discretion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     folder: String,
-    called: &'static str,
+    called: String,
     /// Whether spinectl gave the names in it.
     is_ours: bool,
 }
 
 impl Discretion {
-    /// Of a recipe: `data.root`, `data.split`, `data.cache.dir`.
-    pub fn new(root: &Path, split: Option<&Path>, cache: Option<&Path>) -> Self {
-        let places = [
-            (Some(root), "data.root", false),
-            (split, "data.split", false),
-            (cache, "data.cache.dir", true),
-        ];
-        let places = places.into_iter().filter_map(|(path, called, is_ours)| {
-            let folder = path?.display().to_string();
-            let folder = folder.trim_end_matches('/').to_owned();
-            (!folder.is_empty()).then_some(Place {
+    /// What stands for a name that may be somebody's.
+    pub const A_NAME: &str = "[a name]";
+
+    /// A place of the data, and what the recipe or the command line calls it.
+    pub fn hiding(self, folder: &Path, called: &'static str) -> Self {
+        self.with(folder.display().to_string(), called.to_owned(), false)
+    }
+
+    /// A place whose names are spinectl's own.
+    pub fn calling(self, folder: &Path, called: &'static str) -> Self {
+        self.with(folder.display().to_string(), called.to_owned(), true)
+    }
+
+    /// A place of which everything may be told, though it may lie in one of the others.
+    pub fn sparing(self, folder: &Path) -> Self {
+        let folder = folder.display().to_string();
+        self.with(folder.clone(), folder, true)
+    }
+
+    fn with(mut self, folder: String, called: String, is_ours: bool) -> Self {
+        let folder = folder.trim_end_matches('/').to_owned();
+        if !folder.is_empty() {
+            self.places.push(Place {
                 folder,
                 called,
                 is_ours,
-            })
-        });
-        Discretion {
-            places: places.collect(),
+            });
         }
+        self
     }
 
     /// The text with every path below these places told so. Where a path ends in it is looked up on the disk, as names may hold
-    /// blanks; of one that is not there, a name ends with its first blank.
+    /// blanks; of one that is not there, the names last until what follows a path in a message.
     pub fn of(&self, text: &str) -> String {
         let mut told = String::with_capacity(text.len());
         let mut rest = text;
@@ -97,7 +109,7 @@ impl Discretion {
             };
             let (before, from) = rest.split_at(at);
             told.push_str(before);
-            told.push_str(place.called);
+            told.push_str(&place.called);
             let (_, after) = from.split_at(place.folder.len());
             let (inner, after) = after.split_at(place.end_of_path(after));
             place.tell(inner, &mut told);
@@ -125,7 +137,7 @@ impl Place {
             return 0;
         }
         let line = after.lines().next().unwrap_or_default();
-        let line = line.get(..LONGEST).unwrap_or(line);
+        let line = &line[..line.floor_char_boundary(LONGEST)];
         let ends = line
             .char_indices()
             .filter(|(_, c)| !is_of_a_name(*c) && *c != '/');
@@ -138,8 +150,8 @@ impl Place {
                 .symlink_metadata()
                 .is_ok()
         };
-        let longest = ends.iter().rev().find(is_there);
-        longest.or(ends.first()).copied().unwrap_or(0)
+        let whole = ends.iter().rev().find(is_there).copied();
+        whole.unwrap_or_else(|| end_of_absent(line, ends.first().copied().unwrap_or(0)))
     }
 
     /// `path` begins with a slash, or is empty.
@@ -151,10 +163,26 @@ impl Place {
             told.push('/');
             told.push_str(match self.is_ours || is_study || is_nobodys(name) {
                 true => name,
-                false => A_NAME,
+                false => Discretion::A_NAME,
             });
         }
     }
+}
+
+/// Where a path ends that is not on the disk; `first`: where its first name with a blank or the like would.
+fn end_of_absent(line: &str, first: usize) -> usize {
+    let names: Vec<&str> = line[..first].split('/').skip(1).collect();
+    // Of a study that is missing the name is known: it has no blank. Words alone may be the beginning of a person's.
+    let is_whole = match names.as_slice() {
+        [name] => is_nobodys(name),
+        [_, study] => StudyUid::new(study).is_ok() && study.contains(|c: char| c.is_ascii_digit()),
+        _ => false,
+    };
+    if is_whole {
+        return first;
+    }
+    let ends = BEHIND_A_PATH.iter().filter_map(|behind| line.find(behind));
+    ends.min().unwrap_or(line.len())
 }
 
 fn is_of_a_name(c: char) -> bool {
@@ -164,17 +192,16 @@ fn is_of_a_name(c: char) -> bool {
 /// Whether a name holds but words for what it is, and numbers.
 fn is_nobodys(name: &str) -> bool {
     let stem = name.strip_suffix(".dcm").unwrap_or(name);
-    if StudyUid::new(stem).is_ok_and(|uid| uid.is_dicom()) {
+    if StudyUid::new(stem).is_ok_and(|uid| uid.is_dicom()) && stem.split('.').count() >= UID_PARTS {
         return true;
     }
     let is_word = |word: &str| WORDS.contains(&word.to_ascii_lowercase().as_str());
     let mut words = name
         .split(|c: char| !c.is_alphabetic())
         .filter(|word| !word.is_empty());
-    let mut numbers = name.split(|c: char| !c.is_ascii_digit());
-    name.chars().all(is_of_a_name)
-        && words.all(is_word)
-        && numbers.all(|number| number.len() <= MOST_DIGITS)
+    let numbers = name.split(|c: char| !c.is_ascii_digit());
+    let digits = numbers.map(|number| number.trim_start_matches('0').len());
+    name.chars().all(is_of_a_name) && words.all(is_word) && digits.sum::<usize>() <= MOST_DIGITS
 }
 
 #[cfg(test)]
@@ -199,16 +226,25 @@ mod tests {
             fs::write(study.join(file), "").unwrap();
         }
         let cache = folder.path().join("cache");
-        let discretion = Discretion::new(&root, None, Some(&cache));
+        let run = root.join("runs/a");
+        let discretion = Discretion::default()
+            .hiding(&root, "data.root")
+            .calling(&cache, "data.cache.dir")
+            .sparing(&run);
         let of = |text: &str| discretion.of(&text.replace("ROOT", root.to_str().unwrap()));
         let told = "data.root/train_images/1.2.826.0.1";
         for (file, name) in [
             ("IM0007", "IM0007"),
             ("12.dcm", "12.dcm"),
-            ("1.2.3.44444444.dcm", "1.2.3.44444444.dcm"),
+            ("1.2.3.4.44444444.dcm", "1.2.3.4.44444444.dcm"),
             ("DOE JOHN/1.dcm", "[a name]/1.dcm"),
             ("19470823.dcm", "[a name]"),
+            ("1947-08-23.dcm", "[a name]"),
+            ("23.08.1947.dcm", "[a name]"),
             ("Doe: 1.dcm", "[a name]"),
+            ("not there, Doe.dcm", "[a name]"),
+            ("M\u{fffd}ller^Zeb.dcm", "[a name]"),
+            ("ROE JANE/1.dcm", "[a name]/1.dcm"),
         ] {
             let text = format!(
                 "cannot read slice ROOT/train_images/1.2.826.0.1/{file}: Rows is missing; mend it"
@@ -224,11 +260,17 @@ mod tests {
             of(&format!("{}/ab/cd12345678 is torn", cache.display())),
             "data.cache.dir/ab/cd12345678 is torn"
         );
+        let full = format!("cannot write {}/jobs/Doe 7: no space", run.display());
+        assert_eq!(of(&full), full);
     }
 
     #[test]
     fn a_folder_whose_name_is_a_word_swallows_none() {
-        let of = |root: &str, text: &str| Discretion::new(Path::new(root), None, None).of(text);
+        let of = |root: &str, text: &str| {
+            Discretion::default()
+                .hiding(Path::new(root), "data.root")
+                .of(text)
+        };
         let text = "rank 0, data wait: data/train.csv and mydata/x are no data";
         let told = "rank 0, data wait: data.root/train.csv and mydata/x are no data";
         assert_eq!(of("data", text), told);

@@ -24,11 +24,16 @@ pub fn run(
 ) -> Result<Outcome, RankError> {
     let plan = read_plan(job)?;
     let of_data = &plan.data;
-    reporter.heed(Discretion::new(
-        &of_data.root,
-        of_data.split.as_deref(),
-        of_data.cache.dir.as_deref(),
-    ));
+    let mut discretion = Discretion::default()
+        .hiding(&of_data.root, "data.root")
+        .sparing(&job.run_dir);
+    if let Some(split) = &of_data.split {
+        discretion = discretion.hiding(split, "data.split");
+    }
+    if let Some(cache) = &of_data.cache.dir {
+        discretion = discretion.calling(cache, "data.cache.dir");
+    }
+    reporter.heed(discretion);
     let spec = plan.job(&job.job).ok_or_else(|| {
         let known: Vec<&str> = plan.jobs.iter().map(|job| job.id.as_str()).collect();
         RankError::Setup(format!(

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use data::Discretion;
 use event::EventKind;
 use plan::{JobKind, TrainStage};
 use stage::{Finished, Models, RunPlace};
@@ -17,6 +18,12 @@ pub fn run(request: &Predict, reporter: &Reporter) -> Result<Outcome, RankError>
     let began = Instant::now();
     let plan = plan::read(&request.run_dir.join("plan.json"))
         .map_err(|error| RankError::Setup(error.to_string()))?;
+    reporter.heed(
+        Discretion::default()
+            .hiding(&request.images, "--images")
+            .hiding(&plan.data.root, "data.root")
+            .sparing(&request.run_dir),
+    );
     reporter.beat_every(plan.timeouts().heartbeat);
     let device = request.device.open(0).map_err(train::TrainError::from)?;
     let place = RunPlace::new(&request.run_dir);

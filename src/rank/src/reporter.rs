@@ -172,7 +172,13 @@ impl Report for Reporter {
 
     fn discreet(&self, text: String) -> String {
         match self.shared.discretion.get() {
-            Some(discretion) => discretion.of(&text),
+            Some(discretion) => {
+                let told = discretion.of(&text);
+                match told == text || !told.contains(Discretion::A_NAME) {
+                    true => told,
+                    false => format!("{told} (`spinectl data check` shows whole names)"),
+                }
+            }
             None => text,
         }
     }

@@ -84,9 +84,7 @@ impl Context<'_> {
             return;
         }
         let stem = name.replace('/', "-");
-        let made = draw()
-            .map_err(|error| reason(&error))
-            .and_then(|canvas| self.keep(&stem, step, &canvas).map_err(|e| e.to_string()));
+        let made = draw().and_then(|canvas| self.keep(&stem, step, &canvas));
         progress::went_on();
         let Shows { of, what } = shows;
         let kind = match made {
@@ -101,9 +99,9 @@ impl Context<'_> {
                 caption: format!("{of}: {what}"),
             }),
             Err(_) if self.album.failed.replace(true) => return,
-            Err(reason) => EventKind::Warning {
+            Err(error) => EventKind::Warning {
                 message: format!(
-                    "pictures are missing, the training goes on: `{name}` of {of}: {reason}; of others nothing is said"
+                    "pictures are missing, the training goes on: `{name}` of {of}: {error}; of others nothing is said"
                 ),
             },
         };
@@ -146,14 +144,6 @@ fn file_name(stem: &str, step: u64) -> String {
     format!("{stem}-{step:08}.png")
 }
 
-/// Why nothing was drawn, without a path of the data.
-fn reason(error: &TrainError) -> String {
-    match error {
-        TrainError::Data(_) => "its slices cannot be read".to_owned(),
-        error => error.to_string(),
-    }
-}
-
 /// Of the pictures of one name, leaves that of `step` and the newest before it: later ones are of an attempt that failed. What
 /// cannot be removed is left too.
 fn remove_older(folder: &Path, stem: &str, step: u64) {
@@ -177,15 +167,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-
-    #[test]
-    fn a_picture_that_cannot_be_drawn_names_no_path_of_the_data() {
-        let folder = Path::new("/data/ward/Doe^Jane");
-        let error = std::fs::read(folder.join("1.dcm")).unwrap_err();
-        let error = data::DataError::io("read slice", folder)(error);
-        assert!(error.to_string().contains("ward"));
-        assert_eq!(reason(&error.into()), "its slices cannot be read");
-    }
 
     #[test]
     fn the_newest_pictures_of_a_name_are_left_and_those_of_others() {

@@ -9,6 +9,7 @@
 mod allowance;
 mod board;
 mod by_samples;
+mod curves;
 mod error;
 mod job;
 mod lazy_file;

@@ -112,8 +112,8 @@ fn found(path: &OsStr) -> Option<Vec<String>> {
     }
     let pythons = PYTHONS.iter().filter_map(|name| program(path, name));
     let mut with_it = pythons.filter(|python| {
-        // Without loading it, which takes seconds.
-        let look = "import importlib.util as u, sys; sys.exit(u.find_spec('tensorboard') is None)";
+        // Without loading it, which takes seconds. A folder of this name, such as a run has, is found too, and has no origin.
+        let look = "import importlib.util as u, sys; sys.exit(getattr(u.find_spec('tensorboard'), 'origin', None) is None)";
         let looked = Command::new(python)
             .args(["-c", look])
             .stdin(Stdio::null())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use event::{EventKind, GpuUse, Phase, Picture, RunEvent, Scores, Setting, StepRecord};
+use event::{EventKind, GpuUse, Picture, RunEvent, Scores, Setting, StepRecord};
 use prost::Message;
 
 use super::allowance::Allowance;
@@ -11,7 +11,7 @@ use super::by_samples::BySamples;
 use super::lazy_file::LazyFile;
 use super::message::SummaryValue;
 use super::standing::Standing;
-use super::{Error, picture, summary};
+use super::{Error, curves, picture, summary};
 
 /// Seconds of event time after which records are handed to the operating system.
 const FLUSH_SECONDS: f64 = 5.0;
@@ -206,7 +206,7 @@ impl JobRecords {
         self.last_step = Some(step);
         self.allowance.total_steps(record.total_steps);
 
-        let values = scalars(record, self.world_size);
+        let values = curves::of_update(record, self.world_size);
         self.file
             .write(time, |writer| writer.scalars(step, time, values))?;
         self.by_samples.step(record, time)?;
@@ -224,13 +224,7 @@ impl JobRecords {
         let Some(step) = self.last_step else {
             return Ok(());
         };
-        let values = [
-            ("utilization", gpu.utilization),
-            ("memory_used_gib", gpu.memory_used.map(gib)),
-        ];
-        let values = values
-            .into_iter()
-            .filter_map(|(name, value)| Some((format!("gpu/{rank}/{name}"), value?)));
+        let values = curves::of_gpu(rank, gpu);
         self.file
             .write(time, |writer| writer.scalars(step, time, values))
     }
@@ -242,6 +236,11 @@ impl JobRecords {
         metrics: &BTreeMap<String, f64>,
         time: f64,
     ) -> Result<(), Error> {
+        // Of a job without updates, which begins anew whenever it is done again.
+        let is_first = self.last_step.is_none();
+        if is_first {
+            self.restart(step, time)?;
+        }
         let tagged = metrics.iter();
         let tagged = tagged.map(|(name, value)| (under("eval", set, name), *value));
         let mut values: Vec<(String, f64)> = tagged.collect();
@@ -250,6 +249,9 @@ impl JobRecords {
         self.file
             .write(time, |writer| writer.scalars(step, time, values))?;
         self.flushed_at = f64::NEG_INFINITY;
+        if is_first {
+            self.file.remove_others();
+        }
         Ok(())
     }
 
@@ -329,60 +331,6 @@ impl JobRecords {
         let other = self.by_samples.flush();
         flushed.and(other)
     }
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / (1u64 << 30) as f64
-}
-
-/// The curves of an update.
-fn scalars(record: &StepRecord, world_size: Option<usize>) -> Vec<(String, f64)> {
-    let mut values = Vec::with_capacity(16);
-    let mut add = |tag: &str, value: f64| values.push((format!("train/{tag}"), value));
-    add("loss", record.loss);
-    for (part, loss) in &record.losses {
-        add(&format!("loss/{part}"), *loss);
-    }
-    add("learning_rate", record.learning_rate);
-    for (group, rate) in &record.learning_rates {
-        add(&format!("learning_rate/{group}"), *rate);
-    }
-    add("gradient_norm", record.gradient_norm);
-    if let Some(norm) = record.clipped_norm {
-        add("gradient_norm_clipped", norm);
-    }
-    if let Some(scale) = record.loss_scale {
-        add("loss_scale", scale);
-    }
-    if record.seconds > 0.0 {
-        let per_second = |count: u64| count as f64 / record.seconds;
-        add("samples_per_second", per_second(record.samples));
-        add("images_per_second", per_second(record.images));
-        if let Some(ranks) = world_size.filter(|ranks| *ranks > 0) {
-            let each = |rate: f64| rate / ranks as f64;
-            add(
-                "samples_per_second_per_rank",
-                each(per_second(record.samples)),
-            );
-            add(
-                "images_per_second_per_rank",
-                each(per_second(record.images)),
-            );
-        }
-        if let Some(wait) = record.phases.get(&Phase::DataWait) {
-            add("data_wait_share", wait / record.seconds);
-        }
-    }
-    let memory = [
-        ("host_memory_gib", record.host_memory),
-        ("device_memory_peak_gib", record.device_memory),
-    ];
-    for (tag, bytes) in memory {
-        if let Some(bytes) = bytes {
-            add(tag, gib(bytes));
-        }
-    }
-    values
 }
 
 /// `<kind>/<set>/<name>`, without a set that has no name.
