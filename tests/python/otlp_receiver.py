@@ -12,6 +12,7 @@ requests, or those of one signal (then it takes the others):
     partial  refuses one span, log record or point of each request, and says why
     full     refuses for good: over gRPC as exhausted, over HTTP with a page of 100 KB
     page     over HTTP: takes everything and answers with a page of 100 KB
+    stall    over HTTP: takes everything and never sends the body of its answers
     json     over HTTP: takes everything and answers in JSON
 """
 
@@ -134,6 +135,11 @@ class Handler(BaseHTTPRequestHandler):
         tell(signal, request.FromString(body), {key.lower(): value for key, value in self.headers.items()})
         if mode == "full":
             self.answer(404, PAGE)
+        elif mode == "stall":
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            time.sleep(3600)
         elif mode == "page":
             self.answer(200, PAGE)
         elif mode == "json":

@@ -143,7 +143,14 @@ impl Launch {
             .append(true)
             .open(&log)
             .expect("a log file");
-        let child = Command::new(program("spinectl"))
+        let mut command = Command::new(program("spinectl"));
+        // Telemetry is a test's own affair.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("OTEL_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())

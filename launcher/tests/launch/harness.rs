@@ -118,7 +118,10 @@ impl Run {
 
     pub fn events(&self) -> Vec<RunEvent> {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap();
-        text.lines()
+        // While a launcher writes, the last line may be there in part.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
             .map(|line| event::parse_line(line).unwrap())
             .collect()
     }

@@ -170,7 +170,38 @@ fn what_is_refused_for_the_moment_is_sent_again() {
             let line = format!("telemetry: {signal} are not taken (http://127.0.0.1:");
             assert_eq!(told(&ran, &line), 1, "{}", ran.err);
         }
+        assert!(receiver.end().requests.contains_key("metrics"));
     }
+}
+
+#[test]
+fn what_is_refused_at_the_end_of_a_run_is_sent_once_more() {
+    for (protocol, word) in PROTOCOLS {
+        let folder = folder(TRAINS);
+        let receiver = receiver(protocol, "busy");
+        // All of it is sent when the run has ended, and refused once.
+        let late = [("OTEL_BSP_SCHEDULE_DELAY", "600000")];
+        let output = launch(folder.path(), receiver.port, word, &late).output();
+        let ran = Ran::from(output.unwrap());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(dropped(&ran), None, "{}", ran.err);
+        let got = receiver.end();
+        assert_eq!(got.spans().paths().get("launch"), Some(&1));
+        assert!(got.requests.contains_key("metrics"));
+    }
+}
+
+#[test]
+fn what_is_taken_is_not_sent_again_where_the_answer_does_not_end() {
+    let folder = folder(TRAINS);
+    let receiver = receiver("http", "stall");
+    let quick = [("OTEL_EXPORTER_OTLP_TIMEOUT", "400")];
+    let output = launch(folder.path(), receiver.port, "http/protobuf", &quick).output();
+    let ran = Ran::from(output.unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(dropped(&ran), None, "{}", ran.err);
+    // Here a span that comes twice is a fault.
+    assert_eq!(receiver.end().spans().paths().get("launch"), Some(&1));
 }
 
 #[test]

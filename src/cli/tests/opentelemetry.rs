@@ -132,7 +132,11 @@ fn prometheus_finds_the_metrics_of_a_run_on_loopback() {
     let folder = folder(TRAINS);
     fs::write(folder.path().join("wait"), "").unwrap();
     let words = ["launch", "--ranks", "2", "-q", "--metrics-port", "0"];
-    let mut running = Running(command(folder.path(), &words).spawn().unwrap());
+    let mut launch = command(folder.path(), &words);
+    // OTLP is asked for, and nothing to be sent by it.
+    launch.env("OTEL_TRACES_EXPORTER", "otlp");
+    launch.env("OTEL_TRACES_SAMPLER", "always_off");
+    let mut running = Running(launch.spawn().unwrap());
     let mut err = BufReader::new(running.0.stderr.take().unwrap());
     let mut line = String::new();
     err.read_line(&mut line).unwrap();

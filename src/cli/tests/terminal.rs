@@ -38,6 +38,11 @@ fn terminal() -> (OwnedFd, File) {
     // SAFETY: two descriptors are written to places that live; no name and no attributes are asked for.
     let opened = unsafe { libc::openpty(&mut reads, &mut writes, none, none.cast(), &size) };
     assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
+    for end in [reads, writes] {
+        // Other tests of this process start programs, too, which must not hold it open.
+        // SAFETY: a plain system call on a number.
+        unsafe { libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
     // SAFETY: both are open and belong to nobody else.
     unsafe { (OwnedFd::from_raw_fd(writes), File::from_raw_fd(reads)) }
 }
@@ -45,6 +50,9 @@ fn terminal() -> (OwnedFd, File) {
 /// All that a terminal was sent until the program ended well.
 fn shown(mut command: Command) -> String {
     let (given, mut read) = terminal();
+    for name in ["CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
     command
         .env("TERM", "xterm-256color")
         .stdout(Stdio::null())
@@ -70,7 +78,9 @@ fn has_colours(text: &str) -> bool {
 #[test]
 fn bars_tell_of_the_run_and_of_each_job_with_its_rate_and_what_remains() {
     let folder = folder(TRAINS);
-    let shown = shown(command(folder.path(), &["launch"]));
+    let mut launch = command(folder.path(), &["launch"]);
+    launch.env_remove("NO_COLOR");
+    let shown = shown(launch);
     for part in [
         "jobs ",
         "stage1a-resnest14d-fold0-seed0",

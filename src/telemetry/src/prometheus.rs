@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use crate::measures::{BOUNDS, Kind, Labels, Measures, Value};
 pub(crate) use endpoint::{listen, serve};
 
-/// All series in the text format, version 0.0.4, by OpenTelemetry's rules for names in Prometheus.
+/// All series in the text format, version 0.0.4. Names are made by OpenTelemetry's rules for Prometheus, but that shares are not called `_ratio`.
 fn render(measures: &Measures, resource: &[(String, String)]) -> String {
     let mut text = String::new();
     let target = resource

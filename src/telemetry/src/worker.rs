@@ -88,17 +88,16 @@ impl Work {
                 tokio::spawn(prometheus::serve(listener, self.meter.clone(), resource));
             }
             let mut until = ending.subscribe();
-            match self.exporter {
-                Some(exporter) => {
-                    tokio::spawn(hasten(ending, notices.clone()));
-                    let wires = Wires {
-                        ending: until,
-                        notices,
-                    };
-                    exporter.run(&self.resource, self.meter, wires).await;
-                }
-                None => drop(until.wait_for(Option::is_some).await),
+            if let Some(exporter) = self.exporter {
+                tokio::spawn(hasten(ending, notices.clone()));
+                let wires = Wires {
+                    ending: until.clone(),
+                    notices,
+                };
+                exporter.run(&self.resource, self.meter, wires).await;
             }
+            // Metrics may be read until then, whoever has given up sending.
+            drop(until.wait_for(Option::is_some).await);
         });
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();

@@ -37,11 +37,6 @@ pub fn receiver(protocol: &str, mode: &str) -> Receiver {
 /// `protocol`: as the variable has it.
 pub fn launch(folder: &Path, port: u16, protocol: &str, more: &[(&str, &str)]) -> Command {
     let mut command = command(folder, &["launch", "--ranks", "2", "-q"]);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("OTEL_") {
-            command.env_remove(name);
-        }
-    }
     let endpoint = format!("http://127.0.0.1:{port}");
     command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)

@@ -19,6 +19,9 @@ pub(crate) type Ending = watch::Receiver<Option<Instant>>;
 /// What a collector says is repeated up to here, characters.
 const LONGEST_REASON: usize = 300;
 
+/// After the end of a run what is refused for the moment is sent once more, so much later.
+pub(super) const LAST_PAUSE: Duration = Duration::from_millis(500);
+
 /// What couriers share with the one who is observed.
 #[derive(Clone)]
 pub(crate) struct Wires {
@@ -82,15 +85,20 @@ impl Courier {
     /// Sends until it is taken, and returns how much of it was refused; none once it is given up.
     pub async fn deliver<A: Answer>(&mut self, request: &impl Message) -> Option<u64> {
         let mut backoff = Backoff::new(Instant::now());
+        let mut is_last = false;
         loop {
             let refused = match self.send::<A>(request).await {
                 Ok(refused) => return Some(refused),
                 Err(refused) => refused,
             };
-            if !refused.is_passing || self.wires.ending.borrow().is_some() {
+            if !refused.is_passing || is_last {
                 return None;
             }
-            let pause = backoff.pause(Instant::now(), refused.after, fastrand::f64())?;
+            is_last = self.wires.ending.borrow().is_some();
+            let pause = match is_last {
+                true => LAST_PAUSE,
+                false => backoff.pause(Instant::now(), refused.after, fastrand::f64())?,
+            };
             self.wait(pause).await;
         }
     }

@@ -60,7 +60,8 @@ impl Place {
         found.find_map(|(at, spelled)| {
             let before = line.get(..at)?.chars().next_back();
             let after = line.get(at + spelled.len()..)?.chars().next();
-            let is_whole = !(begins_a_word && before.is_some_and(is_of_word));
+            // Behind a dot it is a part of what the recipe calls it: `data.root`, whatever the folder's name.
+            let is_whole = !(begins_a_word && before.is_some_and(|c| is_of_word(c) || c == '.'));
             let is_path = match self.is_ordinary {
                 true => after == Some('/'),
                 false => !after.is_some_and(is_of_word),
@@ -97,6 +98,9 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_called_like_a_word_does_not_swallow_sentences() {
+        let split = Discretion::new([Path::new("split")]);
+        let told = "data.split/folds.csv, line 3 is torn";
+        assert_eq!(split.of(told), told);
         let discretion = Discretion::new([Path::new("data")]);
         for ordinary in ["rank 0, data wait at step 3: killed", "metadata/x is odd"] {
             assert_eq!(discretion.of(ordinary), ordinary);

@@ -10,10 +10,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::answers::Answer;
-use super::courier::{Courier, Ending, Wires};
+use super::courier::{Courier, Ending, LAST_PAUSE, Wires};
 use super::outbox::{Inbox, Outbox};
 use super::requests::Origin;
 use super::{Destination, Export, Signal};
@@ -207,7 +207,11 @@ async fn send_metrics(
         if !reading.series.is_empty() {
             let request = origin.metrics(&reading, event::now());
             // What is wrong has been told.
-            let _ = courier.send::<ExportMetricsServiceResponse>(&request).await;
+            let sent = courier.send::<ExportMetricsServiceResponse>(&request).await;
+            if has_ended && sent.is_err_and(|refused| refused.is_passing) {
+                sleep(LAST_PAUSE).await;
+                let _ = courier.send::<ExportMetricsServiceResponse>(&request).await;
+            }
         }
     }
 }

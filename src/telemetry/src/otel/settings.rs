@@ -89,6 +89,11 @@ impl Settings {
                 None => export.traces = None,
             }
         }
+        // Where no signal is left, there is nothing to send.
+        let sends = |export: &Export| {
+            export.traces.is_some() || export.metrics.is_some() || export.logs.is_some()
+        };
+        settings.export = settings.export.filter(sends);
         if settings.export.is_some() || settings.metrics_port.is_some() {
             settings.resource = environment.resource(&recipe.name);
         }

@@ -123,15 +123,22 @@ impl Transport {
             .map_err(|error| Refused::passing(cause(&error)))?;
         let (head, body) = response.into_parts();
         of_status(head.status, &head.headers)?;
-        let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+        let body = Limited::new(body, LONGEST_ANSWER).collect();
         let body = match self.destination.protocol {
-            // Taken is what this status says; whatever else is in the answer does not change that.
-            Protocol::Http => body.map(|body| body.to_bytes()).unwrap_or_default(),
+            // Taken is what this status says; whatever else is in the answer, or does not come, does not change that.
+            Protocol::Http => {
+                let patience = self.destination.timeout / 2;
+                let body = tokio::time::timeout(patience, body).await;
+                let body = body.ok().and_then(Result::ok);
+                body.map(|body| body.to_bytes()).unwrap_or_default()
+            }
             Protocol::Grpc => {
-                let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-                    true => Refused::for_good("the answer is too long"),
-                    false => Refused::passing(error.to_string()),
-                })?;
+                let body = body
+                    .await
+                    .map_err(|error| match error.is::<LengthLimitError>() {
+                        true => Refused::for_good("the answer is too long"),
+                        false => Refused::passing(error.to_string()),
+                    })?;
                 let trailers = body.trailers().cloned().unwrap_or_default();
                 of_grpc(&head.headers, &trailers)?;
                 let body = body.to_bytes();
@@ -148,29 +155,30 @@ impl Transport {
             headers,
             ..
         } = &self.destination;
+        let body = match protocol {
+            Protocol::Http => message,
+            Protocol::Grpc => framed(&message),
+        };
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(uri)
-            .header(USER_AGENT, concat!("spinectl/", env!("CARGO_PKG_VERSION")));
-        if let Some(known) = request.headers_mut() {
-            known.extend(headers.clone());
-        }
-        let body = match protocol {
+            .header(USER_AGENT, concat!("spinectl/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(Bytes::from(body)))?;
+        let known = request.headers_mut();
+        known.extend(headers.clone());
+        // In place of a user's: these are what the body is.
+        match protocol {
             Protocol::Http => {
                 let protobuf = HeaderValue::from_static("application/x-protobuf");
-                request = request.header(CONTENT_TYPE, protobuf);
-                message
+                known.insert(CONTENT_TYPE, protobuf);
             }
             Protocol::Grpc => {
-                let grpc = HeaderValue::from_static("application/grpc");
-                request = request
-                    .version(Version::HTTP_2)
-                    .header(CONTENT_TYPE, grpc)
-                    .header(TE, HeaderValue::from_static("trailers"));
-                framed(&message)
+                known.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                known.insert(TE, HeaderValue::from_static("trailers"));
+                *request.version_mut() = Version::HTTP_2;
             }
-        };
-        request.body(Full::new(Bytes::from(body)))
+        }
+        Ok(request)
     }
 }
 
