@@ -35,6 +35,8 @@ pub(super) struct Courier {
     transport: Option<Transport>,
     wires: Wires,
     has_told: bool,
+    /// The run has ended and a request was given up since: those behind it are not waited for.
+    hurries: bool,
 }
 
 impl Courier {
@@ -49,6 +51,7 @@ impl Courier {
             transport,
             wires,
             has_told: false,
+            hurries: false,
         };
         if let Some(reason) = fault {
             courier.tell(&format!("not taken ({reason})"));
@@ -91,7 +94,8 @@ impl Courier {
                 Ok(refused) => return Some(refused),
                 Err(refused) => refused,
             };
-            if !refused.is_passing || is_last {
+            self.hurries |= is_last;
+            if !refused.is_passing || self.hurries {
                 return None;
             }
             is_last = self.wires.ending.borrow().is_some();
