@@ -14,11 +14,7 @@ const WARD: &str = "ward-of-nowhere";
 #[test]
 fn a_collector_and_prometheus_get_a_whole_run_and_nobody_gets_a_patient() {
     let folder = tempfile::tempdir().unwrap();
-    let ward = folder.path().join(WARD);
-    fs::create_dir(&ward).unwrap();
-    let data = phantom(&ward);
-    let planted = python("tests/python/plant_names.py", [&data]);
-    let broken = break_a_study(&data);
+    let (data, planted, broken) = patients(folder.path());
     let run_dir = folder.path().join("run");
     let more = [
         "--set=data.bad_study=leave_out",
@@ -51,11 +47,7 @@ fn a_collector_and_prometheus_get_a_whole_run_and_nobody_gets_a_patient() {
 #[test]
 fn a_failure_names_the_study_and_what_is_wrong_and_no_patient() {
     let folder = tempfile::tempdir().unwrap();
-    let ward = folder.path().join(WARD);
-    fs::create_dir(&ward).unwrap();
-    let data = phantom(&ward);
-    let planted = python("tests/python/plant_names.py", [&data]);
-    let broken = break_a_study(&data);
+    let (data, planted, broken) = patients(folder.path());
     let run_dir = folder.path().join("run");
     let receiver = Receiver::start(root(), "http", "take");
     let endpoint = format!("http://127.0.0.1:{}", receiver.port);
@@ -71,6 +63,16 @@ fn a_failure_names_the_study_and_what_is_wrong_and_no_patient() {
     let received = receiver.end();
     assert!(received.text.contains(&told), "{}", received.text);
     names_nobody(&run_dir, &planted, &[&received.text]);
+}
+
+/// A phantom in a ward, whose files hold names, which are planted, and a study of which is broken.
+fn patients(folder: &Path) -> (PathBuf, String, String) {
+    let ward = folder.join(WARD);
+    fs::create_dir(&ward).unwrap();
+    let data = phantom(&ward);
+    let planted = python("tests/python/plant_names.py", [&data]);
+    let broken = break_a_study(&data);
+    (data, planted, broken)
 }
 
 /// Calls a slice of a study after a patient, so that slices can no more be numbered by their names. The study's name.
@@ -193,8 +195,14 @@ fn files_below(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
+/// A number counts where it stands by itself: among the digits of a million losses any eight are found.
 fn holds(bytes: &[u8], word: &str) -> bool {
-    bytes
-        .windows(word.len())
-        .any(|part| part == word.as_bytes())
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    let mut windows = bytes.windows(word.len()).enumerate();
+    windows.any(|(at, part)| {
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
+        let after = bytes.get(at + word.len());
+        part == word.as_bytes() && !(is_number && (is_digit(before) || is_digit(after)))
+    })
 }
