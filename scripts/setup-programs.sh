@@ -23,7 +23,9 @@ fail() {
 command -v apt-get >/dev/null || fail "this is not Debian: install ${missing[*]} by the system's own means"
 [ "$(id -u)" = 0 ] || fail "installing ${missing[*]} needs root: sudo apt-get install ${missing[*]}"
 # One at a time: apt-get does not wait for the lists of packages. Another one may have installed them meanwhile.
-exec 9>/run/lock/spinectl-setup-programs
+cache="${XDG_CACHE_HOME:-${HOME:?is not set, so XDG_CACHE_HOME has to name the folder of the cache}/.cache}/spinectl"
+mkdir -p "$cache"
+exec 9>"$cache/.setup-programs.lock"
 flock 9
 look
 export DEBIAN_FRONTEND=noninteractive
